@@ -1,0 +1,80 @@
+"""The adapters that stand after a sublayer: each maps y (.., d_model) to the update that is added to y."""
+
+import torch
+from torch import nn
+
+from adapters.activations import get_activation
+from adapters.adapter_configuration import AdapterConfig
+from adapters.tensor_train_linear import TensorTrainLinear
+
+
+def hidden_size(config: AdapterConfig, d_model: int) -> int:
+    """Width between the two matrices of an adapter."""
+    if config.task_expansion_factor is not None:
+        return d_model * config.task_expansion_factor
+    return max(1, d_model // config.task_reduction_factor)
+
+
+class Adapter(nn.Module):
+    """up(activation(down(y))), the bottleneck of Houlsby et al. 2019 (https://arxiv.org/abs/1902.00751).
+
+    down: d_model -> hidden, up: hidden -> d_model, hidden = d_model / task_reduction_factor (or
+    d_model * task_expansion_factor). Weights start from N(0, 0.01^2) cut at two standard deviations, biases from 0:
+    the adapted model starts near the backbone.
+    """
+
+    def __init__(self, config: AdapterConfig, d_model: int):
+        super().__init__()
+        hidden = hidden_size(config, d_model)
+        self.down_sampler = self._linear(config, d_model, hidden)
+        self.activation = get_activation(config.non_linearity)
+        self.up_sampler = self._linear(config, hidden, d_model)
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """y: (.., d_model) -> (.., d_model)."""
+        return self.up_sampler(self.activation(self.down_sampler(y)))
+
+    @staticmethod
+    def _linear(config: AdapterConfig, in_features: int, out_features: int) -> nn.Linear:
+        linear = nn.Linear(in_features, out_features, bias=config.use_bias)
+        nn.init.trunc_normal_(linear.weight, std=0.01, a=-0.02, b=0.02)
+        if config.use_bias:
+            nn.init.zeros_(linear.bias)
+        return linear
+
+
+class TensorTrainAdapter(nn.Module):
+    """up(activation(down(y))) where both matrices are tensor trains.
+
+    down: d_model -> hidden starts from Glorot's variance, up: hidden -> d_model from zero (its last core is zero): the
+    adapted model starts exactly as the backbone. Parameters of a matrix: sum of r_{k-1} n_k m_k r_k, plus the bias.
+    """
+
+    def __init__(self, config: AdapterConfig, d_model: int):
+        super().__init__()
+        hidden = hidden_size(config, d_model)
+        shape = config.tt_shape
+        self.down_sampler = TensorTrainLinear(config, d_model, hidden, shape)
+        self.activation = get_activation(config.non_linearity)
+        self.up_sampler = TensorTrainLinear(config, hidden, d_model, shape and shape[::-1], init="zero")
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """y: (.., d_model) -> (.., d_model)."""
+        return self.up_sampler(self.activation(self.down_sampler(y)))
+
+
+class TensorTrainSingleAdapter(nn.Module):
+    """sampler(activation(y)) with one TT-matrix d_model -> d_model that starts from zero.
+
+    The activation comes first, so that the update can have either sign and has a gradient at the start whatever the
+    activation does at 0.
+    """
+
+    def __init__(self, config: AdapterConfig, d_model: int):
+        super().__init__()
+        self.activation = get_activation(config.non_linearity)
+        self.sampler = TensorTrainLinear(config, d_model, d_model, config.tt_shape, init="zero")
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """y: (.., d_model) -> (.., d_model)."""
+        return self.sampler(self.activation(y))

@@ -1,0 +1,32 @@
+"""Low-rank adapters (Mahabadi et al. 2021, https://arxiv.org/abs/2106.04647): the bottleneck with factorised matrices.
+
+A matrix W (in, out) is left @ right with left (in, r) and right (r, out): r (in + out) parameters instead of in * out.
+"""
+
+import torch
+from torch import nn
+
+from adapters.adapter_configuration import AdapterConfig
+from adapters.adapter_modeling import Adapter
+
+
+class LowRankLinear(nn.Module):
+    """y = x left right + b; x: (.., in_features), y: (.., out_features); Glorot-uniform factors, zero bias."""
+
+    def __init__(self, in_features: int, out_features: int, rank: int, bias: bool = True):
+        super().__init__()
+        self.left = nn.Parameter(nn.init.xavier_uniform_(torch.empty(in_features, rank)))
+        self.right = nn.Parameter(nn.init.xavier_uniform_(torch.empty(rank, out_features)))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x @ self.left @ self.right
+        return y if self.bias is None else y + self.bias
+
+
+class LowRankAdapter(Adapter):
+    """up(activation(down(y))) where both matrices have rank `low_rank_rank`."""
+
+    @staticmethod
+    def _linear(config: AdapterConfig, in_features: int, out_features: int) -> LowRankLinear:
+        return LowRankLinear(in_features, out_features, config.low_rank_rank, bias=config.use_bias)

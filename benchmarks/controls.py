@@ -1,0 +1,63 @@
+"""Does the adapter use what the backbone knows? The demo against its controls, over seeds.
+
+    python benchmarks/controls.py [--seeds 3] [--key value ..]
+
+Runs configs/tt_adapter.json, the layer norms alone, and the same adapter on a backbone with random weights; prints the mean and
+standard deviation of the test accuracy and writes `outputs/controls/controls.json`. Runs that are finished are not repeated.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from run_seq2seq import main  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = {
+    "tensor-train adapter": "configs/tt_adapter.json",
+    "norms only": "configs/controls/norms_only.json",
+    "random backbone": "configs/controls/random_backbone.json",
+}
+
+
+def accuracy(config: str, seed: int, overrides: list[str]) -> dict:
+    """The results of one run, taken from its directory if it is finished."""
+    out = ROOT / "outputs" / "controls" / f"{Path(config).stem}-{seed}"
+    if not (out / "results.json").exists():
+        status = main([str(ROOT / config), "--seed", str(seed), "--output_dir", str(out), *overrides])
+        if status:
+            sys.exit(status)
+    return json.loads((out / "results.json").read_text())
+
+
+def compare(seeds: int, overrides: list[str]) -> None:
+    table = {}
+    for name, config in CONFIGS.items():
+        results = [accuracy(config, seed, overrides) for seed in range(1, seeds + 1)]
+        scores = [result["splits"]["test"]["scores"]["accuracy"] for result in results]
+        table[name] = {
+            "scores": scores,
+            "mean": statistics.mean(scores),
+            "deviation": statistics.stdev(scores) if seeds > 1 else 0.0,
+            "majority": results[0]["splits"]["test"]["majority"]["accuracy"],
+            **results[0]["parameters"],
+        }
+    for name, row in table.items():
+        share = 100 * row["trainable"] / row["backbone"]
+        scores = " ".join(f"{score:.2f}" for score in row["scores"])
+        print(f"{name:22} {row['mean']:6.2f} +- {row['deviation']:.2f}  ({scores})  trainable {share:.2f}%")
+    print(f"{'majority class':22} {next(iter(table.values()))['majority']:6.2f}")
+    (ROOT / "outputs" / "controls" / "controls.json").write_text(json.dumps(table, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    seeds = 3
+    if "--seeds" in arguments:
+        position = arguments.index("--seeds")
+        seeds = int(arguments[position + 1])
+        del arguments[position : position + 2]
+    compare(seeds, arguments)

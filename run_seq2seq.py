@@ -1,0 +1,112 @@
+"""Train, evaluate and test T5 with adapters: python run_seq2seq.py FILE.json [--key value ..]"""
+
+import sys
+import time
+
+import datasets
+import torch
+from transformers import set_seed
+
+from adapters import ConfigError
+from seq2seq.data.batches import collator_for, load_texts, longest_target, tokenise
+from seq2seq.models import load_backbone, load_tokenizer
+from seq2seq.report import majority_baseline, peak_memory_mib, print_report
+from seq2seq.runs import RunDirectory
+from seq2seq.settings import Settings, load_settings, print_keys
+from seq2seq.tracking import TrackingCallback, start_tracking
+from seq2seq.trainer import AdapterTrainer
+from utils import count_parameters, modify_model_after_init
+
+USAGE = "usage: python run_seq2seq.py FILE.json [--key value ..]    (--help lists the keys)"
+SPLIT_SEED = 42  # of published splits that are halved; data_seed changes it
+
+
+def main(argv: list[str]) -> int:
+    if argv in (["--help"], ["-h"]):
+        print(USAGE)
+        print_keys()
+        return 0
+    try:
+        if not argv or argv[0].startswith("--"):
+            raise ConfigError(USAGE)
+        settings, warnings = load_settings(argv[0], argv[1:])
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        print_report(run(settings))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(settings: Settings) -> dict:
+    """One experiment; returns what `results.json` holds."""
+    start = time.perf_counter()
+    training, data = settings.training, settings.data
+    directory = RunDirectory(
+        training.output_dir,
+        settings.resolved(),
+        overwrite=training.overwrite_output_dir,
+        resume=training.resume_from_checkpoint,
+    )
+    datasets.disable_progress_bars()
+    # Adapters of a task's own know the task; other models are told its name in the source.
+    prefix = settings.adapter.method is None
+    tasks, texts = load_texts(data, needed_splits(training), training.data_seed or SPLIT_SEED, prefix)
+    set_seed(training.seed)
+    tokenizer = load_tokenizer(settings.model, lambda: texts["train"]["source"])
+    model = load_backbone(settings.model, tokenizer)
+    settings.adapter.tasks = (data.task_name,)
+    modify_model_after_init(model, settings.adapter)
+    tokens = {split: tokenise(rows, tokenizer, data) for split, rows in texts.items()}
+    if training.generation_max_length is None:
+        training.generation_max_length = longest_target(tokens.values())
+
+    trainer = AdapterTrainer(
+        task=tasks["validation"],
+        model=model,
+        args=training,
+        train_dataset=tokens.get("train"),
+        eval_dataset=tokens.get("validation"),
+        data_collator=collator_for(tasks["train"], tokenizer, model),
+        processing_class=tokenizer,
+    )
+    directory.claim()  # until here nothing was written
+    counts = count_parameters(model)
+    tracker = start_tracking(settings, counts)
+    trainer.add_callback(TrackingCallback(tracker))
+    if training.do_train:
+        trainer.train(resume_from_checkpoint=directory.checkpoint)
+        trainer.save_final(getattr(torch, settings.model.save_dtype))
+    splits = {
+        split: {
+            "task": tasks[split].name,
+            "scores": trainer.evaluate_split(tasks[split], split, tokens[split]),
+            "majority": majority_baseline(tasks[split], texts[split]["target"]),
+        }
+        for split in ("validation", "test")
+        if split in tokens
+    }
+    results = {
+        "experiment_name": training.experiment_name,
+        "method": settings.adapter.method or "none",
+        "splits": splits,
+        "parameters": counts,
+        "seed": training.seed,
+        "seconds": time.perf_counter() - start,
+        "peak_memory_mib": peak_memory_mib(),
+        "output_dir": training.output_dir,
+    }
+    directory.finish(results)
+    tracker.finish()
+    return results
+
+
+def needed_splits(training) -> list[str]:
+    """The splits that the run reads."""
+    wanted = {"train": training.do_train, "validation": training.do_eval, "test": training.do_test}
+    return [split for split, needed in wanted.items() if needed]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,69 @@
+"""The keys of a run that are not the adapters': model, data, and training (transformers' own, extended)."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from transformers import Seq2SeqTrainingArguments
+
+
+def key(default, text: str):
+    """A configuration key: its default and its help text."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ModelArguments:
+    """Which backbone and tokenizer."""
+
+    model_name_or_path: str | None = key(None, "Hub id, local directory, or t5-nano; null: start from scratch.")
+    model_config: dict | str | None = key(
+        None,
+        "From scratch: fields of a T5Config, or a model whose sizes to take (t5-base, t5-nano, ..).",
+    )
+    tokenizer_name: str | None = key(
+        None, "Tokenizer, if not the model's; null from scratch: trained on the training text."
+    )
+    tokenizer_vocab_size: int = key(8000, "Pieces of a tokenizer that is trained.")
+    initial_embedding: Literal["minilm"] | None = key(
+        None, "From scratch: start the embedding from the word-piece vectors of the packaged sentence encoder."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = key("float32", "Precision of the loaded weights.")
+    save_dtype: Literal["float32", "bfloat16", "float16"] = key("float32", "Precision of a model that is saved whole.")
+
+
+@dataclass
+class DataTrainingArguments:
+    """Which task, and how its rows become tokens."""
+
+    task_name: str = key("vader-movie", "The task to train on.")
+    eval_dataset_name: str | None = key(None, "The task to validate on; null: task_name.")
+    test_dataset_name: str | None = key(None, "The task to test on; null: task_name.")
+    data_dir: str | None = key(None, "A local copy of the hub's data set, in its layout.")
+    max_source_length: int = key(128, "Tokens of a source, longer ones are cut.")
+    max_target_length: int = key(128, "Tokens of a target, longer ones are cut.")
+    max_train_samples: int | None = key(None, "Use only the first so many training rows of a seeded shuffle.")
+    max_val_samples: int | None = key(None, "Use only the first so many validation rows.")
+    max_test_samples: int | None = key(None, "Use only the first so many test rows.")
+
+
+@dataclass
+class TrainingArguments(Seq2SeqTrainingArguments):
+    """transformers' training arguments and what it does not have."""
+
+    do_test: bool = key(True, "Score the test split at the end, with the best model if load_best_model_at_end.")
+    predict_with_generate: bool = key(True, "Score generated text by the task's metrics; false: the loss alone.")
+    overwrite_output_dir: bool = key(False, "Replace a finished run, or another one, in output_dir.")
+    resume_from_checkpoint: bool | None = key(
+        None, "null: go on with an unfinished run of the same configuration; true: only go on; false: start it anew."
+    )
+    experiment_name: str = key("experiment", "Name of the run; the file's name where the file does not say.")
+    project_name: str = key("t5-tensor-lab", "Project at wandb.")
+    report_to: str | list[str] = key("none", "transformers' own trackers; ours is log_to_wandb.")
+    log_to_wandb: bool = key(False, "Log to wandb; otherwise nothing is sent anywhere.")
+
+    def __post_init__(self):
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # else transformers refuses bf16, which CPUs can do
+            self.dataloader_pin_memory = False
+        super().__post_init__()

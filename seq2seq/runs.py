@@ -1,0 +1,118 @@
+"""The output directory of a run: may it be written, is there something to go on with, and what it holds at the end."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from adapters import ConfigError
+from seq2seq.trainer import STAGING, checkpoints
+
+CONFIGURATION = "resolved_config.json"
+RESULTS = "results.json"
+# Files of a run that starting it again replaces; nothing else in a directory is ever removed.
+OWN_FILES = (
+    CONFIGURATION,
+    RESULTS,
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "model.safetensors",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "training_args.bin",
+)
+# Keys that may differ between an unfinished run and the one that goes on with it.
+INCIDENTAL = (
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "output_dir",
+    "log_to_wandb",
+    "project_name",
+    "disable_tqdm",
+)
+
+
+class RunDirectory:
+    """Made from the directory and the resolved configuration; reading only, until `claim`.
+
+    `checkpoint` is where to go on, or None. Raises ConfigError where the directory cannot be written or is not to be.
+    """
+
+    def __init__(self, directory: str, resolved: dict, *, overwrite: bool, resume: bool | None):
+        self.path = Path(directory)
+        self.resolved = json.loads(json.dumps(resolved))
+        self._check_writable()
+        self.checkpoint, self.starts_anew = self._state(overwrite, resume)
+
+    def claim(self):
+        """Make the directory this run's: remove what an overwritten run left, write the configuration."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self.path / STAGING, ignore_errors=True)
+            if self.starts_anew:
+                for old in checkpoints(self.path):
+                    shutil.rmtree(old)
+                for name in OWN_FILES:
+                    (self.path / name).unlink(missing_ok=True)
+            write_json(self.path / CONFIGURATION, self.resolved)
+        except OSError as error:
+            raise ConfigError(f"output_dir is {str(self.path)!r}, which cannot be written: {error.strerror}") from None
+
+    def finish(self, results: dict):
+        """Write the results: the run is complete."""
+        write_json(self.path / RESULTS, results)
+
+    def _check_writable(self):
+        existing = self.path
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise ConfigError(
+                f"output_dir is {str(self.path)!r}, but {str(existing)!r} is no directory that can be written"
+            )
+
+    def _state(self, overwrite: bool, resume: bool | None) -> tuple[Path | None, bool]:
+        """(checkpoint to go on with, whether to start anew)."""
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return self._nothing_to_resume(resume)
+        previous = _read_json(self.path / CONFIGURATION)
+        finished = (self.path / RESULTS).exists()
+        if previous is not None and not finished and _comparable(previous) == _comparable(self.resolved):
+            found = checkpoints(self.path)
+            if resume is False or not found:
+                return None, True
+            return found[-1], False
+        if overwrite:
+            return self._nothing_to_resume(resume)
+        held = "files of something else" if previous is None else "a finished run" if finished else "another run"
+        raise ConfigError(
+            f"output_dir is {str(self.path)!r}, which holds {held}; "
+            "choose another output_dir or experiment_name, or set overwrite_output_dir to true"
+        )
+
+    def _nothing_to_resume(self, resume: bool | None) -> tuple[None, bool]:
+        if resume:
+            raise ConfigError(
+                f"resume_from_checkpoint is true but {str(self.path)!r} holds no unfinished run of this configuration"
+            )
+        return None, True
+
+
+def write_json(path: Path, content) -> None:
+    """Write under another name, then rename."""
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    os.replace(unfinished, path)
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def _comparable(resolved: dict) -> dict:
+    return {name: value for name, value in resolved.items() if name not in INCIDENTAL}

@@ -1,0 +1,205 @@
+"""Reads a run's JSON file and its `--key value` overrides, and checks every key before anything is built."""
+
+import enum
+import json
+import types
+import typing
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+
+from adapters import AdapterConfig, ConfigError, one_line
+from seq2seq.arguments import DataTrainingArguments, ModelArguments, TrainingArguments
+
+# Keys of existing experiment files: the key of today, or None where the key no longer means anything.
+LEGACY_KEYS = {
+    "evaluation_strategy": "eval_strategy",
+    "num_beams": "generation_num_beams",
+    "use_tokenizer_fast": None,
+    "max_seq_length": None,
+    "adapter_config_name": None,
+    "dataset_config_name": None,
+    "eval_dataset_config_name": None,
+    "test_dataset_config_name": None,
+    "split_validation_test": None,
+    "pad_to_max_length": None,
+    "ignore_pad_token_for_loss": None,
+}
+CLASSES = (AdapterConfig, ModelArguments, DataTrainingArguments, TrainingArguments)
+
+
+@dataclass
+class Settings:
+    """A whole configuration: one object per dataclass, and `given`, the checked keys and values they were made from."""
+
+    adapter: AdapterConfig
+    model: ModelArguments
+    data: DataTrainingArguments
+    training: TrainingArguments
+    given: dict
+
+    def resolved(self) -> dict:
+        """Our keys with their values, and those of transformers' that were set: a file that repeats the run."""
+        return {**_own_defaults(), **self.given}
+
+
+def load_settings(path: str, overrides: list[str]) -> tuple[Settings, list[str]]:
+    """The checked settings of a JSON file with `--key value` overrides, and warnings about legacy keys.
+
+    An override's value is read as JSON, or as a string where it is no JSON. Raises ConfigError.
+    """
+    values = {**read_file(path), **read_overrides(overrides)}
+    values, warnings = map_legacy(values)
+    check_keys(values)
+    values.setdefault("experiment_name", Path(path).stem)
+    values.setdefault("output_dir", str(Path("outputs", values["experiment_name"])))
+    return build(values), warnings
+
+
+def read_file(path: str) -> dict:
+    """The object in a JSON file. Raises ConfigError."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}; a configuration is one JSON object")
+    return values
+
+
+def read_overrides(arguments: list[str]) -> dict:
+    """`["--tt_rank", "4", "--name=x"]` to {"tt_rank": 4, "name": "x"}."""
+    values, rest = {}, list(arguments)
+    while rest:
+        name, equals, text = rest.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise ConfigError(f"{name!r} is neither --key nor the value of one; overrides are written --key value")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"{name} has no value; write {name} VALUE, for a flag {name} true")
+            text = rest.pop(0)
+        try:
+            values[name[2:]] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name[2:]] = text
+    return values
+
+
+def map_legacy(values: dict) -> tuple[dict, list[str]]:
+    """Replace the keys of older files; one warning line for each."""
+    mapped, warnings = {}, []
+    for name, value in values.items():
+        if name not in LEGACY_KEYS:
+            mapped[name] = value
+            continue
+        today = LEGACY_KEYS[name]
+        warnings.append(f"{name} is now {today}" if today else f"{name} is no longer needed and is ignored")
+        if today in values:
+            raise ConfigError(f"{name} and {today} are the same key; set only {today}")
+        if today:
+            mapped[today] = value
+    return mapped, warnings
+
+
+def known_keys() -> dict[str, object]:
+    """Every key and its type."""
+    types_of = {cls: typing.get_type_hints(cls) for cls in CLASSES}
+    return {
+        f.name: types_of[cls][f.name]
+        for cls in CLASSES
+        for f in fields(cls)
+        if f.init and not f.metadata.get("runtime")
+    }
+
+
+def own_fields(cls) -> list:
+    """The fields of a configuration dataclass that are keys and are defined by this project."""
+    return [f for f in fields(cls) if f.name in cls.__annotations__ and not f.metadata.get("runtime")]
+
+
+def print_keys() -> None:
+    """Every key of ours with its type, default and help text."""
+    known = known_keys()
+    for cls in CLASSES:
+        print(
+            f"\n{cls.__name__}"
+            + (" (and all of transformers' Seq2SeqTrainingArguments)" if cls is TrainingArguments else "")
+        )
+        for f in own_fields(cls):
+            print(f"  {f.name}: {describe(known[f.name])}, default {json.dumps(f.default)}\n      {f.metadata['help']}")
+
+
+def check_keys(values: dict) -> None:
+    """Raise ConfigError for a key that does not exist or a value of the wrong type."""
+    known = known_keys()
+    for name, value in values.items():
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else "; README lists the keys"
+            raise ConfigError(f"{name} is no key of a configuration{hint}")
+        if not has_type(value, known[name]):
+            raise ConfigError(f"{name} is {json.dumps(value)}; it must be {describe(known[name])}")
+
+
+def has_type(value, annotation) -> bool:
+    """Whether a JSON value is of a type as dataclasses annotate it; a whole number passes as a float, a bool never."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        choices = [a for a in arguments if isinstance(a, type) and issubclass(a, enum.Enum)]
+        if choices and isinstance(value, str):  # `SomeEnum | str`: the string must still be a member's value
+            return any(value in {member.value for member in choice} for choice in choices)
+        return any(has_type(value, choice) for choice in arguments)
+    if origin is typing.Literal:
+        return value in arguments and type(value) in {type(a) for a in arguments}
+    if origin is list:
+        return isinstance(value, list) and all(has_type(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
+    if annotation is typing.Any:
+        return True
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation)
+
+
+def describe(annotation) -> str:
+    """A type in the words of someone who writes JSON."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "an object"}
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        enums = [a for a in arguments if isinstance(a, type) and issubclass(a, enum.Enum)]
+        shown = [a for a in arguments if not (enums and a is str)]
+        return " or ".join(dict.fromkeys(describe(a) for a in shown))
+    if origin is typing.Literal:
+        return "one of " + ", ".join(json.dumps(a) for a in arguments)
+    if origin is list:
+        return f"a list of which each item is {describe(arguments[0])}"
+    if annotation is type(None):
+        return "null"
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return "one of " + ", ".join(str(member.value) for member in annotation)
+    return words.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def build(values: dict) -> Settings:
+    """The dataclasses from checked values."""
+    parts = [_build_one(cls, values) for cls in CLASSES]
+    return Settings(*parts, given=values)
+
+
+def _build_one(cls, values: dict):
+    names = {f.name for f in fields(cls)}
+    try:
+        return cls(**{name: value for name, value in values.items() if name in names})
+    except ConfigError:
+        raise
+    except (ValueError, ImportError, OSError) as error:  # transformers' own checks, which name their key
+        raise ConfigError(one_line(error)) from None
+
+
+def _own_defaults() -> dict:
+    return {f.name: f.default for cls in CLASSES for f in own_fields(cls)}

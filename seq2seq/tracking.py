@@ -1,0 +1,69 @@
+"""The run at wandb, or a stand-in that does nothing."""
+
+from transformers import TrainerCallback
+
+from adapters import ConfigError, one_line
+from seq2seq.settings import Settings
+
+
+class FakeWandb:
+    """Takes the calls of a wandb run and does nothing."""
+
+    def log(self, *args, **kwargs):
+        pass
+
+    def finish(self, *args, **kwargs):
+        pass
+
+
+def start_tracking(settings: Settings, counts: dict[str, int]):
+    """`wandb.init(..)` or `FakeWandb()`, as log_to_wandb says. counts: of `utils.count_parameters`."""
+    training = settings.training
+    if not training.log_to_wandb:
+        return FakeWandb()
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(
+            "log_to_wandb is true but wandb is not installed: pip install wandb, or set it to false"
+        ) from None
+    try:
+        return wandb.init(
+            project=training.project_name,
+            name=training.experiment_name,
+            config=main_attributes(settings, counts),
+            dir=training.output_dir,
+        )
+    except (wandb.Error, OSError) as error:
+        raise ConfigError(
+            f"log_to_wandb is true but wandb does not start: {one_line(error)}; offline, set WANDB_MODE=offline"
+        ) from None
+
+
+def main_attributes(settings: Settings, counts: dict[str, int]) -> dict:
+    """What tells this run from others: the method, its keys that differ from their defaults, and the usual suspects."""
+    training, defaults = settings.training, type(settings.adapter)().to_dict()
+    changed = {name: value for name, value in settings.adapter.to_dict().items() if value != defaults[name]}
+    return {
+        "method": settings.adapter.method or "none",
+        **changed,
+        "task": settings.data.task_name,
+        "model": settings.model.model_name_or_path,
+        "learning_rate": training.learning_rate,
+        "batch_size": training.per_device_train_batch_size * training.gradient_accumulation_steps,
+        "epochs": training.num_train_epochs,
+        "seed": training.seed,
+        "trainable_parameters": counts["trainable"],
+        "backbone_parameters": counts["backbone"],
+    }
+
+
+class TrackingCallback(TrainerCallback):
+    """Sends all that the trainer logs to the run."""
+
+    def __init__(self, run):
+        self.run = run
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero:
+            self.run.log(logs or {}, step=state.global_step)

@@ -1,0 +1,61 @@
+import os
+
+# Tests never ask a hub; what they need is embedded, shipped or written by themselves.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from run_seq2seq import main
+from third_party.models.t5 import T5Config
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.json"))
+# A backbone that trains in a second: what a run does to it is what it does to any other.
+TINY = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
+TINY_RUN = {
+    "model_name_or_path": None,
+    "model_config": TINY,
+    "tokenizer_name": "t5-nano",
+    "task_reduction_factor": 4,
+    "tt_rank": 2,
+    "max_train_samples": 48,
+    "max_val_samples": 16,
+    "max_test_samples": 16,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 16,
+    "disable_tqdm": True,
+}
+
+
+@pytest.fixture
+def tiny_config() -> T5Config:
+    return T5Config(**TINY, vocab_size=120, dropout_rate=0.0, decoder_start_token_id=0)
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "input_ids": torch.randint(3, 120, (3, 7), generator=generator),
+        "labels": torch.randint(3, 120, (3, 4), generator=generator),
+    }
+
+
+@pytest.fixture
+def run_main(tmp_path, capfd):
+    """run_main("configs/x.json", key=value ..) -> (exit status, standard error lines, output directory)."""
+
+    def call(config: str | Path, **overrides):
+        overrides = {"output_dir": str(tmp_path / "out"), **overrides}
+        path = ROOT / config
+        arguments = [part for key, value in overrides.items() for part in (f"--{key}", json.dumps(value))]
+        capfd.readouterr()
+        status = main([str(path), *arguments])
+        return status, capfd.readouterr().err.strip().splitlines(), Path(overrides["output_dir"])
+
+    return call

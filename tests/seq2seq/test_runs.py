@@ -1,0 +1,168 @@
+"""The life of a run: whole, interrupted, resumed, repeated, overwritten; and what it leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters import ConfigError
+from seq2seq.runs import RunDirectory
+from tests.conftest import ROOT, TINY_RUN
+from third_party.models.t5 import T5ForConditionalGeneration
+
+CONFIG = "configs/tt_adapter.json"
+KEYS = {**TINY_RUN, "num_train_epochs": 3, "overwrite_output_dir": False}
+
+
+def results(out):
+    return json.loads((out / "results.json").read_text())
+
+
+def test_a_run_leaves_metrics_configuration_and_a_small_adapter(run_main):
+    status, errors, out = run_main(CONFIG, **KEYS)
+    assert status == 0, errors
+    kept = {path.name for path in out.iterdir()}
+    assert {"results.json", "resolved_config.json", "adapter_model.safetensors", "adapter_config.json"} <= kept
+    assert not [name for name in kept if name.startswith(".")]
+    assert (out / "adapter_model.safetensors").stat().st_size < 2**20
+    checkpoint = max(out.glob("checkpoint-*"))
+    assert not (checkpoint / "model.safetensors").exists()
+    entry = results(out)
+    assert entry["splits"]["test"]["task"] == "vader-movie"
+    assert entry["splits"]["test"]["majority"]["accuracy"] >= 50
+    assert entry["parameters"]["trainable"] < entry["parameters"]["backbone"]
+    assert entry["peak_memory_mib"] > 100
+
+
+def test_a_finished_run_is_not_touched_without_leave(run_main):
+    _, _, out = run_main(CONFIG, **KEYS)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for changes, held in (({}, "a finished run"), ({"tt_rank": 1}, "a finished run")):
+        status, errors, _ = run_main(CONFIG, **{**KEYS, **changes})
+        assert status == 2
+        assert held in errors[0]
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "notes.txt").write_text("mine")
+    status, errors, _ = run_main(CONFIG, **{**KEYS, "tt_rank": 1, "overwrite_output_dir": True})
+    assert status == 0, errors
+    assert json.loads((out / "resolved_config.json").read_text())["tt_rank"] == 1
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+KILLED = """
+import os, sys
+from transformers import TrainerCallback
+import run_seq2seq
+from seq2seq import trainer
+
+class Killer(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == {step}:
+            os._exit(9)
+
+original = trainer.AdapterTrainer.__init__
+def init(self, **kwargs):
+    kwargs["callbacks"] = [Killer()]
+    original(self, **kwargs)
+trainer.AdapterTrainer.__init__ = init
+if {in_save}:
+    os.replace = lambda *a: os._exit(9) if "checkpoint" in str(a[1]) else None
+sys.exit(run_seq2seq.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("step", "in_save"), [(2, False), (5, False), (99, True)])
+def test_an_interrupted_run_goes_on_to_the_same_adapter(run_main, tmp_path, step, in_save):
+    """Killed before the first checkpoint, in the second epoch, and at the moment a checkpoint gets its name."""
+    _, _, whole = run_main(CONFIG, **KEYS, output_dir=str(tmp_path / "whole"))
+    keys = {**KEYS, "output_dir": str(tmp_path / "out")}
+    arguments = [part for key, value in keys.items() for part in (f"--{key}", json.dumps(value))]
+    code = KILLED.format(step=step, in_save=in_save)
+    command = [sys.executable, "-c", code, str(ROOT / CONFIG), *arguments]
+    died = subprocess.run(command, cwd=ROOT, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert died.returncode == 9, died.stderr[-2000:]
+    out = tmp_path / "out"
+    assert not (out / "results.json").exists()
+    assert len(list(out.glob("checkpoint-*"))) == (step == 5)
+    # An unfinished run goes on even if the file says overwrite.
+    status, errors, _ = run_main(CONFIG, **{**keys, "overwrite_output_dir": True})
+    assert status == 0, errors
+    a, b = (load_file(directory / "adapter_model.safetensors") for directory in (whole, out))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert results(out)["splits"] == results(whole)["splits"]
+    if step == 5:
+        assert {p.name for p in out.glob("checkpoint-*")} == {p.name for p in whole.glob("checkpoint-*")}
+
+
+def test_states_of_a_directory(tmp_path):
+    def open_run(resolved, overwrite=False, resume=None):
+        return RunDirectory(str(tmp_path / "out"), resolved, overwrite=overwrite, resume=resume)
+
+    first = open_run({"a": 1, "overwrite_output_dir": False})
+    assert (first.checkpoint, first.starts_anew) == (None, True)
+    assert not (tmp_path / "out").exists()
+    first.claim()
+    (tmp_path / "out/checkpoint-5").mkdir()
+    (tmp_path / "out/checkpoint-10").mkdir()
+    (tmp_path / "out/.unfinished/checkpoint-15").mkdir(parents=True)
+    same = open_run({"a": 1, "overwrite_output_dir": True}, overwrite=True)
+    assert same.checkpoint.name == "checkpoint-10"
+    assert open_run({"a": 1}, resume=False).starts_anew
+    with pytest.raises(ConfigError, match="holds another run"):
+        open_run({"a": 2})
+    with pytest.raises(ConfigError, match="no unfinished run of this configuration"):
+        open_run({"a": 2}, overwrite=True, resume=True)
+    same.claim()
+    assert not (tmp_path / "out/.unfinished").exists()
+    assert (tmp_path / "out/checkpoint-5").exists()
+    other = open_run({"a": 2}, overwrite=True)
+    other.claim()
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+    other.finish({})
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        open_run({"a": 2})
+
+
+def test_evaluating_a_saved_adapter_gives_the_same_scores(run_main, tmp_path, tiny_config):
+    from transformers import AutoTokenizer
+
+    from third_party.models.t5 import T5Config
+    from third_party.models.t5.configuration_t5 import resolve_name
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve_name("t5-nano"))
+    torch.manual_seed(0)
+    config = T5Config(**{**tiny_config.to_dict(), "vocab_size": len(tokenizer)})
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "backbone")
+    keys = {**KEYS, "model_config": None}
+    _, _, trained = run_main(CONFIG, **{**keys, "model_name_or_path": str(tmp_path / "backbone")})
+    status, errors, again = run_main(
+        CONFIG,
+        **{**keys, "model_name_or_path": str(trained), "do_train": False, "output_dir": str(tmp_path / "again")},
+    )
+    assert status == 0, errors
+    assert results(again)["splits"] == results(trained)["splits"]
+    assert results(again)["parameters"] == results(trained)["parameters"]
+
+
+def test_accumulated_gradients_equal_one_large_batch(run_main, tmp_path):
+    """The forward's **kwargs must not make the trainer believe that the loss is scaled already."""
+    keys = {**KEYS, "num_train_epochs": 1, "max_train_samples": 32, "train_sampling_strategy": "random"}
+    keys = {**keys, "max_grad_norm": 0.0, "lr_scheduler_type": "constant", "warmup_steps": 0, "optim": "sgd"}
+    keys["model_config"] = {**TINY_RUN["model_config"], "dropout_rate": 0.0}
+    adapters = []
+    for size, steps in ((32, 1), (8, 4)):
+        out = tmp_path / str(size)
+        status, errors, _ = run_main(
+            CONFIG,
+            **{**keys, "per_device_train_batch_size": size, "gradient_accumulation_steps": steps},
+            output_dir=str(out),
+        )
+        assert status == 0, errors
+        adapters.append(load_file(out / "adapter_model.safetensors"))
+    a, b = adapters
+    assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)

@@ -1,0 +1,125 @@
+import json
+
+import pytest
+
+from adapters import ConfigError
+from seq2seq.settings import has_type, known_keys, load_settings, own_fields, read_overrides
+
+
+def write(tmp_path, **values):
+    path = tmp_path / "experiment_one.json"
+    path.write_text(json.dumps({"use_cpu": True, **values}))
+    return str(path)
+
+
+def test_overrides_are_json_or_strings():
+    arguments = ["--tt_rank", "4", "--name=x=y", "--tt_shape", "[[2, 3], [4, 5]]", "--seed=-1", "--flag", "null"]
+    expected = {"tt_rank": 4, "name": "x=y", "tt_shape": [[2, 3], [4, 5]], "seed": -1, "flag": None}
+    assert read_overrides(arguments) == expected
+
+
+def test_file_then_overrides_then_defaults(tmp_path):
+    path = write(tmp_path, train_task_adapters=True, tt_rank=3, learning_rate=1, num_train_epochs=2)
+    settings, warnings = load_settings(path, ["--tt_rank", "5", "--task_name", "mrpc"])
+    assert (settings.adapter.tt_rank, settings.adapter.tt_d, settings.data.task_name) == (5, 3, "mrpc")
+    assert settings.training.learning_rate == 1
+    assert settings.training.experiment_name == "experiment_one"
+    assert settings.training.output_dir == "outputs/experiment_one"
+    assert not warnings
+
+
+def test_the_resolved_configuration_repeats_the_run(tmp_path):
+    settings, _ = load_settings(write(tmp_path, train_task_adapters=True, learning_rate=0.5), [])
+    resolved = settings.resolved()
+    again, _ = load_settings(write(tmp_path, **resolved), [])
+    assert again.resolved() == resolved
+    assert again.adapter == settings.adapter
+
+
+def test_legacy_keys_load_with_a_warning_each(tmp_path):
+    path = write(
+        tmp_path, evaluation_strategy="epoch", max_seq_length=128, num_beams=2, eval_dataset_config_name=["en"]
+    )
+    settings, warnings = load_settings(path, [])
+    assert settings.training.eval_strategy == "epoch"
+    assert settings.training.generation_num_beams == 2
+    assert sorted(warning.split()[0] for warning in warnings) == [
+        "eval_dataset_config_name",
+        "evaluation_strategy",
+        "max_seq_length",
+        "num_beams",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"tt_rnak": 4}, "tt_rnak is no key of a configuration; did you mean tt_rank?"),
+        ({"qqqqqq": 4}, "qqqqqq is no key"),
+        ({"tasks": ["a"]}, "tasks is no key"),
+        ({"tt_rank": "4"}, 'tt_rank is "4"; it must be a whole number'),
+        ({"tt_rank": 4.5}, "tt_rank is 4.5; it must be a whole number"),
+        ({"tt_rank": True}, "tt_rank is true; it must be a whole number"),
+        ({"learning_rate": "1e-3"}, 'learning_rate is "1e-3"; it must be a number'),
+        ({"train_task_adapters": "yes"}, "it must be true or false"),
+        ({"tt_shape": [[2, 3], [4, "5"]]}, "a list of which each item is a list of which each item is a whole number"),
+        ({"eval_strategy": "epochs"}, 'eval_strategy is "epochs"; it must be one of no, steps, epoch'),
+        ({"dtype": "float64"}, 'dtype is "float64"; it must be one of "float32", "bfloat16", "float16"'),
+        ({"model_config": 3}, "model_config is 3; it must be an object or a string or null"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end"),
+        ({"evaluation_strategy": "epoch", "eval_strategy": "no"}, "are the same key; set only eval_strategy"),
+        ({"tt_rank": -4}, "tt_rank is -4"),
+    ],
+)
+def test_wrong_keys_and_values(tmp_path, values, words):
+    with pytest.raises(ConfigError) as error:
+        load_settings(write(tmp_path, **values), [])
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tt_rank", "4"], "'tt_rank' is neither --key"),
+        (["--tt_rank"], "--tt_rank has no value"),
+        (["--do_train", "--tt_rank", "4"], "for a flag --do_train true"),
+    ],
+)
+def test_wrong_overrides(tmp_path, arguments, words):
+    with pytest.raises(ConfigError) as error:
+        load_settings(write(tmp_path), arguments)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"{", "is no JSON"), (b"[1]", "holds a list"), (b"\xff\xfe", "cannot be read"), (None, "No such file")],
+)
+def test_wrong_files(tmp_path, content, words):
+    path = tmp_path / "file.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        load_settings(str(path), [])
+    assert words in str(error.value)
+
+
+def test_every_key_is_defined_once_with_help():
+    from seq2seq.settings import CLASSES
+
+    fields = [field for cls in CLASSES for field in own_fields(cls)]
+    assert len({field.name for field in fields}) == len(fields)
+    assert all(field.metadata["help"] for field in fields)
+
+
+@pytest.mark.parametrize("name", sorted(known_keys()))
+def test_defaults_have_their_types(name):
+    from dataclasses import MISSING, fields
+
+    from seq2seq.settings import CLASSES
+
+    default = next(f.default for cls in CLASSES for f in fields(cls) if f.name == name)
+    if default is not MISSING:
+        value = getattr(default, "value", default)
+        assert has_type(value, known_keys()[name])

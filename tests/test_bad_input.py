@@ -1,0 +1,88 @@
+"""Each wrong input ends with status 2 and one line that names the key, and nothing on disk changes."""
+
+import json
+import os
+
+import pytest
+
+from tests.conftest import TINY_RUN
+
+CONFIG = "configs/tt_adapter.json"
+
+
+def tree(path):
+    return {str(p.relative_to(path)): p.stat().st_mtime_ns for p in path.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"tt_rnak": 4}, ["tt_rnak", "did you mean tt_rank?"]),
+        ({"tt_rank": "four"}, ["tt_rank", "whole number"]),
+        ({"low_rank_adapters": True}, ["tensor_train_adapters and low_rank_adapters", "at most one"]),
+        ({"tt_shape": [[3, 5], [2, 4]]}, ["tt_shape", "multiply to 15, the input dimension is 32"]),
+        ({"tt_shape": [[3, 5], [2]]}, ["tt_shape", "same length"]),
+        ({"model_name_or_path": "no/such-model"}, ["model_name_or_path", "no/such-model", "t5-nano"]),
+        ({"tokenizer_name": "/no/such/directory"}, ["tokenizer_name", "/no/such/directory"]),
+        ({"model_config": "no-such-size"}, ["model_config", "no-such-size"]),
+        ({"model_config": {"d_model": "wide"}}, ["model_config", "d_model"]),
+        ({"model_config": None}, ["model_name_or_path and model_config are both null"]),
+        ({"task_name": "vader-movies"}, ["task_name", "did you mean 'vader-movie'?"]),
+        ({"max_test_samples": 0}, ["max_test_samples is 0"]),
+        ({"task_adapter_layers_encoder": [7]}, ["task_adapter_layers_encoder holds 7", "0 to 1"]),
+        ({"output_dir": "/dev/null/out"}, ["output_dir", "/dev/null"]),
+        ({"eval_strategy": "no"}, ["load_best_model_at_end"]),
+        ({"resume_from_checkpoint": True}, ["resume_from_checkpoint is true"]),
+        ({"metric_for_best_model": "f1"}, ["metric_for_best_model", "f1", "accuracy"]),
+        ({"task_name": "mrpc", "data_dir": "/no/such/dir"}, ["data_dir", "/no/such/dir"]),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_one_clear_line_and_nothing_changed(run_main, tmp_path, overrides, words):
+    before = tree(tmp_path)
+    status, errors, _ = run_main(CONFIG, **{**TINY_RUN, **overrides})
+    assert status == 2
+    assert len(errors) == 1, errors
+    assert errors[0].startswith("error: ")
+    assert all(word in errors[0] for word in words), errors
+    assert tree(tmp_path) == before
+
+
+def test_a_missing_file(run_main):
+    status, errors, _ = run_main("configs/no_such.json")
+    assert (status, len(errors)) == (2, 1)
+    assert "no_such.json cannot be read: No such file or directory" in errors[0]
+
+
+def test_no_file_at_all(capfd):
+    from run_seq2seq import main
+
+    assert main([]) == 2
+    assert "usage: python run_seq2seq.py FILE.json" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_without_write_permission(run_main, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    status, errors, _ = run_main(CONFIG, **TINY_RUN, output_dir=str(tmp_path / "locked/out"))
+    assert (status, len(errors)) == (2, 1)
+
+
+def test_the_directory_of_something_else(run_main, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("years of work")
+    before = tree(tmp_path)
+    status, errors, _ = run_main(CONFIG, **TINY_RUN, overwrite_output_dir=False)
+    assert (status, len(errors)) == (2, 1)
+    assert "output_dir" in errors[0]
+    assert "overwrite_output_dir" in errors[0]
+    assert tree(tmp_path) == before
+
+
+def test_help_lists_every_key(capfd):
+    from run_seq2seq import main
+
+    assert main(["--help"]) == 0
+    shown = capfd.readouterr().out
+    assert "tt_rank: a whole number, default 8" in shown
+    assert json.dumps("vader-movie") in shown
