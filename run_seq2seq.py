@@ -15,7 +15,7 @@ from seq2seq.runs import RunDirectory
 from seq2seq.settings import Settings, load_settings, print_keys
 from seq2seq.tracking import TrackingCallback, start_tracking
 from seq2seq.trainer import AdapterTrainer
-from utils import count_parameters, modify_model_after_init
+from utils import count_parameters, get_adapter_config, modify_model_after_init
 
 USAGE = "usage: python run_seq2seq.py FILE.json [--key value ..]    (--help lists the keys)"
 SPLIT_SEED = 42  # of published splits that are halved; data_seed changes it
@@ -36,6 +36,9 @@ def main(argv: list[str]) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -52,12 +55,12 @@ def run(settings: Settings) -> dict:
     datasets.disable_progress_bars()
     # Adapters of a task's own know the task; other models are told its name in the source.
     prefix = settings.adapter.method is None
-    tasks, texts = load_texts(data, needed_splits(training), training.data_seed or SPLIT_SEED, prefix)
+    split_seed = SPLIT_SEED if training.data_seed is None else training.data_seed
+    tasks, texts = load_texts(data, needed_splits(training), split_seed, prefix)
     set_seed(training.seed)
     tokenizer = load_tokenizer(settings.model, lambda: texts["train"]["source"])
     model = load_backbone(settings.model, tokenizer)
-    settings.adapter.tasks = (data.task_name,)
-    modify_model_after_init(model, settings.adapter)
+    modify_model_after_init(model, get_adapter_config(settings.given, tasks=[data.task_name]))
     tokens = {split: tokenise(rows, tokenizer, data) for split, rows in texts.items()}
     if training.generation_max_length is None:
         training.generation_max_length = longest_target(tokens.values())
@@ -89,7 +92,7 @@ def run(settings: Settings) -> dict:
     }
     results = {
         "experiment_name": training.experiment_name,
-        "method": settings.adapter.method or "none",
+        "method": settings.adapter.method or ("none" if settings.adapter.freeze_backbone else "full fine-tuning"),
         "splits": splits,
         "parameters": counts,
         "seed": training.seed,

@@ -2,8 +2,9 @@
 
     python benchmarks/controls.py [--seeds 3] [--key value ..]
 
-Runs configs/tt_adapter.json, the layer norms alone, and the same adapter on a backbone with random weights; prints the mean and
-standard deviation of the test accuracy and writes `outputs/controls/controls.json`. Runs that are finished are not repeated.
+Runs configs/tt_adapter.json, the layer norms alone, and the same adapter on a backbone with random weights; prints the
+mean and standard deviation of the test accuracy and writes outputs/controls/controls.json. A finished run is not
+repeated.
 """
 
 import json

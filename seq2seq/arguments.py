@@ -1,15 +1,12 @@
 """The keys of a run that are not the adapters': model, data, and training (transformers' own, extended)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-
-def key(default, text: str):
-    """A configuration key: its default and its help text."""
-    return field(default=default, metadata={"help": text})
+from adapters.adapter_configuration import key
 
 
 @dataclass
@@ -42,9 +39,9 @@ class DataTrainingArguments:
     data_dir: str | None = key(None, "A local copy of the hub's data set, in its layout.")
     max_source_length: int = key(128, "Tokens of a source, longer ones are cut.")
     max_target_length: int = key(128, "Tokens of a target, longer ones are cut.")
-    max_train_samples: int | None = key(None, "Use only the first so many training rows of a seeded shuffle.")
-    max_val_samples: int | None = key(None, "Use only the first so many validation rows.")
-    max_test_samples: int | None = key(None, "Use only the first so many test rows.")
+    max_train_samples: int | None = key(None, "Use only so many training rows, the first of a shuffle by data_seed.")
+    max_val_samples: int | None = key(None, "Use only so many validation rows, likewise.")
+    max_test_samples: int | None = key(None, "Use only so many test rows, likewise.")
 
 
 @dataclass

@@ -52,6 +52,7 @@ def _from_scratch(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
         except Exception as error:  # transformers' strict dataclasses raise classes of their own
             raise ConfigError(f"model_config: {' '.join(str(error).split())}") from None
     model = T5ForConditionalGeneration(config)
+    model.name_or_path = ""  # the sizes may be another model's, the weights are not
     if arguments.initial_embedding is not None:
         initialise_embedding(model, tokenizer)
     return model

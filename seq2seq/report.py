@@ -41,12 +41,14 @@ def print_report(results: dict) -> None:
             table.add_row(entry["task"], split, metric, f"{score:.2f}", "" if majority is None else f"{majority:.2f}")
     counts = results["parameters"]
     share = 100 * counts["trainable"] / counts["backbone"]
-    table.caption_justify = "left"
-    table.caption = (
-        f"method       {results['method']}\n"
-        f"trainable    {counts['trainable']:,} parameters, {share:.3f}% of the backbone's {counts['backbone']:,}\n"
-        f"wall time    {results['seconds']:.0f} s\n"
-        f"peak memory  {results['peak_memory_mib']:.0f} MiB\n"
-        f"written to   {results['output_dir']}"
-    )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    lines = {
+        "method": results["method"],
+        "trainable": f"{counts['trainable']:,} parameters, {share:.3f}% of the backbone's {counts['backbone']:,}",
+        "wall time": f"{results['seconds']:.0f} s",
+        "peak memory": f"{results['peak_memory_mib']:.0f} MiB",
+        "written to": results["output_dir"],
+    }
+    for name, value in lines.items():
+        console.print(f"{name:12} {value}", highlight=False, soft_wrap=True)

@@ -47,10 +47,20 @@ def test_trains_and_comes_back(config, run_main):
         saved = load_file(out / "adapter_model.safetensors")
         assert sum(t.numel() for t in saved.values()) == results["parameters"]["trainable"]
         assert not (out / "model.safetensors").exists()
+        # The sizes may be those of a named model; its name would bring back its weights.
+        assert json.loads((out / "adapter_config.json").read_text())["base_model"] is None
     else:
         assert (out / "model.safetensors").exists()
     again, _ = load_settings(str(out / "resolved_config.json"), [])
     assert again.resolved() == json.loads((out / "resolved_config.json").read_text())
+
+
+def test_a_random_backbone_is_not_named_after_the_model_whose_sizes_it_has(run_main):
+    keys = {name: value for name, value in TINY_RUN.items() if name not in ("model_config", "tokenizer_name")}
+    keys = {**keys, "max_train_samples": 16, "max_val_samples": 4, "max_test_samples": 4, "tt_rank": 8}
+    status, errors, out = run_main("configs/controls/random_backbone.json", **keys)
+    assert status == 0, errors
+    assert json.loads((out / "adapter_config.json").read_text())["base_model"] is None
 
 
 def test_t5_base_on_mrpc_from_a_local_copy(run_main, tmp_path):
