@@ -53,7 +53,10 @@ def principal_components() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class SentenceCodesCollator(SpanCorruptionCollator):
-    """Leaves every other row, by chance, whole; its target is then a sentinel and a digit for each component."""
+    """Leaves every other row, by chance, whole; its target is then its code, a sentinel before each digit but the first.
+
+    The first digit is written as the text "0" or "1" is: the model learns to answer about a sentence with a digit.
+    """
 
     def __init__(self, tokenizer):
         super().__init__(tokenizer)
@@ -63,7 +66,8 @@ class SentenceCodesCollator(SpanCorruptionCollator):
         if torch.rand(()) < 0.5:
             return super().pair(row)
         code = [token for token in row["labels"] if token in self.digits]
-        target = [token for pair in zip(self.sentinels, code, strict=False) for token in pair]
+        markers = [row["labels"][0], *self.sentinels[1 : len(code)]]
+        target = [token for pair in zip(markers, code, strict=True) for token in pair]
         return row["input_ids"], [*target, self.end]
 
 

@@ -70,7 +70,7 @@ def test_codes_are_left_as_they_are(tokenizer):
     pairs = [SentenceCodesCollator(tokenizer).pair(row) for _ in range(200)]
     coded = [target for source, target in pairs if source == row["input_ids"]]
     plain = len(coded)
-    words = "<extra_id_0> 0 <extra_id_1> 1 <extra_id_2> 1 <extra_id_3> 0 </s>"
+    words = "▁ 0 <extra_id_1> 1 <extra_id_2> 1 <extra_id_3> 0 </s>"
     assert all(tokenizer.convert_ids_to_tokens(target) == words.split() for target in coded)
     assert 70 < plain < 130
     assert get_task("span-corruption+codes").format({"sentence": "A", "code": "01"}) == ("sentence: A", "01")
