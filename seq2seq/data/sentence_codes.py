@@ -53,7 +53,7 @@ def principal_components() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class SentenceCodesCollator(SpanCorruptionCollator):
-    """Leaves every other row, by chance, whole; its target is then its code, a sentinel before each digit but the first.
+    """Leaves every other row, by chance, whole; the target is its code, a sentinel before each digit but the first.
 
     The first digit is written as the text "0" or "1" is: the model learns to answer about a sentence with a digit.
     """
