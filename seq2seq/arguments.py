@@ -6,7 +6,15 @@ from typing import Literal
 import torch
 from transformers import Seq2SeqTrainingArguments
 
+from adapters import ConfigError
 from adapters.adapter_configuration import key
+
+
+def require_positive(arguments, *names: str) -> None:
+    """Raise ConfigError for the first of these keys that is below 1."""
+    for name in names:
+        if getattr(arguments, name) < 1:
+            raise ConfigError(f"{name} is {getattr(arguments, name)}; it must be at least 1")
 
 
 @dataclass
@@ -43,6 +51,9 @@ class DataTrainingArguments:
     max_val_samples: int | None = key(None, "Use only so many validation rows, likewise.")
     max_test_samples: int | None = key(None, "Use only so many test rows, likewise.")
 
+    def __post_init__(self):
+        require_positive(self, "max_source_length", "max_target_length")
+
 
 @dataclass
 class TrainingArguments(Seq2SeqTrainingArguments):
@@ -60,6 +71,8 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     log_to_wandb: bool = key(False, "Log to wandb; otherwise nothing is sent anywhere.")
 
     def __post_init__(self):
+        sizes = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        require_positive(self, *sizes)
         if not torch.accelerator.is_available():
             self.use_cpu = True  # else transformers refuses bf16, which CPUs can do
             self.dataloader_pin_memory = False

@@ -28,6 +28,8 @@ def tree(path):
         ({"model_config": {"d_model": "wide"}}, ["model_config", "d_model"]),
         ({"model_config": None}, ["model_name_or_path and model_config are both null"]),
         ({"task_name": "vader-movies"}, ["task_name", "did you mean 'vader-movie'?"]),
+        ({"per_device_train_batch_size": 0}, ["per_device_train_batch_size is 0", "at least 1"]),
+        ({"max_source_length": 0}, ["max_source_length is 0", "at least 1"]),
         ({"max_test_samples": 0}, ["max_test_samples is 0"]),
         ({"task_adapter_layers_encoder": [7]}, ["task_adapter_layers_encoder holds 7", "0 to 1"]),
         ({"output_dir": "/dev/null/out"}, ["output_dir", "/dev/null"]),
