@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields
 
 from adapters.activations import ACTIVATIONS
-from adapters.errors import ConfigError
+from adapters.errors import ConfigError, require
 from t3nsor.shapes import MODES, check_matrix_shape
 
 AFTER_SUBLAYER = "after_sublayer"
@@ -122,10 +122,8 @@ class AdapterConfig:
             raise ConfigError("tasks is empty; the adapters need the name of at least one task")
 
     def _check_ranges(self):
-        for name in ("task_reduction_factor", "task_expansion_factor", "tt_rank", "tt_d", "low_rank_rank"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
+        sizes = ("task_reduction_factor", "task_expansion_factor", "tt_rank", "tt_d", "low_rank_rank")
+        require(self, "at least 1", *sizes)
         for name, allowed in (("non_linearity", ACTIVATIONS), ("auto_shape_mode", MODES)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")

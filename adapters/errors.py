@@ -1,3 +1,12 @@
+RANGES = {
+    "at least 1": lambda value: value >= 1,
+    "at least 0": lambda value: value >= 0,
+    "above 0": lambda value: value > 0,
+    "at least 0 and below 1": lambda value: 0 <= value < 1,
+    "a name, not empty": bool,
+}
+
+
 class ConfigError(ValueError):
     """A setting that cannot work: one line naming the key, what was given and what is allowed."""
 
@@ -6,3 +15,11 @@ def one_line(error: Exception) -> str:
     """The first line of another library's message, for use inside a ConfigError."""
     lines = str(error).strip().splitlines()
     return " ".join(lines[0].split()) if lines else type(error).__name__
+
+
+def require(arguments, allowed: str, *names: str) -> None:
+    """Raise ConfigError for the first of these keys whose value is not `allowed`, one of RANGES; null always is."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and not RANGES[allowed](value):
+            raise ConfigError(f"{name} is {value!r}; it must be {allowed}")

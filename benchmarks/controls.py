@@ -4,7 +4,7 @@
 
 Runs configs/tt_adapter.json, the layer norms alone, and the same adapter on a backbone with random weights; prints the
 mean and standard deviation of the test accuracy and writes outputs/controls/controls.json. A finished run is not
-repeated.
+repeated while its configuration is the same; remove outputs/controls after a change of the code or of the backbone.
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from run_seq2seq import main  # noqa: E402
+from seq2seq.settings import load_settings  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = {
@@ -27,8 +28,11 @@ CONFIGS = {
 def accuracy(config: str, seed: int, overrides: list[str]) -> dict:
     """The results of one run, taken from its directory if it is finished."""
     out = ROOT / "outputs" / "controls" / f"{Path(config).stem}-{seed}"
-    if not (out / "results.json").exists():
-        status = main([str(ROOT / config), "--seed", str(seed), "--output_dir", str(out), *overrides])
+    overrides = ["--seed", str(seed), "--output_dir", str(out), *overrides]
+    settings, _ = load_settings(str(ROOT / config), overrides)
+    finished = (out / "results.json").exists()
+    if not finished or json.loads((out / "resolved_config.json").read_text()) != settings.resolved():
+        status = main([str(ROOT / config), *overrides])
         if status:
             sys.exit(status)
     return json.loads((out / "results.json").read_text())

@@ -6,15 +6,32 @@ from typing import Literal
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-from adapters import ConfigError
 from adapters.adapter_configuration import key
+from adapters.errors import require
 
-
-def require_positive(arguments, *names: str) -> None:
-    """Raise ConfigError for the first of these keys that is below 1."""
-    for name in names:
-        if getattr(arguments, name) < 1:
-            raise ConfigError(f"{name} is {getattr(arguments, name)}; it must be at least 1")
+# Those of transformers' keys that it does not check, or only when the run is under way.
+ALLOWED = {
+    "at least 1": (
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "gradient_accumulation_steps",
+        "generation_max_length",
+        "generation_num_beams",
+        "save_total_limit",
+    ),
+    "above 0": ("num_train_epochs", "logging_steps", "eval_steps", "save_steps"),
+    "at least 0": (
+        "learning_rate",
+        "weight_decay",
+        "max_grad_norm",
+        "warmup_steps",
+        "dataloader_num_workers",
+        "seed",
+        "data_seed",
+    ),
+    "at least 0 and below 1": ("adam_beta1", "adam_beta2", "label_smoothing_factor"),
+    "a name, not empty": ("experiment_name", "output_dir"),
+}
 
 
 @dataclass
@@ -36,6 +53,9 @@ class ModelArguments:
     dtype: Literal["float32", "bfloat16", "float16"] = key("float32", "Precision of the loaded weights.")
     save_dtype: Literal["float32", "bfloat16", "float16"] = key("float32", "Precision of a model that is saved whole.")
 
+    def __post_init__(self):
+        require(self, "at least 1", "tokenizer_vocab_size")
+
 
 @dataclass
 class DataTrainingArguments:
@@ -52,7 +72,9 @@ class DataTrainingArguments:
     max_test_samples: int | None = key(None, "Use only so many test rows, likewise.")
 
     def __post_init__(self):
-        require_positive(self, "max_source_length", "max_target_length")
+        require(self, "at least 1", "max_source_length", "max_target_length")
+        limits = ("max_train_samples", "max_val_samples", "max_test_samples")
+        require(self, "at least 1", *limits)
 
 
 @dataclass
@@ -71,8 +93,8 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     log_to_wandb: bool = key(False, "Log to wandb; otherwise nothing is sent anywhere.")
 
     def __post_init__(self):
-        sizes = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-        require_positive(self, *sizes)
+        for allowed, names in ALLOWED.items():
+            require(self, allowed, *names)
         if not torch.accelerator.is_available():
             self.use_cpu = True  # else transformers refuses bf16, which CPUs can do
             self.dataloader_pin_memory = False

@@ -107,7 +107,7 @@ def known_keys() -> dict[str, object]:
     """Every key and its type."""
     types_of = {cls: typing.get_type_hints(cls) for cls in CLASSES}
     return {
-        f.name: types_of[cls][f.name]
+        f.name: typing.Literal[*f.metadata["choices"], f.default] if "choices" in f.metadata else types_of[cls][f.name]
         for cls in CLASSES
         for f in fields(cls)
         if f.init and not f.metadata.get("runtime")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import Seq2SeqTrainer
 
-from adapters import ConfigError
+from adapters import ConfigError, one_line
 from seq2seq.data import Task
 
 STAGING = ".unfinished"
@@ -31,7 +31,27 @@ class AdapterTrainer(Seq2SeqTrainer):
         best = (args.metric_for_best_model or "loss").removeprefix("eval_")
         if args.load_best_model_at_end and best not in known:
             raise ConfigError(f"metric_for_best_model is {best!r}; {task.name} has: {', '.join(known)}")
-        super().__init__(**kwargs, compute_metrics=self.score if args.predict_with_generate else None)
+        args.remove_unused_columns = False  # the data hold nothing but what the collator needs
+        existed = os.path.isdir(args.output_dir)  # else the base class makes it
+        try:
+            super().__init__(**kwargs, compute_metrics=self.score if args.predict_with_generate else None)
+        except (ValueError, ImportError, OSError) as error:
+            if not existed and os.path.isdir(args.output_dir):
+                os.rmdir(args.output_dir)
+            raise ConfigError(f"the trainer cannot be set up: {one_line(error)}") from None
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The model's loss and the task's auxiliary loss."""
+        fields = {name: inputs.pop(name) for name in self.task.extra_fields}
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss = loss + self.task.auxiliary_loss(outputs, inputs, fields)
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *args, **kwargs):
+        """As the base class, with random numbers of its own: every evaluation has the same, training none of them."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.args.seed)
+            return super().evaluate(*args, **kwargs)
 
     def score(self, prediction) -> dict[str, float]:
         """Metrics of generated tokens, and their mean as "average_metrics"."""

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from run_seq2seq import main
 from third_party.models.t5 import T5Config
+from third_party.models.t5.configuration_t5 import resolve_name
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.json"))
@@ -35,6 +37,11 @@ TINY_RUN = {
 @pytest.fixture
 def tiny_config() -> T5Config:
     return T5Config(**TINY, vocab_size=120, dropout_rate=0.0, decoder_start_token_id=0)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(resolve_name("t5-nano"))
 
 
 @pytest.fixture

@@ -25,10 +25,7 @@ def load_texts(arguments: DataTrainingArguments, splits: Iterable[str], seed: in
 
 def load_split(task: Task, split: str, arguments: DataTrainingArguments, seed: int, prefix: bool) -> Dataset:
     """Sources and targets of a split, at most as many as the arguments allow. Raises ConfigError if there are none."""
-    limit_key = LIMITS[split]
-    limit = getattr(arguments, limit_key)
-    if limit is not None and limit < 1:
-        raise ConfigError(f"{limit_key} is {limit}; it must be at least 1, or null for all")
+    limit = getattr(arguments, LIMITS[split])
     rows = task.examples(split, seed=seed, data_dir=arguments.data_dir, prefix=prefix)
     if len(rows) == 0:
         raise ConfigError(f"task_name is {task.name!r}, whose {split} split is empty")
@@ -38,14 +35,14 @@ def load_split(task: Task, split: str, arguments: DataTrainingArguments, seed: i
 
 
 def tokenise(rows: Dataset, tokenizer, arguments: DataTrainingArguments) -> Dataset:
-    """Columns "input_ids", "attention_mask" and "labels", cut to the maximal lengths, end token included."""
+    """The texts as "input_ids", "attention_mask" and "labels", cut to the maximal lengths, end token included."""
 
     def encode(batch: dict) -> dict:
         encoded = tokenizer(batch["source"], max_length=arguments.max_source_length, truncation=True)
         targets = tokenizer(batch["target"], max_length=arguments.max_target_length, truncation=True)
         return {**encoded, "labels": targets["input_ids"]}
 
-    return rows.map(encode, batched=True, remove_columns=rows.column_names, desc="tokens")
+    return rows.map(encode, batched=True, remove_columns=["source", "target"], desc="tokens")
 
 
 def longest_target(splits: Iterable[Dataset]) -> int:

@@ -24,6 +24,10 @@ class SpanCorruption(Task):
     def load(self, split: str, seed: int, data_dir: str | None) -> Dataset:
         return Dataset.from_dict({"sentence": [text for texts in unlabelled_text(split).values() for text in texts]})
 
+    def examples(self, split: str, *, seed: int = 42, data_dir: str | None = None, prefix: bool = True) -> Dataset:
+        """As any task's, but never with the task's name: what is pre-trained is to read plain text."""
+        return super().examples(split, seed=seed, data_dir=data_dir, prefix=False)
+
     def format(self, row: dict) -> tuple[str, str]:
         return row["sentence"], ""
 

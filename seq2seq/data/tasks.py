@@ -22,6 +22,7 @@ class Task:
     metrics: Sequence[str] = ("accuracy",)
     labels: Sequence[str] | None = None
     score_range: tuple[float, float] | None = None
+    extra_fields: Sequence[str] = ()  # columns of `load` that the task's own collator or loss needs
 
     def load(self, split: str, seed: int, data_dir: str | None) -> Dataset:
         """The raw rows of "train", "validation" or "test". seed: of a shuffle that the split needs, if it needs one."""
@@ -32,7 +33,7 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} does not implement format")
 
     def examples(self, split: str, *, seed: int = 42, data_dir: str | None = None, prefix: bool = True) -> Dataset:
-        """The split as a Dataset with the text columns "source" and "target".
+        """The split as a Dataset with the text columns "source" and "target", and the extra fields.
 
         prefix: put the task's name before the source (left out where each task has adapters of its own).
         """
@@ -42,7 +43,8 @@ class Task:
             source, target = self.format(row)
             return {"source": f"{self.name} {source}" if prefix else source, "target": target}
 
-        return rows.map(to_text, remove_columns=rows.column_names, desc=f"{self.name} {split}")
+        unused = [name for name in rows.column_names if name not in self.extra_fields]
+        return rows.map(to_text, remove_columns=unused, desc=f"{self.name} {split}")
 
     def score(self, predictions: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
         """Every metric of the task, in percent."""
@@ -52,6 +54,10 @@ class Task:
     def collator(self, tokenizer, model):
         """What makes a batch of tokenised rows; None: padding to the longest row."""
         return
+
+    def auxiliary_loss(self, outputs, batch: dict, fields: dict):
+        """What is added to the model's loss. outputs: the model's; fields: the batch's extra fields, by name."""
+        return 0.0
 
 
 _TASKS: dict[str, Task] = {}

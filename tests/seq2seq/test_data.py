@@ -79,6 +79,7 @@ def test_text_formats():
     assert get_task("mrpc").format(pair) == ("sentence1: A. sentence2: B.", "1")
     first = label.examples("test")[0]["source"]
     assert first.startswith("vader-movie sentence: ")
+    assert get_task("span-corruption").examples("test")[0]["source"] == unlabelled_text("test")["movie"][0]
 
 
 def test_mrpc_halves_the_published_validation_set(tmp_path):
