@@ -22,7 +22,7 @@ SPLIT_SEED = 42  # of published splits that are halved; data_seed changes it
 
 
 def main(argv: list[str]) -> int:
-    if argv in (["--help"], ["-h"]):
+    if {"--help", "-h"} & set(argv):
         print(USAGE)
         print_keys()
         return 0
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
         return 130
     return 0
 
@@ -58,7 +58,7 @@ def run(settings: Settings) -> dict:
     split_seed = SPLIT_SEED if training.data_seed is None else training.data_seed
     tasks, texts = load_texts(data, needed_splits(training), split_seed, prefix)
     set_seed(training.seed)
-    tokenizer = load_tokenizer(settings.model, lambda: texts["train"]["source"])
+    tokenizer = load_tokenizer(settings.model, texts["train"]["source"] if "train" in texts else None)
     model = load_backbone(settings.model, tokenizer)
     modify_model_after_init(model, get_adapter_config(settings.given, tasks=[data.task_name]))
     tokens = {split: tokenise(rows, tokenizer, data) for split, rows in texts.items()}
@@ -74,9 +74,9 @@ def run(settings: Settings) -> dict:
         data_collator=collator_for(tasks["train"], tokenizer, model),
         processing_class=tokenizer,
     )
-    directory.claim()  # until here nothing was written
     counts = count_parameters(model)
     tracker = start_tracking(settings, counts)
+    directory.claim()  # until here nothing was removed or replaced
     trainer.add_callback(TrackingCallback(tracker))
     if training.do_train:
         trainer.train(resume_from_checkpoint=directory.checkpoint)
@@ -108,7 +108,10 @@ def run(settings: Settings) -> dict:
 def needed_splits(training) -> list[str]:
     """The splits that the run reads."""
     wanted = {"train": training.do_train, "validation": training.do_eval, "test": training.do_test}
-    return [split for split, needed in wanted.items() if needed]
+    splits = [split for split, needed in wanted.items() if needed]
+    if not splits:
+        raise ConfigError("do_train, do_eval and do_test are all false; set one of them to true")
+    return splits
 
 
 if __name__ == "__main__":

@@ -50,7 +50,13 @@ class AdapterController(nn.Module):
         if task is None:
             raise ValueError(f"the model has adapters for several tasks; name one of: {', '.join(self.switch.tasks)}")
         adapter = self.adapters[self.module_names[task]]
-        return y + self.post_layer_norm(adapter(self.pre_layer_norm(y)))
+        update = self.post_layer_norm(adapter(self.pre_layer_norm(y.to(self.dtype))))
+        return y + update.to(y.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the adapters; a half-precision T5 keeps part of its feed-forward, and thus y, in float32."""
+        return next(self.adapters.parameters()).dtype
 
     def adapt_output(self, sublayer: nn.Module, args: tuple, output):
         """A forward hook of the adapted sublayer; an attention returns its output first in a tuple."""

@@ -1,8 +1,14 @@
+"""What a user is told when a setting cannot work."""
+
+import math
+
 RANGES = {
     "at least 1": lambda value: value >= 1,
+    "at least 2": lambda value: value >= 2,
     "at least 0": lambda value: value >= 0,
     "above 0": lambda value: value > 0,
     "at least 0 and below 1": lambda value: 0 <= value < 1,
+    "at least 0 and below 2**32": lambda value: 0 <= value < 2**32,
     "a name, not empty": bool,
 }
 
@@ -21,5 +27,6 @@ def require(arguments, allowed: str, *names: str) -> None:
     """Raise ConfigError for the first of these keys whose value is not `allowed`, one of RANGES; null always is."""
     for name in names:
         value = getattr(arguments, name)
-        if value is not None and not RANGES[allowed](value):
+        infinite = isinstance(value, float) and not math.isfinite(value)
+        if value is not None and (infinite or not RANGES[allowed](value)):
             raise ConfigError(f"{name} is {value!r}; it must be {allowed}")

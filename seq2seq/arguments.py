@@ -1,5 +1,6 @@
 """The keys of a run that are not the adapters': model, data, and training (transformers' own, extended)."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,7 +8,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from adapters.adapter_configuration import key
-from adapters.errors import require
+from adapters.errors import ConfigError, require
 
 # Those of transformers' keys that it does not check, or only when the run is under way.
 ALLOWED = {
@@ -15,10 +16,10 @@ ALLOWED = {
         "per_device_train_batch_size",
         "per_device_eval_batch_size",
         "gradient_accumulation_steps",
-        "generation_max_length",
         "generation_num_beams",
         "save_total_limit",
     ),
+    "at least 2": ("generation_max_length",),  # the start token and one more
     "above 0": ("num_train_epochs", "logging_steps", "eval_steps", "save_steps"),
     "at least 0": (
         "learning_rate",
@@ -26,9 +27,9 @@ ALLOWED = {
         "max_grad_norm",
         "warmup_steps",
         "dataloader_num_workers",
-        "seed",
-        "data_seed",
+        "adam_epsilon",
     ),
+    "at least 0 and below 2**32": ("seed", "data_seed"),
     "at least 0 and below 1": ("adam_beta1", "adam_beta2", "label_smoothing_factor"),
     "a name, not empty": ("experiment_name", "output_dir"),
 }
@@ -95,6 +96,11 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     def __post_init__(self):
         for allowed, names in ALLOWED.items():
             require(self, allowed, *names)
+        if self.dataloader_drop_last:
+            raise ConfigError(
+                "dataloader_drop_last is true; it would leave out rows of validation and test: set it to false"
+            )
+        self.output_dir = os.path.normpath(self.output_dir)  # checkpoints are found again by their path
         if not torch.accelerator.is_available():
             self.use_cpu = True  # else transformers refuses bf16, which CPUs can do
             self.dataloader_pin_memory = False

@@ -1,8 +1,10 @@
 """The backbone and the tokenizer of a run: by hub id, local directory or `t5-nano`, or from scratch."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from adapters import ConfigError, one_line
@@ -13,12 +15,14 @@ from third_party.models.t5.configuration_t5 import SHAPES, SHIPPED, resolve_name
 
 
 def load_tokenizer(arguments: ModelArguments, training_texts):
-    """The tokenizer that the arguments name, else one trained on `training_texts`, a callable that gives the texts."""
+    """The tokenizer that the arguments name, else one trained on `training_texts`, where there are any."""
     named = {key: getattr(arguments, key) for key in ("tokenizer_name", "model_name_or_path", "model_config")}
     for key, name in named.items():
         if isinstance(name, str) and name not in SHAPES:
             return _load(key, name, _tokenizer_of)
-    return train_tokenizer(training_texts(), arguments.tokenizer_vocab_size)
+    if training_texts is None:
+        raise ConfigError("tokenizer_name is null, and without do_train there is no text to train one on; name one")
+    return train_tokenizer(training_texts, arguments.tokenizer_vocab_size)
 
 
 def _tokenizer_of(name: str):
@@ -32,11 +36,25 @@ def load_backbone(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
     if arguments.model_name_or_path is None:
         return _from_scratch(arguments, tokenizer)
     dtype = getattr(torch, arguments.dtype)
-    return _load(
-        "model_name_or_path",
-        arguments.model_name_or_path,
-        lambda name: T5ForConditionalGeneration.from_pretrained(name, dtype=dtype),
-    )
+
+    def load(name: str) -> T5ForConditionalGeneration:
+        model, report = T5ForConditionalGeneration.from_pretrained(name, dtype=dtype, output_loading_info=True)
+        absent = sorted(report["missing_keys"])
+        if absent:
+            raise ValueError(f"{len(absent)} of the model's tensors are not in its file, the first {absent[0]}")
+        return model
+
+    return check_vocabulary(_load("model_name_or_path", arguments.model_name_or_path, load), tokenizer)
+
+
+def check_vocabulary(model, tokenizer):
+    """The model, if its embedding has a row for each token. Raises ConfigError."""
+    rows = model.get_input_embeddings().num_embeddings
+    if rows < len(tokenizer):
+        raise ConfigError(
+            f"tokenizer_name: the tokenizer has {len(tokenizer)} tokens, the model's embedding {rows} rows"
+        )
+    return model
 
 
 def _from_scratch(arguments: ModelArguments, tokenizer) -> T5ForConditionalGeneration:
@@ -45,17 +63,31 @@ def _from_scratch(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
         raise ConfigError("model_name_or_path and model_config are both null; name a model, or the sizes of a new one")
     if isinstance(given, str) and given not in SHAPES:
         config = _load("model_config", given, T5Config.from_pretrained)
+        model = T5ForConditionalGeneration(config)
     else:
-        sizes = {"vocab_size": len(tokenizer), "decoder_start_token_id": tokenizer.pad_token_id}
+        sizes = SHAPES[given] if isinstance(given, str) else _known_fields(given)
+        defaults = {"vocab_size": len(tokenizer), "decoder_start_token_id": tokenizer.pad_token_id}
         try:
-            config = T5Config(**sizes | (SHAPES[given] if isinstance(given, str) else given))
-        except Exception as error:  # transformers' strict dataclasses raise classes of their own
-            raise ConfigError(f"model_config: {' '.join(str(error).split())}") from None
-    model = T5ForConditionalGeneration(config)
+            model = T5ForConditionalGeneration(T5Config(**defaults | sizes))
+        except Exception as error:  # each wrong size fails in its own way and class
+            raise ConfigError(f"model_config: {' '.join(str(error).split()) or type(error).__name__}") from None
+    check_vocabulary(model, tokenizer)
     model.name_or_path = ""  # the sizes may be another model's, the weights are not
     if arguments.initial_embedding is not None:
         initialise_embedding(model, tokenizer)
     return model
+
+
+def _known_fields(given: dict) -> dict:
+    """The fields of a T5Config that were given. Raises ConfigError for one that it does not have."""
+    known = T5Config().to_dict()
+    for name in given:
+        if name not in known and name not in ("feed_forward_proj", "num_decoder_layers"):
+            near = get_close_matches(name, known, 1)
+            raise ConfigError(
+                f"model_config: {name} is no field of a T5Config" + (f"; did you mean {near[0]}?" if near else "")
+            )
+    return given
 
 
 def _load(key: str, name: str, loader):
@@ -64,6 +96,6 @@ def _load(key: str, name: str, loader):
         return loader(name)
     except ConfigError:
         raise
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         allowed = f"allowed: {', '.join(SHIPPED)}, a local directory, or a hub id"
         raise ConfigError(f"{key} is {name!r}, which cannot be loaded ({one_line(error)}); {allowed}") from None

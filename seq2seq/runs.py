@@ -10,7 +10,7 @@ from seq2seq.trainer import STAGING, checkpoints
 
 CONFIGURATION = "resolved_config.json"
 RESULTS = "results.json"
-# Files of a run that starting it again replaces; nothing else in a directory is ever removed.
+# Files of a run that starting it again replaces; nothing else is ever removed, nor these where there was no run.
 OWN_FILES = (
     CONFIGURATION,
     RESULTS,
@@ -23,6 +23,7 @@ OWN_FILES = (
     "tokenizer_config.json",
     "training_args.bin",
 )
+SOURCES = ("model_name_or_path", "tokenizer_name", "model_config")
 # Keys that may differ between an unfinished run and the one that goes on with it.
 INCIDENTAL = (
     "overwrite_output_dir",
@@ -42,6 +43,7 @@ class RunDirectory:
 
     def __init__(self, directory: str, resolved: dict, *, overwrite: bool, resume: bool | None):
         self.path = Path(directory)
+        self._check_sources(resolved)
         self.resolved = json.loads(json.dumps(resolved))
         self._check_writable()
         self.checkpoint, self.starts_anew = self._state(overwrite, resume)
@@ -51,7 +53,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self.path / STAGING, ignore_errors=True)
-            if self.starts_anew:
+            if self.starts_anew and (self.path / CONFIGURATION).exists():
                 for old in checkpoints(self.path):
                     shutil.rmtree(old)
                 for name in OWN_FILES:
@@ -64,6 +66,15 @@ class RunDirectory:
         """Write the results: the run is complete."""
         write_json(self.path / RESULTS, results)
 
+    def _check_sources(self, resolved: dict):
+        """What the run reads must not be what it replaces."""
+        for name in SOURCES:
+            source, here = resolved.get(name), self.path.resolve()
+            if isinstance(source, str) and here in (Path(source).resolve(), *Path(source).resolve().parents):
+                raise ConfigError(
+                    f"{name} is {source!r}, inside output_dir {str(self.path)!r}; choose another output_dir"
+                )
+
     def _check_writable(self):
         existing = self.path
         while not existing.exists() and existing != existing.parent:
@@ -75,13 +86,15 @@ class RunDirectory:
 
     def _state(self, overwrite: bool, resume: bool | None) -> tuple[Path | None, bool]:
         """(checkpoint to go on with, whether to start anew)."""
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not self.path.is_dir() or not any(path.name[0] != "." for path in self.path.iterdir()):
             return self._nothing_to_resume(resume)
         previous = _read_json(self.path / CONFIGURATION)
         finished = (self.path / RESULTS).exists()
         if previous is not None and not finished and _comparable(previous) == _comparable(self.resolved):
             found = checkpoints(self.path)
-            if resume is False or not found:
+            if not found:
+                return self._nothing_to_resume(resume)
+            if resume is False:
                 return None, True
             return found[-1], False
         if overwrite:

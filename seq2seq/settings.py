@@ -48,11 +48,17 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, list[str]]
 
     An override's value is read as JSON, or as a string where it is no JSON. Raises ConfigError.
     """
-    values = {**read_file(path), **read_overrides(overrides)}
-    values, warnings = map_legacy(values)
+    in_file, warnings = map_legacy(read_file(path))
+    on_line, more = map_legacy(read_overrides(overrides))
+    values, warnings = {**in_file, **on_line}, warnings + more
     check_keys(values)
     values.setdefault("experiment_name", Path(path).stem)
-    values.setdefault("output_dir", str(Path("outputs", values["experiment_name"])))
+    name = Path(values["experiment_name"])
+    if name.is_absolute() or ".." in name.parts:
+        raise ConfigError(
+            f"experiment_name is {str(name)!r}; it must be a name under outputs, output_dir may be any path"
+        )
+    values.setdefault("output_dir", str(Path("outputs", name)))
     return build(values), warnings
 
 
@@ -82,7 +88,7 @@ def read_overrides(arguments: list[str]) -> dict:
             text = rest.pop(0)
         try:
             values[name[2:]] = json.loads(text)
-        except json.JSONDecodeError:
+        except ValueError:  # no JSON, or a number of thousands of digits
             values[name[2:]] = text
     return values
 
@@ -137,7 +143,7 @@ def check_keys(values: dict) -> None:
     for name, value in values.items():
         if name not in known:
             near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else "; README lists the keys"
+            hint = f"; did you mean {near[0]}?" if near else "; python run_seq2seq.py --help lists the keys"
             raise ConfigError(f"{name} is no key of a configuration{hint}")
         if not has_type(value, known[name]):
             raise ConfigError(f"{name} is {json.dumps(value)}; it must be {describe(known[name])}")
@@ -197,7 +203,7 @@ def _build_one(cls, values: dict):
         return cls(**{name: value for name, value in values.items() if name in names})
     except ConfigError:
         raise
-    except (ValueError, ImportError, OSError) as error:  # transformers' own checks, which name their key
+    except (ValueError, TypeError, ImportError, OSError) as error:  # transformers' own checks, which name their key
         raise ConfigError(one_line(error)) from None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import Seq2SeqTrainer
+from transformers import Seq2SeqTrainer, TrainerState
 
 from adapters import ConfigError, one_line
 from seq2seq.data import Task
@@ -32,13 +32,26 @@ class AdapterTrainer(Seq2SeqTrainer):
         if args.load_best_model_at_end and best not in known:
             raise ConfigError(f"metric_for_best_model is {best!r}; {task.name} has: {', '.join(known)}")
         args.remove_unused_columns = False  # the data hold nothing but what the collator needs
+        args._n_gpu = min(args.n_gpu, 1)  # DataParallel would run every replica with the adapters of the first
         existed = os.path.isdir(args.output_dir)  # else the base class makes it
         try:
             super().__init__(**kwargs, compute_metrics=self.score if args.predict_with_generate else None)
-        except (ValueError, ImportError, OSError) as error:
+            if args.do_train:
+                self._check_optimizer()
+        except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
             if not existed and os.path.isdir(args.output_dir):
                 os.rmdir(args.output_dir)
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(f"the trainer cannot be set up: {one_line(error)}") from None
+
+    def _check_optimizer(self):
+        """Build optimizer and schedule once, to fail early; training builds its own."""
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ConfigError("do_train is true but these keys leave no parameter to train")
+        self.create_optimizer()
+        self.create_scheduler(num_training_steps=1000)
+        self.optimizer = self.lr_scheduler = None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The model's loss and the task's auxiliary loss."""
@@ -95,10 +108,24 @@ class AdapterTrainer(Seq2SeqTrainer):
             self.model.save_adapter(output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        self._find_best_again(Path(resume_from_checkpoint))
         if self._saves_adapter:
             self.model.load_adapter(resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _find_best_again(self, checkpoint: Path):
+        """The directory may have another name than when the checkpoint was written: correct the best one's path."""
+        state = TrainerState.load_from_json(str(checkpoint / STATE))
+        if state.best_model_checkpoint is not None:
+            best = Path(self.args.output_dir, Path(state.best_model_checkpoint).name)
+            if not best.is_dir():
+                raise ConfigError(
+                    f"{checkpoint} names {best.name} as the best, which is missing; "
+                    "set resume_from_checkpoint to false to start anew"
+                )
+            state.best_model_checkpoint = str(best)
+            state.save_to_json(str(checkpoint / STATE))
 
     def _load_best_model(self):
         if self._saves_adapter:

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
 from tests.conftest import TINY_RUN
+from third_party.models.t5.configuration_t5 import resolve_name
 
 CONFIG = "configs/tt_adapter.json"
+NOTHING = dict.fromkeys(("do_train", "do_eval", "do_test", "load_best_model_at_end"), False) | {"eval_strategy": "no"}
 
 
 def tree(path):
@@ -29,6 +32,19 @@ def tree(path):
         ({"model_config": None}, ["model_name_or_path and model_config are both null"]),
         ({"task_name": "vader-movies"}, ["task_name", "did you mean 'vader-movie'?"]),
         ({"per_device_train_batch_size": 0}, ["per_device_train_batch_size is 0", "at least 1"]),
+        ({"learning_rate": float("inf")}, ["learning_rate is inf"]),
+        ({"adam_epsilon": -1.0}, ["adam_epsilon is -1.0"]),
+        ({"generation_max_length": 1}, ["generation_max_length is 1", "at least 2"]),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, ["the trainer cannot be set up", "foo"]),
+        ({"dataloader_drop_last": True}, ["dataloader_drop_last"]),
+        ({"model_config": {"d_modle": 32}}, ["d_modle", "did you mean d_model?"]),
+        ({"model_config": {"vocab_size": 10}}, ["8100 tokens", "10 rows"]),
+        ({"model_config": {"num_heads": 0}}, ["model_config"]),
+        ({"task_name": "vader-movie-rating", "max_target_length": 2}, ["max_target_length 2"]),
+        ({"test_dataset_name": "span-corruption"}, ["test_dataset_name", "without metrics"]),
+        (NOTHING, ["do_train", "all false"]),
+        ({"do_train": False, "tokenizer_name": None}, ["tokenizer_name is null"]),
+        ({"experiment_name": "../x"}, ["experiment_name is '../x'"]),
         ({"num_train_epochs": -1}, ["num_train_epochs is -1", "above 0"]),
         ({"learning_rate": float("nan")}, ["learning_rate is nan", "at least 0"]),
         ({"output_dir": ""}, ["output_dir is ''", "not empty"]),
@@ -53,6 +69,37 @@ def test_one_clear_line_and_nothing_changed(run_main, tmp_path, overrides, words
     assert errors[0].startswith("error: ")
     assert all(word in errors[0] for word in words), errors
     assert tree(tmp_path) == before
+
+
+def test_nothing_left_to_train(run_main, tmp_path):
+    status, errors, _ = run_main("configs/controls/norms_only.json", **TINY_RUN, unfreeze_layer_norms=False)
+    assert (status, len(errors)) == (2, 1)
+    assert "no parameter to train" in errors[0]
+    assert not tree(tmp_path)
+
+
+def test_a_run_does_not_replace_what_it_reads(run_main, tmp_path):
+    keys = {name: value for name, value in TINY_RUN.items() if name not in ("model_config", "tokenizer_name")}
+    source = shutil.copytree(resolve_name("t5-nano"), tmp_path / "out/model")
+    before = tree(tmp_path)
+    for directory in (tmp_path / "out", source):
+        overrides = {"model_name_or_path": str(source), "output_dir": str(directory), "overwrite_output_dir": True}
+        status, errors, _ = run_main(CONFIG, **keys | overrides)
+        assert (status, len(errors)) == (2, 1)
+        assert "model_name_or_path" in errors[0]
+        assert "inside output_dir" in errors[0]
+    assert tree(tmp_path) == before
+
+
+def test_a_model_with_a_part_missing(run_main, tmp_path):
+    source = shutil.copytree(resolve_name("t5-nano"), tmp_path / "model")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "num_layers": config["num_layers"] + 1}))
+    keys = {name: value for name, value in TINY_RUN.items() if name != "model_config"}
+    status, errors, out = run_main(CONFIG, **keys | {"model_name_or_path": str(source)})
+    assert status == 2
+    assert "not in its file, the first encoder.block.4" in errors[-1]
+    assert not out.exists()
 
 
 def test_a_missing_file(run_main):
@@ -82,6 +129,7 @@ def test_the_directory_of_something_else(run_main, tmp_path):
     status, errors, _ = run_main(CONFIG, **TINY_RUN, overwrite_output_dir=False)
     assert (status, len(errors)) == (2, 1)
     assert "output_dir" in errors[0]
+    assert "files of something else" in errors[0]
     assert "overwrite_output_dir" in errors[0]
     assert tree(tmp_path) == before
 

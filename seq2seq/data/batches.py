@@ -20,6 +20,11 @@ def load_texts(arguments: DataTrainingArguments, splits: Iterable[str], seed: in
         "test": ("test_dataset_name", arguments.test_dataset_name or arguments.task_name),
     }
     tasks = {split: get_task(name, key) for split, (key, name) in names.items()}
+    for split, (key, name) in names.items():
+        if tasks[split] is not tasks["train"] and not (tasks[split].metrics and tasks["train"].metrics):
+            raise ConfigError(
+                f"{key} is {name!r}, task_name {arguments.task_name!r}; a task without metrics has no other beside it"
+            )
     return tasks, {split: load_split(tasks[split], split, arguments, seed, prefix) for split in splits}
 
 
@@ -42,7 +47,19 @@ def tokenise(rows: Dataset, tokenizer, arguments: DataTrainingArguments) -> Data
         targets = tokenizer(batch["target"], max_length=arguments.max_target_length, truncation=True)
         return {**encoded, "labels": targets["input_ids"]}
 
+    _check_targets(rows["target"], tokenizer, arguments.max_target_length)
     return rows.map(encode, batched=True, remove_columns=["source", "target"], desc="tokens")
+
+
+def _check_targets(targets: Iterable[str], tokenizer, limit: int) -> None:
+    """Raise ConfigError unless every target can be read again from its tokens: scores compare decoded texts."""
+    for target in sorted(set(targets)):
+        tokens = tokenizer(target, max_length=limit, truncation=True)["input_ids"]
+        if tokenizer.decode(tokens, skip_special_tokens=True).split() != target.split():
+            raise ConfigError(
+                f"the target {target!r} does not survive tokenizer_name and max_target_length {limit}: "
+                f"read again it is {tokenizer.decode(tokens, skip_special_tokens=True)!r}"
+            )
 
 
 def longest_target(splits: Iterable[Dataset]) -> int:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from adapters import ConfigError
 from seq2seq.runs import RunDirectory
+from seq2seq.trainer import AdapterTrainer
 from tests.conftest import ROOT, TINY_RUN
 from third_party.models.t5 import T5ForConditionalGeneration
 
@@ -70,7 +71,8 @@ def init(self, **kwargs):
     original(self, **kwargs)
 trainer.AdapterTrainer.__init__ = init
 if {in_save}:
-    os.replace = lambda *a: os._exit(9) if "checkpoint" in str(a[1]) else None
+    replace = os.replace
+    os.replace = lambda *a: os._exit(9) if "checkpoint" in str(a[1]) else replace(*a)
 sys.exit(run_seq2seq.main(sys.argv[1:]))
 """
 
@@ -97,6 +99,29 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(run_main, tmp_path, step
     assert results(out)["splits"] == results(whole)["splits"]
     if step == 5:
         assert {p.name for p in out.glob("checkpoint-*")} == {p.name for p in whole.glob("checkpoint-*")}
+
+
+def test_a_moved_run_goes_on_and_keeps_its_best(run_main, tmp_path, monkeypatch):
+    """The first epoch is made the best; the run is interrupted in the third, moved, and named in another way."""
+    scores = iter([90.0, 10.0])
+
+    def score(*_):
+        for value in scores:
+            return {"accuracy": value, "average_metrics": value}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AdapterTrainer, "score", score)
+    keys = {**KEYS, "max_val_samples": 4}
+    assert run_main(CONFIG, **keys, output_dir=str(tmp_path / "one"))[0] == 130
+    best, later = sorted(int(path.name[len("checkpoint-") :]) for path in (tmp_path / "one").glob("checkpoint-*"))
+    assert best < later
+    (tmp_path / "one").rename(tmp_path / "two")
+    scores = iter([20.0, 30.0, 40.0])
+    monkeypatch.chdir(tmp_path)
+    status, errors, _ = run_main(CONFIG, **keys, output_dir="./two")
+    assert status == 0, errors
+    kept, final = (load_file(tmp_path / f"two/{d}adapter_model.safetensors") for d in (f"checkpoint-{best}/", ""))
+    assert all(torch.equal(kept[name], final[name]) for name in final)
 
 
 def test_states_of_a_directory(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from adapters import AFTER_SUBLAYER_METHODS, AdapterConfig, ConfigError
+from adapters import AFTER_SUBLAYER_METHODS, AdapterConfig, AdapterController, ConfigError
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 from utils import count_parameters, freeze_model_params, get_adapter_config, modify_model_after_init
 
@@ -173,6 +173,9 @@ def test_loading_is_strict(tiny_config, tmp_path):
     narrower = adapted(tiny_config, AdapterConfig(**{**config_for("adapters").to_dict(), "task_reduction_factor": 8}))
     with pytest.raises(ConfigError, match="shapes decoder"):
         narrower.load_adapter(tmp_path)
+    other = adapted(tiny_config, AdapterConfig(**{**config_for("adapters").to_dict(), "non_linearity": "relu"}))
+    with pytest.raises(ConfigError, match="another configuration"):
+        other.load_adapter(tmp_path)
     with pytest.raises(ConfigError, match="backbone that was never saved"):
         T5ForConditionalGeneration.from_pretrained(tmp_path)
     weights = tmp_path / "adapter_model.safetensors"
@@ -234,6 +237,27 @@ def test_half_precision_and_autocast(tiny_config, batch, method):
     half = T5ForConditionalGeneration(tiny_config).to(torch.bfloat16)
     half.attach_adapters(config_for(method))
     assert half(**batch).logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_backbone_loaded_in_half_precision(tiny_config, batch, tmp_path, method, dtype):
+    """In float16 T5 keeps `wo` in float32: the adapter behind it meets another precision than its own."""
+    T5ForConditionalGeneration(tiny_config).save_pretrained(tmp_path)
+    config = config_for(method, add_layer_norm_before_adapter=True, unfreeze_layer_norms=True)
+    model = T5ForConditionalGeneration.from_pretrained(tmp_path, dtype=dtype, adapter_config=config)
+    freeze_model_params(model)
+    controllers = [module for module in model.modules() if isinstance(module, AdapterController)]
+    assert {parameter.dtype for controller in controllers for parameter in controller.parameters()} == {dtype}
+    loss = model(**batch).loss
+    loss.backward()
+    assert loss.isfinite()
+
+
+def test_adapters_are_not_saved_as_a_model(tiny_config, tmp_path):
+    model = T5ForConditionalGeneration(tiny_config, adapter_config=config_for("adapters"))
+    with pytest.raises(ConfigError, match="save_adapter"):
+        model.save_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,9 @@ def load(model, directory: Path):
     wrong = [f"{n} {tuple(t.shape)} for {tuple(state[n].shape)}" for n, t in saved.items() if t.shape != state[n].shape]
     if wrong:
         raise ConfigError(f"{directory / WEIGHTS} does not fit the model: shapes {', '.join(wrong)}")
+    here = model.adapter_config and model.adapter_config.to_dict()
+    if here != description.adapter_config.to_dict():
+        raise ConfigError(f"{directory} holds adapters of another configuration than the model's")
     with torch.no_grad():
         for name, tensor in saved.items():
             state[name].copy_(tensor)

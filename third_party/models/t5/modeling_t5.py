@@ -46,6 +46,7 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         """
         if adapter_checkpoint.holds_adapter(name):
             return cls._from_adapter_checkpoint(Path(name), *args, adapter_config=adapter_config, dtype=dtype, **kwargs)
+        kwargs.setdefault("use_safetensors", True)  # the other format runs what it holds
         loaded = super().from_pretrained(resolve_name(name), *args, dtype=dtype, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
         model.name_or_path = str(name)
@@ -62,9 +63,10 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
             raise ConfigError(
                 f"{directory} was trained on a backbone that was never saved; build that backbone and call load_adapter"
             )
-        model = cls.from_pretrained(saved.base_model, *args, adapter_config=saved.adapter_config, **kwargs)
+        loaded = cls.from_pretrained(saved.base_model, *args, adapter_config=saved.adapter_config, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.load_adapter(directory)
-        return model
+        return loaded
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -95,6 +97,12 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         """transformers' `generate`, under the adapters of `task`."""
         with self.task_switch.pinned(task):
             return super().generate(*args, **kwargs)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """transformers' `save_pretrained`. Raises ConfigError with adapters, which `from_pretrained` would not find."""
+        if self.adapter_config is not None and self.adapter_config.method is not None:
+            raise ConfigError("the model has adapters; save them with save_adapter, beside their backbone's name")
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def save_adapter(self, directory):
         """Write the adapters and everything else that is trained to `directory`; the backbone is not written."""
