@@ -92,7 +92,7 @@ def run(settings: Settings) -> dict:
     }
     results = {
         "experiment_name": training.experiment_name,
-        "method": settings.adapter.method or ("none" if settings.adapter.freeze_backbone else "full fine-tuning"),
+        "method": settings.method,
         "splits": splits,
         "parameters": counts,
         "seed": training.seed,

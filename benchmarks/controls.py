@@ -7,6 +7,7 @@ mean and standard deviation of the test accuracy and writes outputs/controls/con
 repeated while its configuration is the same; remove outputs/controls after a change of the code or of the backbone.
 """
 
+import argparse
 import json
 import statistics
 import sys
@@ -14,10 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from adapters import ConfigError  # noqa: E402
 from run_seq2seq import main  # noqa: E402
 from seq2seq.settings import load_settings  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+OUTPUTS = ROOT / "outputs" / "controls"
 CONFIGS = {
     "tensor-train adapter": "configs/tt_adapter.json",
     "norms only": "configs/controls/norms_only.json",
@@ -25,14 +28,15 @@ CONFIGS = {
 }
 
 
-def accuracy(config: str, seed: int, overrides: list[str]) -> dict:
+def results(config: str, seed: int, overrides: list[str]) -> dict:
     """The results of one run, taken from its directory if it is finished."""
-    out = ROOT / "outputs" / "controls" / f"{Path(config).stem}-{seed}"
-    overrides = ["--seed", str(seed), "--output_dir", str(out), *overrides]
-    settings, _ = load_settings(str(ROOT / config), overrides)
+    out = OUTPUTS / f"{Path(config).stem}-{seed}"
+    fixed = ["--seed", str(seed), "--output_dir", str(out), "--overwrite_output_dir", "true"]
+    arguments = [str(ROOT / config), *overrides, *fixed]
+    settings, _ = load_settings(arguments[0], arguments[1:])
     finished = (out / "results.json").exists()
     if not finished or json.loads((out / "resolved_config.json").read_text()) != settings.resolved():
-        status = main([str(ROOT / config), *overrides])
+        status = main(arguments)
         if status:
             sys.exit(status)
     return json.loads((out / "results.json").read_text())
@@ -41,28 +45,31 @@ def accuracy(config: str, seed: int, overrides: list[str]) -> dict:
 def compare(seeds: int, overrides: list[str]) -> None:
     table = {}
     for name, config in CONFIGS.items():
-        results = [accuracy(config, seed, overrides) for seed in range(1, seeds + 1)]
-        scores = [result["splits"]["test"]["scores"]["accuracy"] for result in results]
+        runs = [results(config, seed, overrides) for seed in range(1, seeds + 1)]
+        scores = [run["splits"]["test"]["scores"]["accuracy"] for run in runs]
         table[name] = {
             "scores": scores,
             "mean": statistics.mean(scores),
             "deviation": statistics.stdev(scores) if seeds > 1 else 0.0,
-            "majority": results[0]["splits"]["test"]["majority"]["accuracy"],
-            **results[0]["parameters"],
+            "majority": runs[0]["splits"]["test"]["majority"]["accuracy"],
+            **runs[0]["parameters"],
         }
     for name, row in table.items():
         share = 100 * row["trainable"] / row["backbone"]
         scores = " ".join(f"{score:.2f}" for score in row["scores"])
         print(f"{name:22} {row['mean']:6.2f} +- {row['deviation']:.2f}  ({scores})  trainable {share:.2f}%")
     print(f"{'majority class':22} {next(iter(table.values()))['majority']:6.2f}")
-    (ROOT / "outputs" / "controls" / "controls.json").write_text(json.dumps(table, indent=2) + "\n")
+    (OUTPUTS / "controls.json").write_text(json.dumps(table, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    seeds = 3
-    if "--seeds" in arguments:
-        position = arguments.index("--seeds")
-        seeds = int(arguments[position + 1])
-        del arguments[position : position + 2]
-    compare(seeds, arguments)
+    parser = argparse.ArgumentParser(description="The demo against its controls, over seeds.", allow_abbrev=False)
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 .. SEEDS; further --key value go to each run")
+    given, overrides = parser.parse_known_args()
+    try:
+        if given.seeds < 1:
+            raise ConfigError(f"--seeds is {given.seeds}; it must be at least 1")
+        compare(given.seeds, overrides)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

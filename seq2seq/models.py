@@ -61,16 +61,14 @@ def _from_scratch(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
     given = arguments.model_config
     if given is None:
         raise ConfigError("model_name_or_path and model_config are both null; name a model, or the sizes of a new one")
-    if isinstance(given, str) and given not in SHAPES:
-        config = _load("model_config", given, T5Config.from_pretrained)
-        model = T5ForConditionalGeneration(config)
-    else:
-        sizes = SHAPES[given] if isinstance(given, str) else _known_fields(given)
-        defaults = {"vocab_size": len(tokenizer), "decoder_start_token_id": tokenizer.pad_token_id}
-        try:
-            model = T5ForConditionalGeneration(T5Config(**defaults | sizes))
-        except Exception as error:  # each wrong size fails in its own way and class
-            raise ConfigError(f"model_config: {' '.join(str(error).split()) or type(error).__name__}") from None
+    if isinstance(given, dict):
+        _check_fields(given)
+    try:
+        model = T5ForConditionalGeneration(_configuration(given, tokenizer))
+    except ConfigError:
+        raise
+    except Exception as error:  # each wrong size fails in its own way and class
+        raise ConfigError(f"model_config: {' '.join(str(error).split()) or type(error).__name__}") from None
     check_vocabulary(model, tokenizer)
     model.name_or_path = ""  # the sizes may be another model's, the weights are not
     if arguments.initial_embedding is not None:
@@ -78,8 +76,16 @@ def _from_scratch(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
     return model
 
 
-def _known_fields(given: dict) -> dict:
-    """The fields of a T5Config that were given. Raises ConfigError for one that it does not have."""
+def _configuration(given: dict | str, tokenizer) -> T5Config:
+    """Of a named model; or of published sizes or single fields, then with the tokenizer's vocabulary."""
+    if isinstance(given, str) and given not in SHAPES:
+        return _load("model_config", given, T5Config.from_pretrained)
+    vocabulary = {"vocab_size": len(tokenizer), "decoder_start_token_id": tokenizer.pad_token_id}
+    return T5Config.from_shape(given, **vocabulary) if isinstance(given, str) else T5Config(**vocabulary | given)
+
+
+def _check_fields(given: dict) -> None:
+    """Raise ConfigError for a field that a T5Config does not have."""
     known = T5Config().to_dict()
     for name in given:
         if name not in known and name not in ("feed_forward_proj", "num_decoder_layers"):
@@ -87,7 +93,6 @@ def _known_fields(given: dict) -> dict:
             raise ConfigError(
                 f"model_config: {name} is no field of a T5Config" + (f"; did you mean {near[0]}?" if near else "")
             )
-    return given
 
 
 def _load(key: str, name: str, loader):

@@ -38,6 +38,11 @@ class Settings:
     training: TrainingArguments
     given: dict
 
+    @property
+    def method(self) -> str:
+        """What is trained, in a word or two."""
+        return self.adapter.method or ("none" if self.adapter.freeze_backbone else "full fine-tuning")
+
     def resolved(self) -> dict:
         """Our keys with their values, and those of transformers' that were set: a file that repeats the run."""
         return {**_own_defaults(), **self.given}

@@ -45,7 +45,7 @@ def main_attributes(settings: Settings, counts: dict[str, int]) -> dict:
     training, defaults = settings.training, type(settings.adapter)().to_dict()
     changed = {name: value for name, value in settings.adapter.to_dict().items() if value != defaults[name]}
     return {
-        "method": settings.adapter.method or "none",
+        "method": settings.method,
         **changed,
         "task": settings.data.task_name,
         "model": settings.model.model_name_or_path,

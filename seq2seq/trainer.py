@@ -23,16 +23,7 @@ class AdapterTrainer(Seq2SeqTrainer):
 
     def __init__(self, *, task: Task, **kwargs):
         self.task = task
-        args = kwargs["args"]
-        args.predict_with_generate &= bool(task.metrics)
-        args.prediction_loss_only = not args.predict_with_generate
-
-        known = (*task.metrics, "average_metrics", "loss") if args.predict_with_generate else ("loss",)
-        best = (args.metric_for_best_model or "loss").removeprefix("eval_")
-        if args.load_best_model_at_end and best not in known:
-            raise ConfigError(f"metric_for_best_model is {best!r}; {task.name} has: {', '.join(known)}")
-        args.remove_unused_columns = False  # the data hold nothing but what the collator needs
-        args._n_gpu = min(args.n_gpu, 1)  # DataParallel would run every replica with the adapters of the first
+        args = fit_arguments(kwargs["args"], task)
         existed = os.path.isdir(args.output_dir)  # else the base class makes it
         try:
             super().__init__(**kwargs, compute_metrics=self.score if args.predict_with_generate else None)
@@ -164,6 +155,19 @@ class AdapterTrainer(Seq2SeqTrainer):
         for old in checkpoints(directory)[: -self.args.save_total_limit]:
             if str(old) not in kept:
                 shutil.rmtree(old)
+
+
+def fit_arguments(args, task: Task):
+    """Training arguments made to fit the task and adapted models, in place. Raises ConfigError where they cannot."""
+    args.predict_with_generate &= bool(task.metrics)
+    args.prediction_loss_only = not args.predict_with_generate
+    known = (*task.metrics, "average_metrics", "loss") if args.predict_with_generate else ("loss",)
+    best = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    if args.load_best_model_at_end and best not in known:
+        raise ConfigError(f"metric_for_best_model is {best!r}; {task.name} has: {', '.join(known)}")
+    args.remove_unused_columns = False  # the data hold nothing but what the collator needs
+    args._n_gpu = min(args.n_gpu, 1)  # DataParallel would run every replica with the adapters of the first
+    return args
 
 
 def checkpoints(directory: Path) -> list[Path]:
