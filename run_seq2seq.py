@@ -79,6 +79,8 @@ def run(settings: Settings) -> dict:
     directory.claim()  # until here nothing was removed or replaced
     trainer.add_callback(TrackingCallback(tracker))
     if training.do_train:
+        if directory.checkpoint:
+            print(f"going on from {directory.checkpoint}")
         trainer.train(resume_from_checkpoint=directory.checkpoint)
         trainer.save_final(getattr(torch, settings.model.save_dtype))
     splits = {
