@@ -124,6 +124,7 @@ class AdapterConfig:
     def _check_ranges(self):
         sizes = ("task_reduction_factor", "task_expansion_factor", "tt_rank", "tt_d", "low_rank_rank")
         require(self, "at least 1", *sizes)
+        require(self, "at most 20", "tt_d")
         for name, allowed in (("non_linearity", ACTIVATIONS), ("auto_shape_mode", MODES)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")

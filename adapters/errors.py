@@ -4,6 +4,7 @@ import math
 
 RANGES = {
     "at least 1": lambda value: value >= 1,
+    "at most 20": lambda value: value <= 20,
     "at least 2": lambda value: value >= 2,
     "at least 0": lambda value: value >= 0,
     "above 0": lambda value: value > 0,

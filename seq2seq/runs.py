@@ -70,7 +70,9 @@ class RunDirectory:
         """What the run reads must not be what it replaces."""
         for name in SOURCES:
             source, here = resolved.get(name), self.path.resolve()
-            if isinstance(source, str) and here in (Path(source).resolve(), *Path(source).resolve().parents):
+            if not isinstance(source, str) or not Path(source).exists():
+                continue  # a hub id, or no name
+            if here in (Path(source).resolve(), *Path(source).resolve().parents):
                 raise ConfigError(
                     f"{name} is {source!r}, inside output_dir {str(self.path)!r}; choose another output_dir"
                 )

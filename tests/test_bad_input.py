@@ -21,6 +21,7 @@ def tree(path):
     ("overrides", "words"),
     [
         ({"tt_rnak": 4}, ["tt_rnak", "did you mean tt_rank?"]),
+        ({"tt_d": 40}, ["tt_d is 40", "at most 20"]),
         ({"tt_rank": "four"}, ["tt_rank", "whole number"]),
         ({"low_rank_adapters": True}, ["tensor_train_adapters and low_rank_adapters", "at most one"]),
         ({"tt_shape": [[3, 5], [2, 4]]}, ["tt_shape", "multiply to 15, the input dimension is 32"]),
