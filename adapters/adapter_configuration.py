@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass, field, fields
 
 from adapters.activations import ACTIVATIONS
 from adapters.errors import ConfigError, require
-from t3nsor.shapes import MODES, check_matrix_shape
+from t3nsor.automatic_shape import SHAPE_MODES
+from t3nsor.shapes import check_matrix_shape
 
 AFTER_SUBLAYER = "after_sublayer"
 
@@ -50,7 +51,11 @@ class AdapterConfig:
     tt_shape: list[list[int]] | None = key(
         None, "Factors [[in], [out]] of the down matrix (the up matrix takes them swapped); null: chosen from tt_d."
     )
-    auto_shape_mode: str = key("ascending", f"Order of automatic factors, one of {', '.join(MODES)}.")
+    auto_shape_mode: str = key(
+        "ascending",
+        f"Order of automatic factors, one of {', '.join(SHAPE_MODES)}. skewed: [[in/q, q], [q, out/q]], which has the "
+        "parameters of LoRA of the same rank and q * q times its matrix rank (q: the common divisor nearest to 8).",
+    )
     reverse_out_shape: bool = key(False, "Reverse the order of the automatic out factors.")
     factorize_smaller_dim: bool = key(True, "false: keep the smaller of the two dimensions whole, in the last core.")
 
@@ -72,6 +77,8 @@ class AdapterConfig:
         self._check_ranges()
         if self.tt_shape is not None:
             check_shape_key(self.tt_shape)
+        elif self.auto_shape_mode == "skewed":
+            self._check_skewed()
         if self.freeze_embedding and self.unfreeze_lm_head:
             raise ConfigError("freeze_embedding and unfreeze_lm_head are both true; embedding and head are one tensor")
         if self.freeze_backbone is None:
@@ -125,9 +132,14 @@ class AdapterConfig:
         sizes = ("task_reduction_factor", "task_expansion_factor", "tt_rank", "tt_d", "low_rank_rank")
         require(self, "at least 1", *sizes)
         require(self, "at most 20", "tt_d")
-        for name, allowed in (("non_linearity", ACTIVATIONS), ("auto_shape_mode", MODES)):
+        for name, allowed in (("non_linearity", ACTIVATIONS), ("auto_shape_mode", SHAPE_MODES)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+
+    def _check_skewed(self):
+        for name, needed in (("tt_d", 2), ("reverse_out_shape", False), ("factorize_smaller_dim", True)):
+            if getattr(self, name) != needed:
+                raise ConfigError(f"{name} is {getattr(self, name)}; with auto_shape_mode skewed it must be {needed}")
 
 
 def check_shape_key(shape):

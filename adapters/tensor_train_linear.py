@@ -2,7 +2,7 @@
 
 from adapters.adapter_configuration import AdapterConfig
 from adapters.errors import ConfigError
-from t3nsor import ShapeError, TTLinear, auto_shape
+from t3nsor import ShapeError, TTLinear, auto_shape, skewed_shape
 
 
 class TensorTrainLinear(TTLinear):
@@ -25,6 +25,8 @@ class TensorTrainLinear(TTLinear):
 
 def automatic_shape(config: AdapterConfig, in_features: int, out_features: int):
     """The factors of both sides as `tt_d`, `auto_shape_mode`, `reverse_out_shape`, `factorize_smaller_dim` say."""
+    if config.auto_shape_mode == "skewed":
+        return skewed_shape(in_features, out_features)
     smaller = min(in_features, out_features)
 
     def factors(size: int) -> tuple[int, ...]:

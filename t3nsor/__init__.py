@@ -1,21 +1,69 @@
-"""Tensor trains in PyTorch: objects, initialisers, decompositions and layers. Needs torch only."""
+"""Tensor trains and tensor rings in PyTorch: objects, initialisers, decompositions, layers, and an engine that picks a
+fast way to multiply by them. Needs torch only."""
 
-from t3nsor.decompositions import to_tt_matrix
+from t3nsor.automatic_shape import linear_shape
+from t3nsor.decompositions import to_tr_matrix, to_tr_tensor, to_tt_matrix, to_tt_tensor
+from t3nsor.embeddings import TREmbedding, TTEmbedding
 from t3nsor.errors import ShapeError
-from t3nsor.initializers import glorot_initializer, matrix_with_random_cores, random_matrix
-from t3nsor.layers import TTLinear
-from t3nsor.ops import tt_matmul
-from t3nsor.shapes import auto_shape
-from t3nsor.tensor_train import TensorTrain
+from t3nsor.explain import explain
+from t3nsor.initializers import (
+    const_initializer,
+    eye,
+    from_matrix,
+    glorot_initializer,
+    kaiming,
+    matrix_with_random_cores,
+    random_matrix,
+    random_tensor,
+    tensor_const,
+    tensor_with_random_cores,
+    tensor_zeros,
+    zero_delta,
+    zeros,
+)
+from t3nsor.layers import TRLinear, TTLinear
+from t3nsor.norms import TTBias, TTLayerNorm
+from t3nsor.ops import linear_with_branch, tt_matmul
+from t3nsor.plans import Plan
+from t3nsor.shapes import auto_shape, best_d, max_rank, parameter_count, skewed_shape, suggest_shape
+from t3nsor.tensor_train import TensorRing, TensorTrain
 
 __all__ = [
+    "Plan",
     "ShapeError",
+    "TRLinear",
+    "TREmbedding",
+    "TTBias",
+    "TTEmbedding",
+    "TTLayerNorm",
     "TTLinear",
+    "TensorRing",
     "TensorTrain",
     "auto_shape",
+    "best_d",
+    "const_initializer",
+    "explain",
+    "eye",
+    "from_matrix",
     "glorot_initializer",
+    "kaiming",
+    "linear_shape",
+    "linear_with_branch",
     "matrix_with_random_cores",
+    "max_rank",
+    "parameter_count",
     "random_matrix",
+    "random_tensor",
+    "skewed_shape",
+    "suggest_shape",
+    "tensor_const",
+    "tensor_with_random_cores",
+    "tensor_zeros",
+    "to_tr_matrix",
+    "to_tr_tensor",
     "to_tt_matrix",
+    "to_tt_tensor",
     "tt_matmul",
+    "zero_delta",
+    "zeros",
 ]

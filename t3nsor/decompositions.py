@@ -1,45 +1,109 @@
-"""Dense matrices to tensor-train format by successive truncated SVDs (TT-SVD, Oseledets 2011)."""
+"""Dense tensors and matrices to chains of cores by successive truncated SVDs.
+
+Trains: TT-SVD (Oseledets 2011, https://doi.org/10.1137/090752286). Rings: TR-SVD (Zhao et al. 2016,
+https://arxiv.org/abs/1606.05535). All four functions take:
+
+max_rank: bound on every rank, or the list of bounds (d - 1 inner ranks of a train, r_0 .. r_{d-1} of a ring), or None.
+epsilon: bound on the relative error in the Frobenius norm, honoured where `max_rank` leaves room. 0: exact up to
+    rounding, with singular values that are zero up to rounding dropped.
+
+They work in float32 for tensors of half precision and return the tensor's dtype. Gradients flow to the tensor: the
+first derivative, where kept and dropped singular values differ; for a ring that is not exact, at a constant choice of
+how the first rank is split. All raise ShapeError for NaN, infinity, or sizes that do not fit.
+"""
 
 import math
 
 import torch
+from torch.nn.functional import pad
 
+from t3nsor.arithmetic import UNBOUNDED, TruncatedSVD
+from t3nsor.cores import without_autocast
 from t3nsor.errors import ShapeError
 from t3nsor.shapes import check_matrix_shape, check_ranks
-from t3nsor.tensor_train import TensorTrain
+from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
+
+
+def to_tt_tensor(tensor: torch.Tensor, max_rank=None, epsilon: float = 0.0) -> TensorTrain:
+    """Approximate `tensor`, (n_1, .., n_d), by a tensor train."""
+    return _to_tensor(tensor, TensorTrain, max_rank, epsilon, "to_tt_tensor")
+
+
+def to_tr_tensor(tensor: torch.Tensor, max_rank=None, epsilon: float = 0.0) -> TensorRing:
+    """Approximate `tensor`, (n_1, .., n_d), by a tensor ring.
+
+    The rank of the first unfolding is split into r_0 * r_1, as equal as they can be, padded with zeros where need be.
+    """
+    return _to_tensor(tensor, TensorRing, max_rank, epsilon, "to_tr_tensor")
 
 
 def to_tt_matrix(matrix: torch.Tensor, shape, max_rank=None, epsilon: float = 0.0) -> TensorTrain:
-    """Approximate `matrix` by a TT-matrix.
+    """Approximate `matrix`, (in, out), by a TT-matrix of `shape` = ((n_1, .., n_d), (m_1, .., m_d)), with
+    in = prod n_k and out = prod m_k."""
+    return _to_matrix(matrix, shape, TensorTrain, max_rank, epsilon, "to_tt_matrix")
 
-    matrix: (in, out), with in = prod n_k and out = prod m_k of `shape` = ((n_1, .., n_d), (m_1, .., m_d)).
-    max_rank: bound on every inner rank, or the list of d - 1 bounds; None: no bound.
-    epsilon: bound on the relative error in the Frobenius norm (honoured where `max_rank` leaves room); 0: exact.
-    """
-    if matrix.dim() != 2:
-        raise ShapeError(f"to_tt_matrix: the matrix has shape {tuple(matrix.shape)}; it must have two dimensions")
-    if not torch.isfinite(matrix).all():
-        raise ShapeError(f"to_tt_matrix: the matrix of shape {tuple(matrix.shape)} holds NaN or infinity")
-    if epsilon < 0:
-        raise ShapeError(f"to_tt_matrix: epsilon is {epsilon}; it must be at least 0")
+
+def to_tr_matrix(matrix: torch.Tensor, shape, max_rank=None, epsilon: float = 0.0) -> TensorRing:
+    """Approximate `matrix`, (in, out), by a TR-matrix: `shape` as in `to_tt_matrix`, ranks as in `to_tr_tensor`."""
+    return _to_matrix(matrix, shape, TensorRing, max_rank, epsilon, "to_tr_matrix")
+
+
+def _to_tensor(tensor, kind: type[CoreChain], max_rank, epsilon, what: str) -> CoreChain:
+    if not isinstance(tensor, torch.Tensor) or tensor.dim() == 0 or tensor.numel() == 0:
+        shown = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else tensor
+        raise ShapeError(f"{what}: got {shown!r}; it takes a tensor with at least one dimension, none of them 0")
+    return _decompose(tensor, [(n,) for n in tensor.shape], kind, max_rank, epsilon, what)
+
+
+def _to_matrix(matrix, shape, kind: type[CoreChain], max_rank, epsilon, what: str) -> CoreChain:
+    if not isinstance(matrix, torch.Tensor) or matrix.dim() != 2:
+        shown = f"the matrix has shape {tuple(matrix.shape)}" if isinstance(matrix, torch.Tensor) else repr(matrix)
+        raise ShapeError(f"{what}: {shown}; it must have two dimensions")
     rows, columns = check_matrix_shape(shape, *matrix.shape)
     d = len(rows)
-    bounds = check_ranks(max_rank if max_rank is not None else math.prod(matrix.shape), d)
     interleaved = [axis for k in range(d) for axis in (k, d + k)]
-    rest = matrix.reshape(*rows, *columns).permute(interleaved)
-    budget = epsilon * torch.linalg.vector_norm(matrix) / math.sqrt(max(d - 1, 1))
+    tensor = matrix.reshape(*rows, *columns).permute(interleaved)
+    return _decompose(tensor, list(zip(rows, columns, strict=True)), kind, max_rank, epsilon, what)
 
-    cores, rank = [], 1
+
+def _decompose(tensor, modes: list[tuple[int, ...]], kind: type[CoreChain], max_rank, epsilon, what: str) -> CoreChain:
+    """tensor: the axes of all `modes`, one after the other; each core takes one of `modes`."""
+    if not tensor.is_floating_point():
+        raise ShapeError(f"{what}: the entries are {tensor.dtype}; they must be floating-point")
+    if not torch.isfinite(tensor).all():
+        raise ShapeError(f"{what}: the given shape {tuple(tensor.shape)} holds NaN or infinity")
+    if not 0 <= epsilon < math.inf:
+        raise ShapeError(f"{what}: epsilon is {epsilon}; it must be a number of at least 0")
+    d = len(modes)
+    bounds = check_ranks(UNBOUNDED if max_rank is None else max_rank, d, kind.closed)
+    precise = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    with without_autocast(tensor.device):
+        cores = _successive_svds(precise, [math.prod(mode) for mode in modes], kind.closed, bounds, epsilon)
+    return kind([core.reshape(len(core), *mode, -1).to(tensor.dtype) for core, mode in zip(cores, modes, strict=True)])
+
+
+def _successive_svds(rest, sizes: list[int], closed: bool, bounds, epsilon) -> list[torch.Tensor]:
+    """Cores (r, size, r'). The squares of the budgets of all steps sum to (epsilon * norm)^2."""
+    d = len(sizes)
+    budget = epsilon * torch.linalg.vector_norm(rest.detach()) / math.sqrt(max(d if closed else d - 1, 1))
+    cores, rank, closing = [], 1, 1
     for k in range(d - 1):
-        u, s, vh = torch.linalg.svd(rest.reshape(rank * rows[k] * columns[k], -1), full_matrices=False)
-        kept = min(_smallest_rank(s, budget), bounds[k + 1])
-        cores.append(u[:, :kept].reshape(rank, rows[k], columns[k], kept))
-        rest, rank = s[:kept, None] * vh[:kept], kept
-    cores.append(rest.reshape(rank, rows[-1], columns[-1], 1))
-    return TensorTrain(cores)
+        unfolding = rest.reshape(rank * sizes[k], -1)
+        if closed and k == 0:
+            left, rest = TruncatedSVD.apply(unfolding, math.sqrt(2) * budget, bounds[0] * bounds[1])
+            closing, rank = _split(left.shape[1], bounds)
+            missing = closing * rank - left.shape[1]
+            cores.append(pad(left, (0, missing)).reshape(sizes[0], closing, rank).movedim(1, 0))
+            rest = pad(rest, (0, 0, 0, missing)).reshape(closing, rank, -1).permute(1, 2, 0)
+        else:
+            left, rest = TruncatedSVD.apply(unfolding, budget, bounds[k + 1])
+            cores.append(left.reshape(rank, sizes[k], -1))
+            rank = left.shape[1]
+    return [*cores, rest.reshape(rank, sizes[-1], closing)]
 
 
-def _smallest_rank(singular_values: torch.Tensor, budget) -> int:
-    """The fewest singular values that may be kept so that the norm of the dropped ones is at most `budget`."""
-    dropped_norms = singular_values.flip(0).square().cumsum(0).sqrt()
-    return max(1, singular_values.numel() - int((dropped_norms <= budget).sum()))
+def _split(rank: int, bounds) -> tuple[int, int]:
+    """(r_0, r_1) within `bounds`, as equal as they can be, whose product is at least `rank`."""
+    first = min(math.isqrt(rank), bounds[0])
+    second = min(-(-rank // first), bounds[1])
+    return -(-rank // second), second

@@ -1,25 +1,41 @@
-"""Layers whose weights are tensor trains."""
+"""Linear layers whose weight is a tensor train or a tensor ring."""
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from t3nsor.activated import activated_chain
+from t3nsor.automatic_shape import linear_shape
+from t3nsor.cores import frozen_indices
 from t3nsor.errors import ShapeError
-from t3nsor.initializers import glorot_initializer
-from t3nsor.ops import STRATEGIES, tt_matmul
-from t3nsor.shapes import auto_shape, check_matrix_shape
-from t3nsor.tensor_train import TensorTrain
+from t3nsor.initializers import glorot_initializer, kaiming, zero_delta
+from t3nsor.ops import tt_matmul
+from t3nsor.plans import Plan, check_strategy
+from t3nsor.shapes import check_matrix_shape
+from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
+
+INITS = {"glorot": glorot_initializer, "kaiming": kaiming, "zero": zero_delta}
 
 
 class TTLinear(nn.Module):
     """y = x W + b with W a TT-matrix (Novikov et al. 2015, https://arxiv.org/abs/1509.06569).
 
     in_features, out_features: sizes of the last dimension of x and of y.
-    d: number of cores, used when `shape` is None. shape: ((n_1, .., n_d), (m_1, .., m_d)) whose products are
-    in_features and out_features. rank: one inner rank or the list of d - 1 inner ranks.
-    init: "glorot", or "zero": random cores but the last, which is zero, so that W = 0 and can be trained away from it.
+    rank: one inner rank or the list of d - 1 inner ranks.
+    d, auto_shape_mode: used when `shape` is None, see `linear_shape`.
+    shape: ((n_1, .., n_d), (m_1, .., m_d)) whose products are in_features and out_features.
+    init: "glorot", "kaiming", "zero" (random cores but one, which is zero, so that W = 0 and can be trained away from
+        it), or a TensorTrain to start from, which decides shape and ranks.
+    freeze_cores: None, "first", "last" or a list of indices of cores that are never trained.
     strategy: how to contract, see `tt_matmul`.
-    State-dict keys: `cores.0` .. `cores.{d-1}`, each (r_{k-1}, n_k, m_k, r_k), and `bias` (out_features,).
+    cores_nonlinearity: an activation between the cores, such as torch.relu; the layer is then no matrix.
+    use_checkpointing: with such an activation, recompute the states between the cores in the backward pass. (Without
+        one nothing between x and y is kept anyway.)
+    State-dict keys: `weight.cores.0` .. , each (r_{k-1}, n_k, m_k, r_k), and `bias` (out_features,).
+    Raises ShapeError for sizes that do not fit.
     """
+
+    ring = False
 
     def __init__(
         self,
@@ -27,38 +43,93 @@ class TTLinear(nn.Module):
         out_features: int,
         *,
         rank=8,
-        d: int = 3,
+        d: int | str = 3,
         shape=None,
+        auto_shape_mode: str = "ascending",
         bias: bool = True,
-        init: str = "glorot",
-        strategy: str = "auto",
+        init: str | CoreChain = "glorot",
+        freeze_cores=None,
+        strategy: str | Plan = "auto",
+        cores_nonlinearity=None,
+        use_checkpointing: bool = False,
         device=None,
         dtype=None,
     ):
         super().__init__()
-        if init not in ("glorot", "zero"):
-            raise ShapeError(f"TTLinear: init is {init!r}; allowed: glorot, zero")
-        if strategy not in STRATEGIES:
-            raise ShapeError(f"TTLinear: strategy is {strategy!r}; allowed: {', '.join(STRATEGIES)}")
-        if shape is None:
-            shape = auto_shape(in_features, d), auto_shape(out_features, d)
-        shape = check_matrix_shape(shape, in_features, out_features)
+        if shape is None and not isinstance(init, CoreChain):
+            shape = linear_shape(in_features, out_features, rank=rank, d=d, mode=auto_shape_mode, ring=self.ring)
         self.in_features, self.out_features, self.strategy = in_features, out_features, strategy
-        initial = glorot_initializer(shape, rank, dtype=dtype, device=device).cores
-        if init == "zero":
-            initial[-1].zero_()
-        self.cores = nn.ParameterList(nn.Parameter(core) for core in initial)
-        self.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype, device=device)) if bias else None
-
-    @property
-    def weight_tt(self) -> TensorTrain:
-        """W as a TensorTrain over the layer's own cores."""
-        return TensorTrain(list(self.cores))
+        self.cores_nonlinearity, self.use_checkpointing = cores_nonlinearity, use_checkpointing
+        if isinstance(init, CoreChain):
+            self.weight = self._given(init, freeze_cores, device, dtype)
+        else:
+            shape = check_matrix_shape(shape, in_features, out_features)
+            self.weight = self._drawn(init, shape, rank, freeze_cores=freeze_cores, device=device, dtype=dtype)
+        check_strategy(strategy, self.weight.d)
+        cores = self.weight
+        self.bias = nn.Parameter(torch.zeros(out_features, dtype=cores.dtype, device=cores.device)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., in_features) -> (.., out_features)."""
-        y = tt_matmul(x, self.weight_tt, self.strategy)
+        if self.cores_nonlinearity is None:
+            return tt_matmul(x, self.weight, self.strategy, bias=self.bias)
+        y = self._activated(x)
         return y if self.bias is None else y + self.bias
 
+    def full(self) -> torch.Tensor:
+        """W as a dense matrix (in_features, out_features). ShapeError if activations between the cores make it none."""
+        if self.cores_nonlinearity is not None:
+            raise ShapeError(f"{type(self).__name__}: with an activation between its cores the layer is no matrix")
+        return self.weight.full()
+
     def extra_repr(self) -> str:
-        return f"{self.in_features} -> {self.out_features}, {self.weight_tt}, bias={self.bias is not None}"
+        activation = self.cores_nonlinearity
+        name = getattr(activation, "__name__", type(activation).__name__)
+        between = "" if activation is None else f", {name} between the cores"
+        return f"{self.in_features} -> {self.out_features}, bias={self.bias is not None}{between}"
+
+    def _activated(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[-1:] != (self.in_features,):
+            raise ShapeError(f"x has shape {tuple(x.shape)}; its last dimension must be {self.in_features}")
+
+        def chain(x, *cores):
+            return activated_chain(x, cores, self.ring, self.cores_nonlinearity)
+
+        if self.use_checkpointing and torch.is_grad_enabled():
+            return checkpoint(chain, x, *self.weight.cores, use_reentrant=False)
+        return chain(x, *self.weight.cores)
+
+    def _drawn(self, init: str, shape, rank, **options) -> CoreChain:
+        if init not in INITS:
+            raise ShapeError(f"{type(self).__name__}: init is {init!r}; allowed: {', '.join(INITS)} or a tensor train")
+        if init == "zero":
+            options["zero"] = self._zero_core(len(shape[0]), options["freeze_cores"])
+        return INITS[init](shape, rank, ring=self.ring, trainable=True, **options)
+
+    def _zero_core(self, d: int, freeze_cores) -> str:
+        """Which core to start from zero: the last, or the first if the last is frozen."""
+        if d - 1 not in frozen_indices(freeze_cores, d, type(self).__name__):
+            return "last"
+        if self.cores_nonlinearity is not None:
+            raise ShapeError(
+                f"{type(self).__name__}: init is 'zero' and freeze_cores {freeze_cores!r} freezes the last core; with "
+                "an activation between the cores only the last one may start from zero: no other would get a gradient"
+            )
+        return "first"
+
+    def _given(self, chain: CoreChain, freeze_cores, device, dtype) -> CoreChain:
+        wanted = TensorRing if self.ring else TensorTrain
+        if not isinstance(chain, wanted) or not chain.is_matrix:
+            raise ShapeError(f"{type(self).__name__}: init must be the matrix of a {wanted.__name__}; it is {chain!r}")
+        check_matrix_shape(chain.raw_shape, self.in_features, self.out_features)
+        cores = [core.to(device=device, dtype=dtype) for core in chain.cores]
+        return wanted(cores, trainable=True, freeze_cores=freeze_cores)
+
+
+class TRLinear(TTLinear):
+    """y = x W + b with W a tensor ring (Zhao et al. 2016, https://arxiv.org/abs/1606.05535).
+
+    As `TTLinear`; rank: one rank for all bonds or the list r_0 .. r_{d-1}; `init` may be a TensorRing.
+    """
+
+    ring = True

@@ -1,59 +1,83 @@
-"""x @ W for a TT-matrix W: two contraction plans and the rule that chooses between them."""
+"""Rows times a tensor train or ring, alone or beside a dense weight."""
 
 import math
 
 import torch
 
+from t3nsor.autograd import Contraction, contract
+from t3nsor.engine import Settings
 from t3nsor.errors import ShapeError
-from t3nsor.tensor_train import TensorTrain
+from t3nsor.plans import Plan, check_strategy
+from t3nsor.tensor_train import CoreChain
 
-STRATEGIES = ("auto", "left_to_right", "full")
 
+def tt_matmul(x: torch.Tensor, tt: CoreChain, strategy: str | Plan = "auto", *, bias: torch.Tensor | None = None):
+    """x W + bias, W the matrix that `tt` stands for.
 
-def tt_matmul(x: torch.Tensor, tt: TensorTrain, strategy: str = "auto") -> torch.Tensor:
-    """Multiply `x` by the matrix that `tt` stands for.
-
-    x: (.., in_features); returns (.., out_features). strategy: "left_to_right" contracts one core after the other,
-    "full" builds the dense matrix first, "auto" takes the plan with fewer multiplications.
+    x: (.., in_features); tt: a TensorTrain or TensorRing matrix; bias: (out_features,). Returns (.., out_features).
+    strategy: how to contract; every strategy gives the same values and gradients up to rounding.
+        "left_to_right", "right_to_left": one core after the other; "pairs": adjacent cores merged two by two first;
+        "two_factor": merged to two; "full": the dense matrix, built on the fly; "hybrid": the same, but the gradients
+        of the cores from the two factors; "auto": the cheapest by the cost model, see `explain`.
+    Saves x and the cores for the backward pass and nothing else.
+    Raises ShapeError when sizes, dtypes or devices do not fit together.
     """
-    if strategy not in STRATEGIES:
-        raise ShapeError(f"tt_matmul: strategy is {strategy!r}; allowed: {', '.join(STRATEGIES)}")
-    in_features, out_features = tt.shape
-    if x.shape[-1:] != (in_features,):
-        raise ShapeError(f"tt_matmul: x has shape {tuple(x.shape)}; its last dimension must be {in_features}")
-    if strategy == "auto":
-        strategy = choose_strategy(tt, rows=x.numel() // in_features)
-    if strategy == "full":
-        return x @ tt.full().to(x.dtype)
-    flat = _left_to_right(x.reshape(-1, in_features), tt)
-    return flat.reshape(*x.shape[:-1], out_features)
+    return _contract(x, None, bias, tt, 1.0, strategy)
 
 
-def choose_strategy(tt: TensorTrain, rows: int) -> str:
-    """The plan with fewer multiplications for an input of `rows` rows."""
-    (inputs, outputs), ranks = tt.raw_shape, tt.ranks
-    chain, dense = 0, rows * math.prod(tt.shape)
-    for k in range(len(tt.cores)):
-        core = ranks[k] * inputs[k] * outputs[k] * ranks[k + 1]
-        chain += rows * core * math.prod(inputs[k + 1 :]) * math.prod(outputs[:k])
-        if k > 0:
-            dense += core * math.prod(inputs[:k]) * math.prod(outputs[:k])
-    return "full" if dense <= chain else "left_to_right"
+def linear_with_branch(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    tt: CoreChain,
+    *,
+    scale: float = 1.0,
+    bias: torch.Tensor | None = None,
+    strategy: str | Plan = "auto",
+):
+    """x weight^T + scale * x W + bias: a dense linear layer with a tensor-train branch beside it.
 
-
-def _left_to_right(x: torch.Tensor, tt: TensorTrain) -> torch.Tensor:
-    """x: (rows, in_features) -> (rows, out_features).
-
-    The state has the axes (rows, r_{k-1} * n_k, n_{k+1} .. n_d m_1 .. m_{k-1}); each step turns n_k into m_k and moves
-    it behind the others.
+    x: (.., in_features); weight: (out_features, in_features), as of nn.Linear, usually frozen; tt: W, a matrix
+    in_features -> out_features; bias: (out_features,). Returns (.., out_features).
+    strategy: as for `tt_matmul`; the chains run beside one GEMM with `weight`, "full" and "hybrid" are one GEMM with
+    weight^T + scale * W, built a few columns at a time. Neither keeps that matrix, and nothing of the size of x
+    or y is saved but x.
     """
-    rows, width = x.shape
-    state = x
-    for core in tt.cores:
-        left, n, m, right = core.shape
-        rest = width // (left * n)
-        matrix = core.to(x.dtype).permute(2, 3, 0, 1).reshape(m * right, left * n)
-        state = torch.matmul(matrix, state.reshape(rows, left * n, rest))
-        state = state.reshape(rows, m, right, rest).movedim(1, -1)
-        width = right * rest * m
-    return state.reshape(rows, width)
+    return _contract(x, weight, bias, tt, scale, strategy)
+
+
+def _contract(x, weight, bias, tt, scale, strategy):
+    if not tt.is_matrix:
+        raise ShapeError(f"rows can be multiplied by a matrix; {tt!r} is a tensor of shape {tt.shape}")
+    cores, autocast = list(tt.cores), torch.is_autocast_enabled(x.device.type)
+    check_strategy(strategy, len(cores))
+    _check_shapes(x, weight, bias, cores)
+    _check_kinds(x, weight, bias, cores, autocast)
+    if autocast and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
+    if torch.compiler.is_compiling():
+        return contract(x, weight, bias, cores, tt.closed, scale, strategy)
+    return Contraction.apply(Settings(tt.closed, scale, strategy), x, weight, bias, *cores)
+
+
+def _check_shapes(x, weight, bias, cores):
+    in_features = math.prod([core.shape[1] for core in cores])
+    out_features = math.prod([core.shape[2] for core in cores])
+    if x.dim() == 0 or x.shape[-1] != in_features:
+        raise ShapeError(
+            f"x has shape {tuple(x.shape)}; its last dimension must be {in_features}, for a matrix "
+            f"{in_features} -> {out_features} of cores {[tuple(core.shape) for core in cores]}"
+        )
+    for name, given, shape in (("weight", weight, (out_features, in_features)), ("bias", bias, (out_features,))):
+        if given is not None and given.shape != shape:
+            matrix = f"a matrix {in_features} -> {out_features}"
+            raise ShapeError(f"{name} has shape {tuple(given.shape)}; beside {matrix} it must be {shape}")
+
+
+def _check_kinds(x, weight, bias, cores, autocast):
+    for name, given in (("the cores", cores[0]), ("weight", weight), ("bias", bias)):
+        if given is not None and (given.device != x.device or (given.dtype != x.dtype and not autocast)):
+            raise ShapeError(
+                f"x of shape {tuple(x.shape)} is {x.dtype} on {x.device}, {name} {given.dtype} on {given.device}; "
+                "all need the same dtype and device"
+            )

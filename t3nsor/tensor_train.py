@@ -1,33 +1,78 @@
-"""A matrix or tensor in tensor-train format (Oseledets 2011, https://doi.org/10.1137/090752286)."""
+"""Matrices and tensors as trains (Oseledets 2011, https://doi.org/10.1137/090752286) or rings of cores (Zhao et al.
+2016, https://arxiv.org/abs/1606.05535)."""
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from numbers import Real
 
 import torch
+from torch import nn
 
+from t3nsor import arithmetic
+from t3nsor.cores import check_cores, close_cores, frozen_indices
 from t3nsor.errors import ShapeError
+from t3nsor.shapes import check_ranks
 
 
-class TensorTrain:
-    """A chain of cores; every entry is a product of one slice of each.
+class Cores(nn.Module):
+    """The cores of a chain, indexable like a list, under the state-dict keys 0, 1, ..
 
-    cores: d tensors. A tensor n_1 x .. x n_d has cores (r_{k-1}, n_k, r_k); a matrix with rows n_1 .. n_d and columns
-        m_1 .. m_d has cores (r_{k-1}, n_k, m_k, r_k). r_0 = r_d = 1. Cores may require gradients: all operations
-        are differentiable.
+    With `trainable` each is a parameter (those in `frozen` without gradient), else a buffer.
     """
 
-    def __init__(self, cores: Sequence[torch.Tensor]):
-        self.cores = list(cores)
-        shapes = [tuple(core.shape) for core in self.cores]
-        if not shapes:
-            raise ShapeError("a tensor train needs at least one core")
-        if {len(shape) for shape in shapes} not in ({3}, {4}):
-            raise ShapeError(f"cores of shapes {shapes}: all need 3 dimensions (tensor) or all 4 (matrix)")
-        if shapes[0][0] != 1 or shapes[-1][-1] != 1:
-            raise ShapeError(f"cores of shapes {shapes}: the first and the last rank must be 1")
-        if any(left[-1] != right[0] for left, right in zip(shapes, shapes[1:], strict=False)):
-            raise ShapeError(f"cores of shapes {shapes}: each core must end with the rank with which the next begins")
+    def __init__(self, cores: Sequence[torch.Tensor], trainable: bool, frozen: Sequence[int] = ()):
+        super().__init__()
+        for k, core in enumerate(cores):
+            if not trainable:
+                self.register_buffer(str(k), core)
+                continue
+            if not isinstance(core, nn.Parameter):
+                core = nn.Parameter(core.detach().clone(memory_format=torch.contiguous_format))
+            self.register_parameter(str(k), core.requires_grad_(False) if k in frozen else core)
+
+    def __len__(self) -> int:
+        return len(self._parameters) + len(self._buffers)
+
+    def __getitem__(self, index: int | slice):
+        if isinstance(index, slice):
+            return list(self)[index]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"core {index} of {len(self)}")
+        return getattr(self, str(index % len(self)))
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (getattr(self, str(k)) for k in range(len(self)))
+
+
+class CoreChain(nn.Module):
+    """A matrix or tensor whose every entry is a product of slices, one of each core; `TensorTrain` or `TensorRing`.
+
+    cores: d tensors (r_{k-1}, n_k, r_k) for a tensor n_1 x .. x n_d, or (r_{k-1}, n_k, m_k, r_k) for a matrix with
+        rows n_1 * .. * n_d and columns m_1 * .. * m_d.
+    trainable: the cores are parameters, `cores.0`, `cores.1`, ..; a parameter that is given stays the same object, of
+        other tensors copies are taken. Otherwise they are buffers, which keep their gradient history: every operation
+        is differentiable, and returns a chain that is not trainable.
+    freeze_cores: None, "first", "last" or a list of indices of cores that a trainable chain never trains.
+    As for any module, `.to()`, `.double()` and the like work in place.
+    Raises ShapeError when cores do not fit together.
+    """
+
+    closed: bool
+
+    def __init__(self, cores: Sequence[torch.Tensor], *, trainable: bool = False, freeze_cores=None):
+        super().__init__()
+        cores, name = list(cores), type(self).__name__
+        check_cores(cores, self.closed, name)
+        if freeze_cores is not None and not trainable:
+            raise ShapeError(f"{name}: freeze_cores is {freeze_cores!r}, but trainable is false: no core is trained")
+        self.trainable = trainable
+        self.frozen_cores = frozen_indices(freeze_cores, len(cores), name)
+        self.cores = Cores(cores, trainable, self.frozen_cores)
+
+    @property
+    def d(self) -> int:
+        """Number of cores."""
+        return len(self.cores)
 
     @property
     def is_matrix(self) -> bool:
@@ -46,33 +91,134 @@ class TensorTrain:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of `full()`."""
-        if self.is_matrix:
-            return tuple(math.prod(side) for side in self.raw_shape)
-        return self.raw_shape[0]
+        return tuple(map(math.prod, self.raw_shape)) if self.is_matrix else self.raw_shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.cores[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.cores[0].device
 
     def numel(self) -> int:
-        """Number of stored parameters, over all cores."""
+        """Number of stored entries, over all cores."""
         return sum(core.numel() for core in self.cores)
 
     def full(self) -> torch.Tensor:
         """The dense tensor (n_1, .., n_d), or the dense matrix (prod n_k, prod m_k)."""
-        kind = self.cores[0].device.type
-        # The product of the cores is small; under autocast it would be rounded core by core.
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-            dense = self.cores[0]
-            for core in self.cores[1:]:
-                dense = torch.tensordot(dense, core, dims=1)
-        dense = dense.squeeze(0).squeeze(-1)
+        return close_cores(self._matrix_cores()).reshape(self.shape)
+
+    def gather_rows(self, index: torch.Tensor) -> torch.Tensor:
+        """Rows of the matrix, or entries of the tensor, without the dense table.
+
+        index: integers of any shape, from 0 to in - 1; for a tensor positions in its flattened entries.
+        Returns (*index.shape, out), or (*index.shape,) for a tensor. Raises ShapeError for an index out of range.
+        """
+        index, name = torch.as_tensor(index, device=self.device), type(self).__name__
+        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+            raise ShapeError(f"{name}: gather_rows takes whole numbers, the index is {index.dtype}")
+        rows = self.shape[0] if self.is_matrix else math.prod(self.shape)
+        if index.device.type == "cpu" and index.numel() and not torch.compiler.is_compiling():
+            low, high = index.min().item(), index.max().item()
+            if low < 0 or high >= rows:
+                raise ShapeError(f"{name}: indices from {low} to {high} in gather_rows; allowed: 0 to {rows - 1}")
+        gathered = arithmetic.gather_rows(self._matrix_cores(), index.long())
+        return gathered if self.is_matrix else gathered.squeeze(-1)
+
+    def transpose(self) -> "CoreChain":
+        """The transposed matrix, (out, in). Raises ShapeError for a tensor."""
         if not self.is_matrix:
-            return dense
-        d = len(self.cores)
-        rows_first = [2 * k for k in range(d)] + [2 * k + 1 for k in range(d)]
-        return dense.permute(rows_first).reshape(self.shape)
+            raise ShapeError(f"transpose takes a matrix; {self!r} is a tensor")
+        return type(self)([core.transpose(1, 2) for core in self.cores])
+
+    @property
+    def T(self) -> "CoreChain":
+        return self.transpose()
+
+    def __add__(self, other):
+        if not isinstance(other, CoreChain):
+            return NotImplemented
+        self._check_same_kind(other, "+")
+        return type(self)(arithmetic.add(self.cores, other.cores, self.closed))
+
+    def __sub__(self, other):
+        return self + -other if isinstance(other, CoreChain) else NotImplemented
+
+    def __neg__(self):
+        return self * -1
+
+    def __mul__(self, other):
+        if isinstance(other, CoreChain):
+            return self.hadamard(other)
+        if isinstance(other, Real) or (isinstance(other, torch.Tensor) and other.dim() == 0):
+            return type(self)([self.cores[0] * other, *self.cores[1:]])
+        return NotImplemented
+
+    __rmul__ = __mul__
+
+    def hadamard(self, other: "CoreChain") -> "CoreChain":
+        """The entrywise product; ranks multiply."""
+        self._check_same_kind(other, "hadamard")
+        return type(self)(arithmetic.hadamard(self.cores, other.cores))
+
+    def dot(self, other: "CoreChain") -> torch.Tensor:
+        """The sum of the entrywise product, a tensor without dimensions."""
+        self._check_same_kind(other, "dot")
+        return arithmetic.dot(self.cores, other.cores)
+
+    def norm(self) -> torch.Tensor:
+        """The Frobenius norm, a tensor without dimensions.
+
+        Of a train to working precision; of a ring as the root of `dot`, whose cancellation costs half the digits.
+        """
+        return arithmetic.norm(self.cores, self.closed)
+
+    def round(self, eps: float | None = None, rank=None) -> "CoreChain":
+        """A chain of lower rank close to this one; give `eps`, `rank` or both.
+
+        eps: bound on the relative error in the Frobenius norm, honoured where `rank` leaves room.
+        rank: bound on every rank, or the list of bounds: d - 1 inner ranks of a train, r_0 .. r_{d-1} of a ring.
+        The ranks of a train come out as small as `eps` allows in each unfolding; those of a ring may be larger than
+        needed: one tensor has rings of very different ranks, and this looks only near the given one. Gradients need
+        cores of full rank, and there is no second derivative.
+        """
+        name = type(self).__name__
+        if eps is None and rank is None:
+            raise ShapeError(f"{name}: round needs eps, rank or both")
+        if eps is not None and not eps >= 0:
+            raise ShapeError(f"{name}: round: eps is {eps}; it must be at least 0")
+        bounds = check_ranks(arithmetic.UNBOUNDED if rank is None else rank, self.d, self.closed)
+        return type(self)(arithmetic.round_cores(self.cores, self.closed, eps or 0.0, bounds))
+
+    def _matrix_cores(self) -> list[torch.Tensor]:
+        return list(self.cores) if self.is_matrix else [core.unsqueeze(2) for core in self.cores]
+
+    def _check_same_kind(self, other, operation: str) -> None:
+        if not isinstance(other, CoreChain):
+            raise ShapeError(f"{operation}: both sides must be trains or rings: {self!r} and {type(other).__name__}")
+        if any(getattr(self, name) != getattr(other, name) for name in ("closed", "raw_shape", "dtype", "device")):
+            sides = " and ".join(f"{side!r}, {side.dtype}, {side.device}" for side in (self, other))
+            raise ShapeError(f"{operation}: both sides need the same kind, shape, dtype and device: {sides}")
 
     def __repr__(self) -> str:
         sides = " -> ".join("x".join(map(str, side)) for side in self.raw_shape)
         entries = math.prod(self.shape)
+        notes = ", trainable" if self.trainable else ""
+        notes += f", frozen cores {list(self.frozen_cores)}" if self.frozen_cores else ""
         return (
-            f"TensorTrain({sides}, ranks={self.ranks}, {self.numel()} parameters for {entries} entries, "
-            f"compression {entries / self.numel():.1f}x)"
+            f"{type(self).__name__}({sides}, ranks={self.ranks}, {self.numel()} parameters for {entries} entries, "
+            f"compression {entries / self.numel():.1f}x{notes})"
         )
+
+
+class TensorTrain(CoreChain):
+    """An open chain: r_0 = r_d = 1. Arguments as for `CoreChain`."""
+
+    closed = False
+
+
+class TensorRing(CoreChain):
+    """A closed chain: r_0 = r_d, and this bond is summed over too. Arguments as for `CoreChain`."""
+
+    closed = True

@@ -70,7 +70,7 @@ def test_tensor_train_adapter_is_its_dense_formula():
     for parameter in adapter.parameters():
         nn.init.normal_(parameter)
     y = torch.randn(5, 24, dtype=torch.float64)
-    down, up = (layer.weight_tt.full() for layer in (adapter.down_sampler, adapter.up_sampler))
+    down, up = (layer.weight.full() for layer in (adapter.down_sampler, adapter.up_sampler))
     hidden = nn.functional.gelu(y @ down + adapter.down_sampler.bias, approximate="tanh")
     assert down.shape == (24, 48)
     assert torch.allclose(adapter(y), hidden @ up + adapter.up_sampler.bias)
@@ -79,16 +79,17 @@ def test_tensor_train_adapter_is_its_dense_formula():
 def test_shape_keys():
     def shape(**keys):
         layer = TensorTrainLinear(AdapterConfig(**keys), 768, 24)
-        return layer.weight_tt.raw_shape
+        return layer.weight.raw_shape
 
     assert shape() == ((8, 8, 12), (2, 3, 4))
     assert shape(reverse_out_shape=True) == ((8, 8, 12), (4, 3, 2))
     assert shape(auto_shape_mode="descending", tt_d=2) == ((32, 24), (6, 4))
+    assert shape(auto_shape_mode="skewed", tt_d=2) == ((96, 8), (8, 3))
     assert shape(factorize_smaller_dim=False) == ((8, 8, 12), (1, 1, 24))
     with_shape = config_for("tensor_train_adapters", tt_shape=[[16, 48], [4, 6]])
     adapter = build_adapter(with_shape, 768)
-    assert adapter.down_sampler.weight_tt.raw_shape == ((16, 48), (4, 6))
-    assert adapter.up_sampler.weight_tt.raw_shape == ((4, 6), (16, 48))
+    assert adapter.down_sampler.weight.raw_shape == ((16, 48), (4, 6))
+    assert adapter.up_sampler.weight.raw_shape == ((4, 6), (16, 48))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -138,6 +139,8 @@ def test_controller_runs_the_adapter_of_the_task(method):
         ({"task_expansion_factor": 0}, "task_expansion_factor is 0"),
         ({"low_rank_rank": 0}, "low_rank_rank is 0"),
         ({"non_linearity": "rely"}, "non_linearity is 'rely'; allowed: gelu,"),
+        ({"auto_shape_mode": "skewed"}, "tt_d is 3; with auto_shape_mode skewed it must be 2"),
+        ({"auto_shape_mode": "skewed", "tt_d": 2, "reverse_out_shape": True}, "reverse_out_shape is True; with"),
         ({"auto_shape_mode": "up"}, "auto_shape_mode is 'up'; allowed: ascending"),
         ({"tt_shape": [[2, 3], [4]]}, "tt_shape: shape [2, 3] -> [4]"),
         ({"tasks": ()}, "tasks is empty"),

@@ -1,150 +1,184 @@
-import itertools
-import math
+import copy
+import pickle
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from t3nsor import (
-    ShapeError,
-    TensorTrain,
-    TTLinear,
-    glorot_initializer,
-    matrix_with_random_cores,
-    random_matrix,
-    to_tt_matrix,
-    tt_matmul,
-)
+from t3nsor.cores import close_cores, merge_cores
+from t3nsor.errors import ShapeError
+from t3nsor.tensor_train import TensorRing, TensorTrain
+from tests.t3nsor.chains import assert_same_gradients, chains, dense_by_entries, random_chain
 
 
-def dense_by_entries(tt: TensorTrain) -> torch.Tensor:
-    """Every entry of a TT-matrix as the product of its core slices, one by one."""
-    rows, columns = tt.raw_shape
-    dense = torch.empty(tt.shape, dtype=tt.cores[0].dtype)
-    for i, row in enumerate(itertools.product(*map(range, rows))):
-        for j, column in enumerate(itertools.product(*map(range, columns))):
-            product = torch.eye(1, dtype=dense.dtype)
-            for core, n, m in zip(tt.cores, row, column, strict=True):
-                product = product @ core[:, n, m, :]
-            dense[i, j] = product.item()
-    return dense
-
-
-@st.composite
-def matrices(draw):
-    d = draw(st.integers(1, 4))
-    rows, columns = ([draw(st.integers(1, 3)) for _ in range(d)] for _ in range(2))
-    ranks = [draw(st.integers(1, 4)) for _ in range(d - 1)]
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
-    return matrix_with_random_cores((rows, columns), ranks, dtype=torch.float64, generator=generator)
-
-
-@settings(max_examples=40, deadline=None)
-@given(matrices())
-def test_full_is_the_product_of_core_slices(tt):
-    assert torch.allclose(tt.full(), dense_by_entries(tt))
-    assert tt.numel() == sum(core.numel() for core in tt.cores)
+def ones(*sizes):
+    return [torch.ones(size) for size in sizes]
 
 
 @settings(max_examples=60, deadline=None)
-@given(matrices(), st.sampled_from(["auto", "left_to_right", "full"]), st.lists(st.integers(0, 3), max_size=3))
-def test_every_plan_equals_the_dense_matrix_in_value_and_gradient(tt, strategy, leading):
-    for core in tt.cores:
+@given(chains())
+def test_full_is_the_product_of_core_slices(chain):
+    for core in chain.cores:
         core.requires_grad_()
-    x = torch.randn(*leading, tt.shape[0], dtype=torch.float64, requires_grad=True)
-    y = tt_matmul(x, tt, strategy)
-    expected = x @ tt.full()
-    weight = torch.randn_like(expected)
-    assert y.shape == (*leading, tt.shape[1])
-    assert torch.allclose(y, expected)
-    got = torch.autograd.grad((y * weight).sum(), [x, *tt.cores])
-    wanted = torch.autograd.grad((expected * weight).sum(), [x, *tt.cores])
-    assert all(torch.allclose(a, b) for a, b in zip(got, wanted, strict=True))
+    assert_same_gradients(chain.full(), dense_by_entries(chain), chain)
 
 
-def test_layer_equals_linear_and_its_bias():
-    layer = TTLinear(24, 18, rank=3).double()
-    torch.nn.init.normal_(layer.bias)
-    x = torch.randn(2, 5, 24, dtype=torch.float64)
-    dense = torch.nn.functional.linear(x, layer.weight_tt.full().T, layer.bias)
-    assert torch.allclose(layer(x), dense)
-    assert list(layer.state_dict()) == ["bias", "cores.0", "cores.1", "cores.2"]
+@settings(max_examples=30, deadline=None)
+@given(chains(), st.data())
+def test_merged_cores_make_the_same_chain(chain, data):
+    start = data.draw(st.integers(0, chain.d - 1))
+    stop = data.draw(st.integers(start + 1, chain.d))
+    cores = list(chain.cores)
+    merged = merge_cores(cores[start:stop])
+    assert merged.dim() == cores[0].dim()
+    again = type(chain)([*cores[:start], merged, *cores[stop:]])
+    assert torch.allclose(again.full().reshape(chain.shape), chain.full())
 
 
-def test_zero_start_is_zero_and_can_be_left():
-    layer = TTLinear(24, 18, rank=3, init="zero")
-    x = torch.randn(4, 24)
-    assert not layer(x).any()
-    layer(x).square().sum().backward()
-    (layer(x) - 1).square().sum().backward()
-    assert layer.cores[-1].grad.any()
-
-
-@pytest.mark.parametrize(
-    ("shape", "rank"), [(((8, 8, 12), (4, 6, 8)), 8), (((16, 16), (32, 8)), 3), (((64,), (64,)), 1)]
-)
-def test_random_matrix_has_the_variance_asked_for(shape, rank):
-    """Over many draws: entries of one draw are far from independent."""
-    generator = torch.Generator().manual_seed(0)
-    draws = torch.stack([random_matrix(shape, rank, 0.5, generator=generator).full().flatten() for _ in range(60)])
-    assert draws.std().item() == pytest.approx(0.5, rel=0.1)
-    rows, columns = (math.prod(side) for side in shape)
-    glorot = torch.stack([glorot_initializer(shape, rank, generator=generator).full() for _ in range(60)])
-    assert glorot.var().item() == pytest.approx(2 / (rows + columns), rel=0.2)
-
-
-def test_autocast_rounds_the_weight_once():
-    layer, x = TTLinear(64, 64, rank=8), torch.randn(32, 64)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(x)
-        once_rounded = x @ layer.weight_tt.full()
-    assert torch.allclose(y.float(), once_rounded.float() + layer.bias, atol=1e-6)
+def test_cores_with_batch_dimensions_are_closed_one_by_one():
+    cores = [
+        torch.randn(5, r, n, m, s, dtype=torch.float64) for r, n, m, s in ((2, 3, 1, 4), (4, 2, 2, 1), (1, 1, 3, 2))
+    ]
+    dense = close_cores(cores)
+    assert dense.shape == (5, 6, 6)
+    for k in range(5):
+        assert torch.allclose(dense[k], TensorRing([core[k] for core in cores]).full())
 
 
 @settings(max_examples=40, deadline=None)
-@given(matrices(), st.sampled_from([0.0, 0.1, 0.5]))
-def test_tt_svd_keeps_its_error_bound(tt, epsilon):
-    matrix = tt.full()
-    found = to_tt_matrix(matrix, tt.raw_shape, epsilon=epsilon)
-    assert (found.full() - matrix).norm() <= (epsilon + 1e-9) * matrix.norm()
-    assert found.raw_shape == tt.raw_shape
+@given(chains(), st.lists(st.integers(0, 10**6), max_size=4), st.booleans())
+def test_gathered_rows_are_rows_of_the_dense_table(chain, numbers, nested):
+    for core in chain.cores:
+        core.requires_grad_()
+    dense = chain.full() if chain.is_matrix else chain.full().flatten()
+    index = torch.tensor([number % len(dense) for number in numbers], dtype=torch.long)
+    index = index.reshape(1, -1, 1) if nested else index
+    assert chain.gather_rows(index).shape == (*index.shape, *dense.shape[1:])
+    assert_same_gradients(chain.gather_rows(index), dense[index], chain)
 
 
-def test_tt_svd_recovers_a_matrix_of_low_rank():
-    tt = random_matrix(((4, 4, 6), (3, 4, 4)), 3, dtype=torch.float64)
-    found = to_tt_matrix(tt.full(), tt.raw_shape, max_rank=3)
-    assert found.ranks == (1, 3, 3, 1)
-    assert torch.allclose(found.full(), tt.full())
+def test_rows_are_gathered_for_any_integers_without_the_table():
+    """The dense table has 10^18 entries."""
+    chain = random_chain([(1000, 1000)] * 3, (1, 2, 2, 1), closed=False)
+    cores = [core[:, :, :4] for core in chain.cores]
+    row = TensorTrain([cores[0][:, 7:8], cores[1][:, 250:251], cores[2][:, 999:]]).full()[0]
+    assert torch.allclose(TensorTrain(cores).gather_rows(torch.tensor(7_250_999)), row)
+    small = random_chain([(20,), (20,)], (1, 2, 1), closed=False)
+    assert torch.equal(small.gather_rows(torch.tensor([255], dtype=torch.uint8)), small.full().flatten()[255:256])
+    assert torch.equal(small.gather_rows([3, 255]), small.full().flatten()[[3, 255]])
 
 
-def test_tt_svd_with_a_rank_bound_is_the_truncated_svd_for_two_cores():
-    matrix = torch.randn(12, 20, dtype=torch.float64)
-    found = to_tt_matrix(matrix, ((3, 4), (4, 5)), max_rank=2)
-    unfolded = matrix.reshape(3, 4, 4, 5).permute(0, 2, 1, 3).reshape(12, 20)
-    best = torch.linalg.svdvals(unfolded)[2:].norm()
-    assert (found.full() - matrix).norm() == pytest.approx(best.item())
+def test_out_of_range_rows_are_not_checked_where_that_would_need_their_values():
+    chain = random_chain([(2, 3), (2, 3)], (1, 2, 1), closed=False)
+    compiled = torch.compile(chain.gather_rows, backend="eager", fullgraph=True)
+    assert torch.allclose(compiled(torch.tensor([3])), chain.full()[3:])
+    assert chain.to("meta").gather_rows(torch.tensor([9], device="meta")).shape == (1, 9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(chains(matrix=True))
+def test_transpose_is_the_transposed_matrix(chain):
+    assert torch.allclose(chain.T.full(), chain.full().T)
+    assert chain.transpose().raw_shape == chain.raw_shape[::-1]
+
+
+def test_a_trainable_chain_is_a_module_of_parameters():
+    value = random_chain([(2, 3), (4, 1)], (3, 2, 3), closed=True)
+    chain = TensorRing(value.cores, trainable=True, freeze_cores=[-1])
+    assert list(chain.state_dict()) == ["cores.0", "cores.1"]
+    assert [core.requires_grad for core in chain.cores] == [True, False]
+    chain.full().square().sum().backward()
+    assert chain.cores[0].grad is not None
+    assert chain.cores[-1].grad is None
+    with torch.no_grad():
+        chain.cores[0].zero_()
+    assert value.full().any(), "a trainable chain has cores of its own"
+
+
+def test_parameters_are_kept_so_that_chains_can_share_them():
+    shared = nn.Parameter(torch.randn(1, 2, 3))
+    first, second = (TensorTrain([shared, torch.randn(3, 2, 1)], trainable=True) for _ in range(2))
+    assert first.cores[0] is shared
+    assert second.cores[0] is shared
+    assert TensorTrain([shared, torch.randn(3, 2, 1)]).cores[0] is shared
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda chain: pickle.loads(pickle.dumps(chain))])
+@pytest.mark.parametrize("trainable", [False, True])
+def test_chains_are_copied_converted_and_loaded(copied, trainable):
+    chain = TensorRing(random_chain([(2,), (3,)], (2, 2, 2), closed=True).cores, trainable=trainable)
+    again = copied(chain)
+    assert torch.equal(again.full(), chain.full())
+    assert again.trainable == trainable
+    again.float()
+    assert again.dtype == torch.float32
+    assert {core.dtype for core in again.cores} == {torch.float32}
+    again.double().load_state_dict({name: core * 2 for name, core in chain.state_dict().items()})
+    assert torch.allclose(again.full(), chain.full() * 4)
+
+
+def test_a_chain_describes_itself():
+    chain = random_chain([(2, 3), (4, 5)], (1, 3, 1), closed=False)
+    assert (chain.d, chain.ranks, chain.raw_shape, chain.shape) == (2, (1, 3, 1), ((2, 4), (3, 5)), (8, 15))
+    assert (chain.numel(), chain.is_matrix, chain.dtype, chain.device.type) == (78, True, torch.float64, "cpu")
+    tensor = random_chain([(2,), (4,)], (3, 3, 3), closed=True)
+    assert (tensor.d, tensor.ranks, tensor.raw_shape, tensor.shape) == (2, (3, 3, 3), ((2, 4),), (2, 4))
+    assert len(tensor.cores) == len(list(tensor.cores)) == 2
+    assert tensor.cores[-1] is tensor.cores[1] is tensor.cores[1:][0]
+    with pytest.raises(IndexError):
+        tensor.cores[2]
 
 
 def test_repr_states_shapes_ranks_and_compression():
-    assert repr(random_matrix(((8, 8, 12), (2, 3, 4)), 4)) == (
-        "TensorTrain(8x8x12 -> 2x3x4, ranks=(1, 4, 4, 1), 640 parameters for 18432 entries, compression 28.8x)"
+    chain = random_chain([(8, 2), (8, 3), (12, 4)], (1, 4, 4, 1), closed=False)
+    shown = "8x8x12 -> 2x3x4, ranks=(1, 4, 4, 1), 640 parameters for 18432 entries, compression 28.8x"
+    assert repr(chain) == f"TensorTrain({shown})"
+    assert repr(TensorTrain(chain.cores, trainable=True)) == f"TensorTrain({shown}, trainable)"
+    frozen = TensorTrain(chain.cores, trainable=True, freeze_cores="first")
+    assert repr(frozen) == f"TensorTrain({shown}, trainable, frozen cores [0])"
+    assert repr(TensorRing(ones((2, 5, 2)))) == (
+        "TensorRing(5, ranks=(2, 2), 20 parameters for 5 entries, compression 0.2x)"
     )
+
+
+@pytest.mark.parametrize(
+    ("freeze_cores", "frozen"), [(None, []), ("first", [0]), ("last", [2]), ([-1, 0], [0, 2]), ((1,), [1]), ([], [])]
+)
+def test_frozen_cores_are_never_trained(freeze_cores, frozen):
+    chain = TensorTrain(ones((1, 2, 2), (2, 2, 2), (2, 2, 1)), trainable=True, freeze_cores=freeze_cores)
+    assert [k for k, core in enumerate(chain.cores) if not core.requires_grad] == frozen
+
+
+def frozen(freeze_cores, trainable=True):
+    return TensorTrain(ones((1, 2, 2), (2, 2, 1)), trainable=trainable, freeze_cores=freeze_cores)
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: TensorTrain([]), "at least one core"),
-        (lambda: TensorTrain([torch.ones(1, 2, 1), torch.ones(1, 2, 2, 1)]), "all need 3 dimensions"),
-        (lambda: TensorTrain([torch.ones(2, 2, 2, 2)]), "the first and the last rank must be 1"),
-        (lambda: TensorTrain([torch.ones(1, 2, 2, 3), torch.ones(2, 2, 2, 1)]), "with which the next begins"),
-        (lambda: to_tt_matrix(torch.full((2, 2), math.nan), ((2,), (2,))), "holds NaN"),
-        (lambda: to_tt_matrix(torch.ones(2, 2, 2), ((2,), (2,))), "shape (2, 2, 2)"),
-        (lambda: to_tt_matrix(torch.ones(2, 2), ((2,), (3,))), "multiply to 3"),
-        (lambda: to_tt_matrix(torch.ones(2, 2), ((2,), (2,)), epsilon=-1), "epsilon is -1"),
-        (lambda: tt_matmul(torch.ones(3, 5), random_matrix(((2, 2), (2, 2)))), "last dimension must be 4"),
-        (lambda: tt_matmul(torch.ones(3, 4), random_matrix(((2, 2), (2, 2))), "best"), "strategy is 'best'"),
+        (lambda: TensorTrain([]), "TensorTrain needs at least one core"),
+        (lambda: TensorTrain([1, 2]), "cores are tensors, got ['int', 'int']"),
+        (lambda: TensorTrain(ones((1, 2, 1), (1, 2, 2, 1))), "all need 3 dimensions"),
+        (lambda: TensorTrain(ones((1, 2, 0), (0, 2, 1))), "no rank and no size may be 0"),
+        (lambda: TensorTrain(ones((2, 2, 2, 2))), "the first and the last rank must be 1"),
+        (lambda: TensorTrain(ones((1, 2, 2, 3), (2, 2, 2, 1))), "with which the next begins"),
+        (lambda: TensorRing(ones((2, 2, 3), (3, 2, 1))), "[(2, 2, 3), (3, 2, 1)]: the last rank must be the first, 2"),
+        (lambda: TensorTrain([torch.ones(1, 2, 2), torch.ones(2, 2, 1).double()]), "torch.float32, torch.float64"),
+        (lambda: TensorTrain([torch.ones(1, 2, 2), torch.ones(2, 2, 1, device="meta")]), "device(type='meta')"),
+        (lambda: TensorTrain([torch.ones(1, 2, 1, dtype=torch.long)]), "torch.int64; they must be floating-point"),
+        (lambda: frozen("first", trainable=False), "freeze_cores is 'first', but trainable is false"),
+        (lambda: frozen("middle"), "freeze_cores is 'middle'; allowed: None, 'first', 'last' or a list of indices"),
+        (lambda: frozen(1), "freeze_cores is 1; allowed"),
+        (lambda: frozen([0, 2]), "holds 2; 2 cores have the indices -2 to 1"),
+        (lambda: frozen([-3]), "holds -3; 2 cores have the indices -2 to 1"),
+        (lambda: frozen([True]), "holds True"),
+        (lambda: frozen(None).transpose(), "is a tensor"),
+        (lambda: frozen(None).gather_rows(torch.tensor([0, 4])), "indices from 0 to 4 in gather_rows; allowed: 0 to 3"),
+        (lambda: frozen(None).gather_rows(torch.tensor(-1)), "indices from -1 to -1"),
+        (lambda: frozen(None).gather_rows(torch.tensor([0.5])), "the index is torch.float32"),
+        (lambda: frozen(None).gather_rows(torch.tensor([True])), "the index is torch.bool"),
     ],
 )
 def test_errors_state_the_shapes(call, words):

@@ -137,7 +137,7 @@ def test_gradients_reach_exactly_the_trainable_tensors(tiny_config, batch, metho
 
 def test_freezing_respects_marks(tiny_config):
     model = T5ForConditionalGeneration(tiny_config, adapter_config=config_for("tensor_train_adapters"))
-    core = model.encoder.block[0].layer[0].adapter_controller.adapters["task"].down_sampler.cores[0]
+    core = model.encoder.block[0].layer[0].adapter_controller.adapters["task"].down_sampler.weight.cores[0]
     core.requires_grad = False
     freeze_model_params(model)
     assert not core.requires_grad

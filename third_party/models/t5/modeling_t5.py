@@ -1,8 +1,8 @@
 """transformers' T5 with adapters inside.
 
 The stock model is built or loaded first, then adapters are attached to it as submodules named `adapter_controller`, for
-example `encoder.block.0.layer.1.adapter_controller.adapters.mrpc.down_sampler.cores.0`. The backbone's own modules and
-state-dict keys stay as they are.
+example `encoder.block.0.layer.1.adapter_controller.adapters.mrpc.down_sampler.weight.cores.0`. The backbone's own
+modules and state-dict keys stay as they are.
 """
 
 from functools import partial

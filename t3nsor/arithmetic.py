@@ -1,0 +1,168 @@
+"""Arithmetic on lists of cores, for trains and rings alike; a train is a ring whose closing bond is 1.
+
+Addition, products and rounding follow Oseledets 2011 (https://doi.org/10.1137/090752286), here with any closing bond.
+All functions take tensor or matrix cores, and are differentiable.
+"""
+
+import math
+import sys
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
+
+from t3nsor.cores import close_cores, without_autocast
+
+UNBOUNDED = sys.maxsize
+
+
+def add(left, right, closed: bool) -> list[torch.Tensor]:
+    """Cores of the sum: each holds those of both sides as its blocks, so the ranks add up."""
+    cores = [torch.cat([pad(a, (0, b.shape[-1])), pad(b, (a.shape[-1], 0))]) for a, b in zip(left, right, strict=True)]
+    if not closed:
+        cores[0] = cores[0].sum(0, keepdim=True)
+        cores[-1] = cores[-1].sum(-1, keepdim=True)
+    return cores
+
+
+def hadamard(left, right) -> list[torch.Tensor]:
+    """Cores of the entrywise product: Kronecker products of the slices, so the ranks multiply."""
+    with without_autocast(left[0].device):
+        products = [torch.einsum("a...b,c...d->ac...bd", a, b) for a, b in zip(left, right, strict=True)]
+    return [product.flatten(-2, -1).flatten(0, 1) for product in products]
+
+
+def dot(left, right) -> torch.Tensor:
+    """The sum over all entries of the entrywise product, a tensor without dimensions."""
+    dtype = left[0].dtype
+    left, right = _flat(left), _flat(right)
+    # Every bond is as good a place to open the ring as the closing one; the narrowest is the cheapest.
+    widths = [a.shape[0] * b.shape[0] for a, b in zip(left, right, strict=True)]
+    start = widths.index(min(widths))
+    left, right = _rotated(left, start), _rotated(right, start)
+    bonds = left[0].shape[0], right[0].shape[0]
+    state = torch.eye(math.prod(bonds), dtype=left[0].dtype, device=left[0].device).unflatten(1, bonds)
+    with without_autocast(state.device):
+        for a, b in zip(left, right, strict=True):
+            state = torch.einsum("sab,anc->sbnc", state, a)
+            state = torch.einsum("sbnc,bnd->scd", state, b)
+    return state.flatten(1).diagonal().sum().to(dtype)
+
+
+def norm(cores, closed: bool) -> torch.Tensor:
+    """The Frobenius norm.
+
+    Of a train by orthogonalisation, to working precision even where terms cancel; of a ring the root of its square.
+    """
+    flat = _flat(cores)
+    with torch.no_grad(), without_autocast(flat[0].device):
+        value = dot(flat, flat).clamp_min(0).sqrt() if closed else torch.linalg.vector_norm(_orthogonalised(flat)[0])
+    if torch.is_grad_enabled() and any(core.requires_grad for core in flat):
+        # Orthogonalisation has no gradient at cores of deficient rank, the square has. `relative` is 0 and carries the
+        # derivatives of |x|^2 / value^2; the series of the root at 1 turns them into the first two of |x|.
+        relative = dot(flat, flat) / torch.where(value > 0, value, 1).square()
+        relative = relative - relative.detach()
+        value = value * (1 + relative / 2 - relative.square() / 8)
+    return value.to(cores[0].dtype)
+
+
+def round_cores(cores, closed: bool, epsilon: float, bounds: tuple[int, ...]) -> list[torch.Tensor]:
+    """Cores of lower rank, at a distance of at most epsilon * norm unless `bounds` (r_0 .. r_d) ask for less rank.
+
+    A ring is cut open, its closing bond counting as a mode of the first and of the last core, rounded, turned by one
+    core and rounded again, so that every bond has its turn. With E the error of the open ring, the closed one errs by
+    |trace E| <= sqrt(r_0) |E|.
+    """
+    d, dtype = len(cores), cores[0].dtype
+    modes = [core.shape[1:-1] for core in cores]
+    flat = _flat(cores)
+    passes = 2 if closed else 1
+    with without_autocast(flat[0].device):
+        budget = epsilon * norm([core.detach() for core in flat], closed) / passes if epsilon else 0.0
+        if d == 1:
+            flat = [flat[0].diagonal(dim1=0, dim2=-1).sum(-1).reshape(1, -1, 1)]
+        for _ in range(passes if d > 1 else 0):
+            flat = _truncated(_orthogonalised(flat), budget / math.sqrt(flat[0].shape[0] * (d - 1)), bounds)
+            if closed:
+                flat, bounds = _rotated(flat, 1), (*bounds[1:], bounds[1])
+        if closed:
+            flat = _rotated(flat, -passes % d)
+    return [
+        core.reshape(core.shape[0], *mode, core.shape[-1]).to(dtype) for core, mode in zip(flat, modes, strict=True)
+    ]
+
+
+def gather_rows(cores, index: torch.Tensor) -> torch.Tensor:
+    """Rows `index` (any shape) of the dense matrix from the slices they need: (*index.shape, prod m_k)."""
+    rest, slices = index.reshape(-1), []
+    for core in reversed(cores):
+        rest, digit = rest // core.shape[1], rest % core.shape[1]
+        slices.append(core.index_select(1, digit).movedim(1, 0).unsqueeze(2))
+    rows = close_cores(slices[::-1])
+    return rows.reshape(*index.shape, rows.shape[-1])
+
+
+class TruncatedSVD(torch.autograd.Function):
+    """The best approximation of a matrix as `left @ right` with orthonormal columns of `left`.
+
+    matrix: (m, n) -> (m, k), (k, n), of the smallest rank k whose error stays within `budget` (in the Frobenius norm),
+    at most `bound`; singular values that are zero up to rounding never count.
+    The gradient is that of the product: within the kept space the columns of `left` are free to turn, so the usual
+    gradient of an SVD, infinite where singular values meet, is not needed. It is exact where kept and dropped ones
+    differ; there is no second derivative.
+    """
+
+    @staticmethod
+    def forward(context, matrix, budget, bound):
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        noise = torch.finfo(s.dtype).eps * max(matrix.shape) * s[0]
+        dropped_norms = s.flip(0).square().cumsum(0).sqrt()
+        smallest = s.numel() - int((dropped_norms <= torch.clamp_min(noise, budget)).sum())
+        kept = max(1, min(smallest, bound))
+        context.kept = kept
+        context.save_for_backward(u, s, vh)
+        return u[:, :kept].contiguous(), s[:kept, None] * vh[:kept]
+
+    @staticmethod
+    @once_differentiable
+    def backward(context, grad_left, grad_right):
+        (u, s, vh), kept = context.saved_tensors, context.kept
+        u_kept, u_dropped, s_kept, s_dropped = u[:, :kept], u[:, kept:], s[:kept], s[kept:]
+        grad = u_kept @ grad_right
+        # right = left^T matrix, so the gradient of `right` reaches `left` too.
+        grad_left = grad_left + u @ (s[:, None] * (vh @ grad_right.T))
+        gaps = s_kept.square() - s_dropped.square()[:, None]
+        turn = u_dropped.T @ grad_left / torch.where(gaps > 0, gaps, math.inf)
+        outside = (grad_left - u @ (u.T @ grad_left)) / torch.where(s_kept > 0, s_kept, math.inf)
+        grad = grad + (u_dropped @ (turn * s_kept) + outside) @ vh[:kept]
+        return grad + u_kept @ (turn * s_dropped[:, None]).T @ vh[kept:], None, None
+
+
+def _flat(cores) -> list[torch.Tensor]:
+    """Cores (r, modes, r') in a precision that products and decompositions can work in."""
+    precise = [core.float() if core.dtype in (torch.float16, torch.bfloat16) else core for core in cores]
+    return [core.flatten(1, -2) for core in precise]
+
+
+def _rotated(cores, start: int) -> list[torch.Tensor]:
+    return [*cores[start:], *cores[:start]]
+
+
+def _orthogonalised(cores) -> list[torch.Tensor]:
+    """The same open chain with orthonormal rows in the unfoldings (r, modes * r') of all cores but the first."""
+    cores = list(cores)
+    for k in range(len(cores) - 1, 0, -1):
+        q, r = torch.linalg.qr(cores[k].flatten(1).T)
+        cores[k] = q.T.reshape(-1, *cores[k].shape[1:])
+        cores[k - 1] = cores[k - 1] @ r.T
+    return cores
+
+
+def _truncated(cores, budget, bounds) -> list[torch.Tensor]:
+    """An orthogonalised open chain with its inner ranks cut from left to right, each at an error within `budget`."""
+    cores = list(cores)
+    for k in range(len(cores) - 1):
+        left, rest = TruncatedSVD.apply(cores[k].flatten(0, 1), budget, bounds[k + 1])
+        cores[k] = left.reshape(*cores[k].shape[:2], -1)
+        cores[k + 1] = torch.tensordot(rest, cores[k + 1], dims=1)
+    return cores

@@ -1,0 +1,40 @@
+"""The shape of a linear layer when only its two sizes are given."""
+
+from t3nsor.cost_model import choose, cost
+from t3nsor.errors import ShapeError
+from t3nsor.plans import Sizes
+from t3nsor.shapes import MODES, auto_shape, best_d, check_ranks, skewed_shape
+
+SHAPE_MODES = (*MODES, "skewed")
+MOST_CORES = 6
+
+
+def linear_shape(in_features: int, out_features: int, *, rank=8, d=3, mode: str = "ascending", ring: bool = False):
+    """((n_1, .., n_d), (m_1, .., m_d)) for a matrix in_features -> out_features.
+
+    d: the number of cores; "auto": the one with the fewest parameters; "fastest": the one whose forward and backward
+        passes the cost model thinks cheapest, for 1,024 rows in float32 on a CPU. Both need one rank for all bonds.
+    mode: order of the factors, see `auto_shape`; "skewed": `skewed_shape`, which has two cores.
+
+    >>> linear_shape(768, 3072), linear_shape(768, 3072, d=2, mode="skewed")
+    (((8, 8, 12), (12, 16, 16)), ((96, 8), (8, 384)))
+    """
+    if mode not in SHAPE_MODES:
+        raise ShapeError(f"auto_shape_mode is {mode!r}; allowed: {', '.join(SHAPE_MODES)}")
+    if mode == "skewed":
+        if d not in (2, "auto", "fastest"):
+            raise ShapeError(f"d is {d!r}; a skewed shape has 2 cores")
+        return skewed_shape(in_features, out_features)
+    if d == "auto":
+        d = best_d(in_features, out_features, rank, ring, MOST_CORES)
+    elif d == "fastest":
+        d = min(range(2, MOST_CORES + 1), key=lambda d: _seconds(in_features, out_features, rank, d, ring))
+    elif isinstance(d, str):
+        raise ShapeError(f"d is {d!r}; it is a number of cores, 'auto' or 'fastest'")
+    return auto_shape(in_features, d, mode=mode), auto_shape(out_features, d, mode=mode)
+
+
+def _seconds(in_features: int, out_features: int, rank, d: int, ring: bool) -> float:
+    ranks = check_ranks(rank, d, ring)
+    sizes = Sizes(auto_shape(in_features, d), auto_shape(out_features, d), ranks, ring, rows=1024)
+    return sum(cost(sizes, choose(sizes, "auto", backward), backward) for backward in (False, True))

@@ -1,0 +1,100 @@
+"""Lists of cores, the common ground of tensor trains and tensor rings: checks and products.
+
+A core of a tensor has the shape (r, n, r'), a core of a matrix (r, n, m, r'): r and r' are the bonds to the neighbours.
+A train is open (the first and the last bond are 1); a ring is closed (the last bond is the first, and summed over).
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+
+from t3nsor.errors import ShapeError
+
+
+def check_cores(cores: Sequence[torch.Tensor], closed: bool, what: str) -> None:
+    """Raise ShapeError, beginning with `what`, unless `cores` make up a train or, if `closed`, a ring."""
+    if not all(isinstance(core, torch.Tensor) for core in cores):
+        raise ShapeError(f"{what}: cores are tensors, got {[type(core).__name__ for core in cores]}")
+    shapes = [tuple(core.shape) for core in cores]
+    if not shapes:
+        raise ShapeError(f"{what} needs at least one core")
+    if {len(shape) for shape in shapes} not in ({3}, {4}):
+        raise ShapeError(f"{what}: cores of shapes {shapes}: all need 3 dimensions (tensor) or all 4 (matrix)")
+    if any(0 in shape for shape in shapes):
+        raise ShapeError(f"{what}: cores of shapes {shapes}: no rank and no size may be 0")
+    if any(left[-1] != right[0] for left, right in zip(shapes, shapes[1:], strict=False)):
+        raise ShapeError(f"{what}: cores of shapes {shapes}: each must end with the rank with which the next begins")
+    if closed and shapes[0][0] != shapes[-1][-1]:
+        raise ShapeError(f"{what}: cores of shapes {shapes}: the last rank must be the first, {shapes[0][0]}")
+    if not closed and (shapes[0][0] != 1 or shapes[-1][-1] != 1):
+        raise ShapeError(f"{what}: cores of shapes {shapes}: the first and the last rank must be 1")
+    for name in ("dtype", "device"):
+        kinds = [getattr(core, name) for core in cores]
+        if any(kind != kinds[0] for kind in kinds):
+            raise ShapeError(f"{what}: cores of shapes {shapes} have the {name}s {kinds}; all need the same")
+    if not cores[0].is_floating_point():
+        raise ShapeError(f"{what}: cores of shapes {shapes} are {cores[0].dtype}; they must be floating-point")
+
+
+def frozen_indices(freeze_cores, d: int, what: str) -> tuple[int, ...]:
+    """The cores, of `d`, that `freeze_cores` names: None, "first", "last" or a list of indices (-1: the last)."""
+    named = {"first": (0,), "last": (d - 1,)}
+    if freeze_cores is None:
+        return ()
+    try:
+        indices = named[freeze_cores] if isinstance(freeze_cores, str) else tuple(freeze_cores)
+    except (KeyError, TypeError):
+        raise ShapeError(
+            f"{what}: freeze_cores is {freeze_cores!r}; allowed: None, 'first', 'last' or a list of indices"
+        ) from None
+    for index in indices:
+        if isinstance(index, bool) or not isinstance(index, int) or not -d <= index < d:
+            raise ShapeError(
+                f"{what}: freeze_cores {freeze_cores!r} holds {index!r}; {d} cores have the indices {-d} to {d - 1}"
+            )
+    return tuple(sorted({index % d for index in indices}))
+
+
+def without_autocast(device: torch.device):
+    """A context in which autocast is off: products of cores are small, and would be rounded core by core."""
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
+def merge_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Multiply adjacent cores into one.
+
+    cores: (r_a, n_k, m_k, r_b) each, or (r_a, n_k, r_b) each; dimensions in front of these are batch dimensions of
+    matrix cores. Returns one core (r_a, prod n_k, prod m_k, r_b), or (r_a, prod n_k, r_b), of the outermost ranks.
+    """
+    if cores[0].dim() == 3:
+        return merge_cores([core.unsqueeze(2) for core in cores]).squeeze(2)
+    if len(cores) == 1:
+        return cores[0]
+    half = len(cores) // 2
+    left, right = merge_cores(cores[:half]), merge_cores(cores[half:])
+    with without_autocast(left.device):
+        product = left.flatten(-4, -2) @ right.flatten(-3, -1)
+    (*batch, first, n, m, _), (_, p, q, last) = left.shape, right.shape[-4:]
+    return product.reshape(*batch, first, n, m, p, q, last).transpose(-4, -3).reshape(*batch, first, n * p, m * q, last)
+
+
+def close_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Multiply all matrix cores of a train or a ring into the dense matrix.
+
+    cores: (.., r_{k-1}, n_k, m_k, r_k) with any batch dimensions in front. Returns (.., prod n_k, prod m_k).
+    """
+    if len(cores) == 1:
+        return cores[0].diagonal(dim1=-4, dim2=-1).sum(-1)
+    half = len(cores) // 2
+    left, right = merge_cores(cores[:half]), merge_cores(cores[half:])
+    (*batch, first, n, m, middle), (p, q) = left.shape, right.shape[-3:-1]
+    # One product sums both bonds between the halves: closing a merged core (r, N, M, r) would take r^2 the memory.
+    left = left.movedim(-4, -1).reshape(*batch, n * m, middle * first)
+    right = right.movedim(-1, -3).reshape(*batch, middle * first, p * q)
+    with without_autocast(left.device):
+        product = left @ right
+    return product.reshape(*batch, n, m, p, q).transpose(-3, -2).reshape(*batch, n * p, m * q)

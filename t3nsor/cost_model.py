@@ -1,0 +1,242 @@
+"""What a plan will cost, in seconds, from the sizes alone: it only has to rank the plans of one case.
+
+A GEMM costs its operations at the rate that its shape allows, plus the calls; what is permuted or streams through main
+memory costs its bytes. The rates were measured once, on a CPU with vectors of 512 bits; those of the GPU follow its
+data sheet. Machines differ in speed more than in which of two plans is faster.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from t3nsor.contraction import NARROW, step_shapes, sums_after_products
+from t3nsor.dense import BATCHED_BUILD
+from t3nsor.plans import Plan, Sizes, candidates
+
+ITEM_SIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+MEBIBYTE = 2**20
+PACKED = 2**15  # numbers of a left matrix that stay in the fastest cache from one product of a batch to the next
+CHAIN = 1.12  # what a block of rows costs beside its products: slices, and what does not stay in cache
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates of a device for one width of numbers.
+
+    flops: of a large GEMM, per second. half_m, half_k, half_n: the size of the left, the inner and the right dimension
+    at which a GEMM reaches half of that. lanes: numbers in a vector, which the right dimension fills or wastes; 0: no
+    matter. call, item: seconds for a call, and for one matrix of a batch. packed: for each number of a left matrix
+    that a batch has to fetch again. permuted, streamed: for a byte that a copy puts elsewhere, and for a byte of main
+    memory. block: bytes of a state to keep in cache.
+    """
+
+    flops: float
+    half_m: float
+    half_k: float
+    half_n: float
+    lanes: int
+    call: float
+    item: float
+    packed: float
+    permuted: float
+    streamed: float
+    block: float
+
+    def gemm(self, batch: int, m: int, k: int, n: int) -> float:
+        """Seconds of one call for `batch` products (m, k) @ (k, n)."""
+        if self.lanes and 1 < n < NARROW:
+            turned = batch * n * (m if batch == 1 else m + k)
+            wide = (n, m) if batch == 1 else (m, batch * n)
+            return self.gemm(1, wide[0], k, max(wide[1], NARROW)) + self.permuted * turned * 64 / self.lanes
+        columns = n + self.half_n
+        if self.lanes and n > 1:
+            whole, rest = divmod(n, self.lanes)
+            columns = self.lanes * (whole + (0.65 if rest else 0))
+        work = 2 * batch * (m + self.half_m) * (k + self.half_k) * columns
+        packing = batch * max(0, m * k - PACKED) * self.packed if batch > 1 else 0
+        return self.call + batch * self.item + packing + work / self.flops
+
+
+MACHINES = {
+    ("cpu", 8): Machine(45e9, 6, 4, 0, 8, 6e-6, 5e-8, 3e-10, 3e-10, 1e-10, 1.5 * MEBIBYTE),
+    ("cpu", 4): Machine(95e9, 6, 4, 0, 16, 6e-6, 5e-8, 3e-10, 3e-10, 1e-10, 1.5 * MEBIBYTE),
+    ("cpu", 2): Machine(190e9, 4, 7, 10, 0, 2e-5, 1.5e-7, 2e-10, 4e-10, 1e-10, 1.5 * MEBIBYTE),
+    ("cuda", 8): Machine(30e12, 32, 16, 32, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
+    ("cuda", 4): Machine(45e12, 32, 16, 32, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
+    ("cuda", 2): Machine(600e12, 64, 64, 64, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
+}
+
+
+def machine(sizes: Sizes) -> Machine:
+    device = sizes.device if sizes.device == "cuda" else "cpu"
+    return MACHINES[device, ITEM_SIZE.get(sizes.dtype, 4)]
+
+
+@lru_cache(maxsize=4096)
+def choose(sizes: Sizes, strategy: str = "auto", backward: bool = False) -> Plan:
+    """The plan of least cost among those that `strategy` allows."""
+    return min(candidates(sizes, strategy, backward), key=lambda plan: cost(sizes, plan, backward))
+
+
+def cost(sizes: Sizes, plan: Plan, backward: bool = False) -> float:
+    """Predicted seconds of a forward pass, or of a backward pass from x, the cores and the gradient of y."""
+    costs = _Costs(sizes, plan, machine(sizes))
+    if plan.kind == "chain":
+        return costs.chain_backward() if backward else costs.chain_forward()
+    if not backward:
+        return costs.dense_product()
+    seconds = costs.dense_product() if sizes.x_gradient else 0.0
+    if sizes.core_gradients:
+        seconds += costs.dense_gradients() if plan.kind == "full" else costs.paired_gradients()
+    return seconds
+
+
+def rows_per_block(sizes: Sizes, plan: Plan) -> int:
+    """Rows of a chain or of paired gradients that are handled at once, so that what they make stays in cache."""
+    if plan.kind == "hybrid":
+        widest = plan_pair(sizes, plan).state
+    else:
+        shapes = step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
+        widest = max((s.batch * s.outer * s.rest for s in shapes[:-1]), default=0)
+    if widest == 0:
+        return sizes.rows
+    fitting = machine(sizes).block / (widest * ITEM_SIZE.get(sizes.dtype, 4))
+    power = 2 ** max(4, int(math.log2(max(fitting, 1))))
+    return min(power, 128) if sizes.device != "cuda" else power
+
+
+def outputs_per_block(sizes: Sizes, plan: Plan) -> int:
+    """How many of the first factor's output modes of the full matrix are built at a time."""
+    (_, _, m1, _), (_, _, m2, _) = sizes.factor_shapes(plan.groups)
+    bytes_per_mode = m2 * sizes.in_features * ITEM_SIZE.get(sizes.dtype, 4)
+    wanted = 4 * MEBIBYTE if sizes.device != "cuda" else 64 * MEBIBYTE
+    pieces = math.ceil(m1 * bytes_per_mode / max(wanted, bytes_per_mode))
+    return math.ceil(m1 / pieces)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The sizes of a two-factor form as paired gradients see it: (n1, m1, r) and (r, n2, m2), x in front."""
+
+    n1: int
+    m1: int
+    n2: int
+    m2: int
+    rank: int
+
+    @property
+    def state(self) -> int:
+        """Numbers that one row expands to."""
+        return self.rank * self.n1 * self.m2
+
+
+def plan_pair(sizes: Sizes, plan: Plan) -> Pair:
+    """The two factors of a plan; with x and y exchanged for a hybrid plan from left to right."""
+    (_, n1, m1, rank), (_, n2, m2, _) = sizes.factor_shapes(plan.groups)
+    exchanged = plan.kind == "hybrid" and not plan.right_to_left
+    return Pair(m1, n1, m2, n2, rank) if exchanged else Pair(n1, m1, n2, m2, rank)
+
+
+class _Costs:
+    """The parts of the cost of one plan."""
+
+    def __init__(self, sizes: Sizes, plan: Plan, rates: Machine):
+        self.sizes, self.plan, self.rates = sizes, plan, rates
+        self.item_size = ITEM_SIZE.get(sizes.dtype, 4)
+        self.rows = max(1, sizes.rows)
+
+    def chain_forward(self) -> float:
+        rows, seconds = self._block(), 0.0
+        for s in self._steps():
+            seconds += self._product(rows * s.batch, s.outer, s.inner, s.rest)
+        return CHAIN * self._blocks(rows) * seconds + self._factors() + self._rows_through_memory() + self._beside()
+
+    def chain_backward(self) -> float:
+        rows, seconds = self._block(), 0.0
+        steps = self._steps()
+        for k, s in enumerate(steps):
+            if self.sizes.core_gradients:
+                seconds += self._gradient(s, rows)
+                if k < len(steps) - 1:
+                    seconds += self._product(rows * s.batch, s.outer, s.inner, s.rest)
+            if k > 0 or self.sizes.x_gradient:
+                seconds += self._product(rows * s.batch, s.inner, s.outer, s.rest)
+        beside = self._beside() if self.sizes.x_gradient else 0.0
+        return CHAIN * self._blocks(rows) * seconds + 2 * self._factors() + 2 * self._rows_through_memory() + beside
+
+    def dense_product(self) -> float:
+        pair, rates = plan_pair(self.sizes, Plan("full", self.plan.groups)), self.rates
+        n, m = self.sizes.in_features, self.sizes.out_features
+        numbers = n * m * self.item_size
+        build = 5 * rates.call + self._factors() + rates.streamed * numbers * (2 if self.sizes.beside else 1)
+        if pair.rank <= BATCHED_BUILD:
+            build += rates.gemm(m, pair.n1, pair.rank, pair.n2)
+        else:
+            build += rates.gemm(1, pair.m1 * pair.n1, pair.rank, pair.m2 * pair.n2) + self._permuted(pair.n2)
+        return build + rates.gemm(1, self.rows, n, m) + self._rows_through_memory()
+
+    def dense_gradients(self) -> float:
+        pair, rates = plan_pair(self.sizes, self.plan), self.rates
+        n, m = self.sizes.in_features, self.sizes.out_features
+        contracted = 2 * rates.gemm(1, pair.rank, pair.m1 * pair.n1, pair.m2 * pair.n2)
+        return rates.gemm(1, m, self.rows, n) + 2 * self._permuted(pair.n2) + contracted
+
+    def _permuted(self, run: int) -> float:
+        """A copy of the matrix in another order, in which `run` numbers stay together."""
+        numbers = self.sizes.in_features * self.sizes.out_features
+        return self.rates.permuted * numbers * self.item_size * (1 + 12 / run)
+
+    def paired_gradients(self) -> float:
+        p, rates, rows = plan_pair(self.sizes, self.plan), self.rates, self._block()
+        copies = rates.permuted * rows * (p.n1 * p.n2 + p.m1 * p.m2) * self.item_size
+        gemms = (
+            rates.gemm(p.rank, p.n1 * rows, p.n2, p.m2),
+            rates.gemm(1, p.rank * p.n1, p.m1, rows * p.m2),
+            rates.gemm(1, p.rank * p.n1, rows * p.m2, p.m1),
+            rates.gemm(p.rank, p.n2, p.n1 * rows, p.m2),
+        )
+        return self._blocks(rows) * (copies + sum(gemms)) + self._rows_through_memory()
+
+    def _steps(self):
+        return step_shapes(self.sizes.factor_shapes(self.plan.groups), self.plan.right_to_left)
+
+    def _block(self) -> int:
+        return min(self.rows, rows_per_block(self.sizes, self.plan))
+
+    def _blocks(self, block: int) -> float:
+        return self.rows / block
+
+    def _product(self, batch: int, outer: int, inner: int, rest: int) -> float:
+        if rest == 1:
+            return self.rates.gemm(1, batch, inner, outer)
+        return self.rates.gemm(batch, outer, inner, rest)
+
+    def _gradient(self, s, rows: int) -> float:
+        batch = rows * s.batch
+        if s.rest == 1:
+            return self.rates.gemm(1, s.outer, batch, s.inner)
+        if sums_after_products(s):
+            numbers = batch * s.outer * s.inner * self.item_size
+            return self.rates.gemm(batch, s.outer, s.rest, s.inner) + self.rates.permuted * numbers
+        copies = self.rates.permuted * batch * s.rest * (s.outer + s.inner) * self.item_size
+        return copies + self.rates.gemm(1, s.outer, batch * s.rest, s.inner)
+
+    def _factors(self) -> float:
+        """Merging the cores of each group, and laying the factors out."""
+        seconds, start = 0.0, 0
+        for size, (left, n, m, right) in zip(self.plan.groups, self.sizes.factor_shapes(self.plan.groups), strict=True):
+            inner_ranks = self.sizes.ranks[start + 1 : start + size]
+            numbers, start = left * n * m * right, start + size
+            seconds += 3e-6 + self.rates.permuted * numbers * self.item_size * (1 + len(inner_ranks))
+            seconds += 3 * 2 * numbers * max(inner_ranks, default=0) / self.rates.flops
+        return seconds
+
+    def _rows_through_memory(self) -> float:
+        return self.rates.streamed * self.rows * (self.sizes.in_features + self.sizes.out_features) * self.item_size
+
+    def _beside(self) -> float:
+        """The product with the dense weight that a chain leaves to a GEMM of its own, and the second pass over y."""
+        if not self.sizes.beside:
+            return 0.0
+        dense = self.rates.gemm(1, self.rows, self.sizes.in_features, self.sizes.out_features)
+        return dense + self._rows_through_memory()

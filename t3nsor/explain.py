@@ -1,0 +1,47 @@
+"""Why a layer is contracted the way it is."""
+
+import torch
+from torch import nn
+
+from t3nsor.cost_model import choose, cost
+from t3nsor.errors import ShapeError
+from t3nsor.plans import Sizes, candidates
+from t3nsor.shapes import max_rank
+from t3nsor.tensor_train import CoreChain
+
+
+def explain(layer: nn.Module, rows: int, *, dtype: torch.dtype | None = None, beside: bool = False) -> None:
+    """Print the plans for `rows` rows of x, what the cost model predicts for each, and the choice.
+
+    layer: a TTLinear, a TRLinear, or a matrix TensorTrain or TensorRing. dtype: of x, by default that of the cores.
+    beside: whether the branch stands beside a dense weight, see `linear_with_branch`.
+    The predictions rank plans; as times they hold for the machine on which the rates were measured.
+    """
+    chain = layer if isinstance(layer, CoreChain) else getattr(layer, "weight", None)
+    if not isinstance(chain, CoreChain) or not chain.is_matrix:
+        raise ShapeError(f"explain takes a layer with a tensor-train matrix, or such a matrix; not {layer!r}")
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise ShapeError(f"rows is {rows!r}; it must be a whole number of at least 1")
+    if getattr(layer, "cores_nonlinearity", None) is not None:
+        print(f"{chain}\nwith an activation between the cores there is one way only: left to right, core by core")
+        return
+    (inputs, outputs), kind = chain.raw_shape, dtype or chain.dtype
+    name, device = str(kind).removeprefix("torch."), chain.device.type
+    sizes = Sizes(inputs, outputs, chain.ranks, chain.closed, rows, name, device, beside)
+    ranks = chain.ranks[:-1] if chain.closed else chain.ranks[1:-1]
+    print(chain)
+    print(f"matrix rank at most {max_rank((inputs, outputs), ranks, chain.closed)}")
+    strategy = getattr(layer, "strategy", "auto")
+    for backward in (False, True):
+        _print_plans(sizes, strategy, backward)
+
+
+def _print_plans(sizes: Sizes, strategy, backward: bool) -> None:
+    chosen = choose(sizes, strategy, backward)
+    where = " beside a dense weight" if sizes.beside else ""
+    title = "backward" if backward else "forward"
+    print(f"\n{title}, {sizes.rows} rows of {sizes.dtype} on {sizes.device}{where}, strategy {strategy}")
+    plans = dict.fromkeys([*candidates(sizes, "auto", backward), chosen])
+    for plan in sorted(plans, key=lambda plan: cost(sizes, plan, backward)):
+        mark = "->" if plan == chosen else "  "
+        print(f"{mark} {cost(sizes, plan, backward) * 1e3:9.3f} ms  {plan}")

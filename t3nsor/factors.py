@@ -1,0 +1,102 @@
+"""From cores to what a plan multiplies by, and from the gradients of that back to the cores.
+
+A plan merges runs of adjacent cores into factors (left, n, m, right). Two factors of a ring are a train over both the
+bonds between them, of rank r_0 * r_k.
+"""
+
+import torch
+
+from t3nsor.cores import close_cores, merge_cores
+from t3nsor.plans import Plan, Sizes
+
+LEFT_TO_RIGHT, RIGHT_TO_LEFT = (2, 3, 0, 1), (0, 2, 1, 3)  # axes of a factor as a matrix (outer, inner) of a step
+
+
+def parts_of(cores, plan: Plan, closed: bool, scale: float) -> list[torch.Tensor]:
+    """What `plan` multiplies rows by, the last part times `scale`; differentiable in the cores.
+
+    "chain": for each step, in order, the matrix (outer, inner), either side a rank and a mode. "full", "hybrid": two
+    factors (m1, n1, r) and (r, m2, n2), laid out for rows of the (out, in) matrix.
+    """
+    factors = _factors(cores, plan.groups, closed)
+    if plan.kind != "chain":
+        first, second = factors
+        return [first[0].transpose(0, 1).contiguous(), (second[..., 0].transpose(1, 2) * scale).contiguous()]
+    matrices = [factor.permute(_axes(plan)).flatten(2).flatten(0, 1) for factor in factors]
+    if plan.right_to_left:
+        matrices.reverse()
+    if scale != 1.0:
+        matrices[-1] = matrices[-1] * scale
+    return matrices
+
+
+def core_gradients(gradients, cores, plan: Plan, sizes: Sizes, scale: float) -> list[torch.Tensor]:
+    """The gradient of each core from those of the parts that `parts_of` made of the cores."""
+    gradients = [*gradients[:-1], gradients[-1] * scale]
+    shapes = sizes.factor_shapes(plan.groups)
+    if plan.kind != "chain":
+        (_, n1, m1, r), (_, n2, m2, _) = shapes
+        first, second = gradients
+        of_factors = [first.transpose(0, 1).reshape(1, n1, m1, r), second.transpose(1, 2).reshape(r, n2, m2, 1)]
+    else:
+        if plan.right_to_left:
+            gradients.reverse()
+        axes = _axes(plan)
+        back = [axes.index(axis) for axis in range(4)]
+        of_factors = [
+            gradient.view([shape[axis] for axis in axes]).permute(back)
+            for gradient, shape in zip(gradients, shapes, strict=True)
+        ]
+    return _merged_to_cores(of_factors, cores, plan.groups, sizes.closed)
+
+
+def _axes(plan: Plan) -> tuple[int, ...]:
+    return RIGHT_TO_LEFT if plan.right_to_left else LEFT_TO_RIGHT
+
+
+def _runs(cores, groups: tuple[int, ...]) -> list:
+    bounds = [sum(groups[:k]) for k in range(len(groups) + 1)]
+    return [cores[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+def _factors(cores, groups: tuple[int, ...], closed: bool) -> list[torch.Tensor]:
+    if len(groups) == 1:
+        return [close_cores(cores)[None, ..., None]]
+    factors = [merge_cores(run) for run in _runs(cores, groups)]
+    if not closed:
+        return factors
+    first, last = factors
+    a, n, m, b = first.shape
+    return [
+        first.permute(1, 2, 0, 3).reshape(1, n, m, a * b),
+        last.permute(3, 0, 1, 2).reshape(a * b, *last.shape[1:3], 1),
+    ]
+
+
+def _merged_to_cores(gradients, cores, groups: tuple[int, ...], closed: bool) -> list[torch.Tensor]:
+    if closed and len(groups) == 1:
+        (gradient,), r = gradients, cores[0].shape[0]
+        eye = torch.eye(r, dtype=gradient.dtype, device=gradient.device)
+        return [eye[:, None, None, :] * gradient]
+    if closed:
+        first, last = gradients
+        (_, n, m, _), (_, p, q, _) = first.shape, last.shape
+        a, b = cores[0].shape[0], cores[groups[0] - 1].shape[-1]
+        gradients = [first.reshape(n, m, a, b).permute(2, 0, 1, 3), last.reshape(a, b, p, q).permute(1, 2, 3, 0)]
+    runs = _runs(cores, groups)
+    return [g for run, merged in zip(runs, gradients, strict=True) for g in _merge_gradients(run, merged)]
+
+
+def _merge_gradients(cores, gradient: torch.Tensor) -> list[torch.Tensor]:
+    """The adjoint of `merge_cores`, which multiplies halves in the same way."""
+    if len(cores) == 1:
+        return [gradient]
+    half = len(cores) // 2
+    left, right = merge_cores(cores[:half]), merge_cores(cores[half:])
+    (a, n, m, r), (_, p, q, b) = left.shape, right.shape
+    flat = gradient.reshape(a, n, p, m, q, b).transpose(2, 3).reshape(a * n * m, p * q * b)
+    of_left, of_right = flat @ right.reshape(r, -1).t(), left.reshape(-1, r).t() @ flat
+    return [
+        *_merge_gradients(cores[:half], of_left.view(left.shape)),
+        *_merge_gradients(cores[half:], of_right.view(right.shape)),
+    ]

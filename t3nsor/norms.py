@@ -1,0 +1,99 @@
+"""Vectors in tensor-train format where T5 has a vector: the weight of a layer norm, and a bias."""
+
+import torch
+from torch import nn
+
+from t3nsor.decompositions import to_tt_tensor
+from t3nsor.errors import ShapeError
+from t3nsor.initializers import tensor_const
+from t3nsor.shapes import auto_shape, check_tensor_shape
+from t3nsor.tensor_train import TensorTrain
+
+
+class TTLayerNorm(nn.Module):
+    """y = x / rms(x) * w, the layer norm of T5 (no mean, no bias; Zhang & Sennrich 2019), with w a tensor train.
+
+    size: of the last dimension of x. rank: one inner rank or the list of d - 1; with `preinit` None takes all that is
+    needed to be exact. d: number of cores, used when `shape` is None. shape: (n_1, .., n_d) with the product `size`.
+    eps: added to the mean square.
+    preinit: a vector (size,) to start from; w is then its TT-SVD approximation, and `preinit_error` its relative error
+        in the Euclidean norm. Otherwise w starts as ones, in a way that training can use the rank.
+    It has sum of r_{k-1} n_k r_k parameters: for 768 = 8 x 8 x 12, 672 at rank 8 and 976 when exact.
+    State-dict keys: `weight.cores.0` .. , each (r_{k-1}, n_k, r_k).
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        rank=4,
+        d: int = 3,
+        shape=None,
+        eps: float = 1e-6,
+        preinit: torch.Tensor | None = None,
+        freeze_cores=None,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__()
+        shape = _vector_shape(size, d, shape)
+        self.size, self.eps, self.preinit_error = size, eps, None
+        if preinit is None:
+            options = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
+            self.weight = tensor_const(shape, rank, 1.0, trainable=True, **options)
+        else:
+            if tuple(preinit.shape) != (size,):
+                raise ShapeError(f"TTLayerNorm: preinit has shape {tuple(preinit.shape)}; it must be ({size},)")
+            given = preinit.detach().to(device=device, dtype=dtype)
+            self.weight = TensorTrain(
+                to_tt_tensor(given.reshape(shape), rank).cores, trainable=True, freeze_cores=freeze_cores
+            )
+            difference = torch.linalg.vector_norm(self.full().detach() - given)
+            self.preinit_error = (difference / torch.linalg.vector_norm(given).clamp(min=1e-30)).item()
+
+    def full(self) -> torch.Tensor:
+        """w as a dense vector (size,)."""
+        return self.weight.full().reshape(self.size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: (.., size) -> (.., size), of the dtype of x; the mean square is taken in float32."""
+        wide = x.float() if x.dtype.itemsize == 2 else x
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (normed * self.full()).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, eps={self.eps}"
+
+
+class TTBias(nn.Module):
+    """y = x + b with b (size,) a tensor train; b starts as zero, in a way that training can use the rank.
+
+    Arguments, parameters and keys as for `TTLayerNorm`.
+    """
+
+    def __init__(self, size: int, *, rank=4, d: int = 3, shape=None, freeze_cores=None, device=None, dtype=None):
+        super().__init__()
+        self.size = size
+        options = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
+        self.weight = tensor_const(_vector_shape(size, d, shape), rank, 0.0, trainable=True, **options)
+
+    def full(self) -> torch.Tensor:
+        """b as a dense vector (size,)."""
+        return self.weight.full().reshape(self.size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: (.., size) -> (.., size)."""
+        return x + self.full().to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}"
+
+
+def _vector_shape(size: int, d: int, shape) -> tuple[int, ...]:
+    shape = auto_shape(size, d) if shape is None else check_tensor_shape(shape)
+    product = 1
+    for factor in shape:
+        product *= factor
+    if product != size:
+        raise ShapeError(f"shape {list(shape)} multiplies to {product}; the vector has {size} entries")
+    return shape

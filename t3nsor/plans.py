@@ -1,0 +1,148 @@
+"""The ways to contract rows with a chain of cores, and the sizes that decide between them."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from t3nsor.errors import ShapeError
+
+STRATEGIES = ("auto", "left_to_right", "right_to_left", "pairs", "two_factor", "hybrid", "full")
+MOST_CORES_IN_FULL_SEARCH = 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to contract.
+
+    kind: "chain": one batched GEMM per factor; "full": one GEMM with the matrix built on the fly; "hybrid" (backward
+        only): the matrix for the gradient of x, the factors for the gradients of the cores.
+    groups: numbers of adjacent cores that are merged into one factor first; "full" and "hybrid" have two factors.
+    right_to_left: the end from which a chain starts; for "hybrid", the side of x that is expanded.
+    """
+
+    kind: str
+    groups: tuple[int, ...]
+    right_to_left: bool = False
+
+    def __str__(self) -> str:
+        numbers = iter(range(1, sum(self.groups) + 1))
+        runs = "".join(f"({' '.join(str(next(numbers)) for _ in range(size))})" for size in self.groups)
+        if self.kind == "full" or len(self.groups) == 1:
+            return f"full {runs}"
+        direction = "right to left" if self.right_to_left else "left to right"
+        return f"{direction} {runs}" if self.kind == "chain" else f"hybrid {direction} {runs}"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """All that the choice of a plan depends on.
+
+    inputs, outputs: the factors n_k and m_k. ranks: r_0 .. r_d. closed: whether it is a ring. rows: of x.
+    dtype: name of the dtype of x. device: its type. beside: whether a dense weight stands beside the cores.
+    x_gradient, core_gradients: what a backward pass has to bring.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    ranks: tuple[int, ...]
+    closed: bool
+    rows: int
+    dtype: str = "float32"
+    device: str = "cpu"
+    beside: bool = False
+    x_gradient: bool = True
+    core_gradients: bool = True
+
+    @property
+    def d(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def in_features(self) -> int:
+        return math.prod(self.inputs)
+
+    @property
+    def out_features(self) -> int:
+        return math.prod(self.outputs)
+
+    def factor_shapes(self, groups: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+        """Shapes (left, n, m, right) of the merged factors, those of a ring of two factors as a train."""
+        shapes, start = [], 0
+        for size in groups:
+            stop = start + size
+            n, m = math.prod(self.inputs[start:stop]), math.prod(self.outputs[start:stop])
+            shapes.append((self.ranks[start], n, m, self.ranks[stop]))
+            start = stop
+        if self.closed:
+            if len(shapes) == 1:
+                shapes = [(1, *shapes[0][1:3], 1)]
+            else:
+                (a, n, m, b), (_, n2, m2, _) = shapes
+                shapes = [(1, n, m, a * b), (a * b, n2, m2, 1)]
+        return shapes
+
+
+def candidates(sizes: Sizes, strategy: "str | Plan" = "auto", backward: bool = False) -> list[Plan]:
+    """The plans that `strategy` allows for these sizes, never none: the name of a family, or one plan."""
+    if isinstance(strategy, Plan):
+        return [strategy if backward or strategy.kind != "hybrid" else Plan("full", strategy.groups)]
+    every = _all_plans(sizes.d, sizes.closed)
+    allowed = [plan for plan in every if _allows(strategy, plan, backward)]
+    return allowed or [plan for plan in every if plan.kind == "chain"][:1]
+
+
+def check_strategy(strategy: str | Plan, d: int) -> None:
+    """Raise ShapeError unless `strategy` is a name that is known, or a plan for `d` cores."""
+    if isinstance(strategy, Plan):
+        if sum(strategy.groups) != d:
+            raise ShapeError(f"strategy {strategy} is a plan for {sum(strategy.groups)} cores; there are {d}")
+    elif strategy not in STRATEGIES:
+        raise ShapeError(f"strategy is {strategy!r}; allowed: {', '.join(STRATEGIES)}")
+
+
+@lru_cache
+def _all_plans(d: int, closed: bool) -> list[Plan]:
+    splits = [(k, d - k) for k in range(1, d)]
+    if d == 1:
+        return [Plan("chain", (1,))]
+    if closed:
+        chains = splits
+    elif d <= MOST_CORES_IN_FULL_SEARCH:
+        chains = [groups for groups in _compositions(d) if len(groups) > 1]
+    else:
+        chains = [*dict.fromkeys([(1,) * d, pairs(d), *splits])]
+    return [
+        *([] if closed else [Plan("chain", (d,))]),
+        *(Plan("chain", groups, direction) for groups in chains for direction in (False, True)),
+        *(Plan("full", groups) for groups in splits),
+        *(Plan("hybrid", groups, direction) for groups in splits for direction in (False, True)),
+    ]
+
+
+def pairs(d: int) -> tuple[int, ...]:
+    """Runs of two adjacent cores; the last core of an odd number stays alone."""
+    return (2,) * (d // 2) + (1,) * (d % 2)
+
+
+def _allows(strategy: str, plan: Plan, backward: bool) -> bool:
+    d = sum(plan.groups)
+    if strategy == "hybrid":
+        return plan.kind == ("hybrid" if backward else "full")
+    if plan.kind == "hybrid":
+        return strategy == "auto" and backward
+    if plan.kind == "full" or len(plan.groups) == 1 or strategy in ("auto", "full"):
+        return strategy == "auto" or (strategy == "full" and (plan.kind == "full" or len(plan.groups) == 1))
+    return {
+        "left_to_right": len(plan.groups) == d and not plan.right_to_left,
+        "right_to_left": len(plan.groups) == d and plan.right_to_left,
+        "pairs": plan.groups == pairs(d),
+        "two_factor": len(plan.groups) == 2,
+    }[strategy]
+
+
+def _compositions(d: int):
+    if d == 0:
+        yield ()
+    for first in range(1, d + 1):
+        for rest in _compositions(d - first):
+            yield (first, *rest)
