@@ -58,10 +58,11 @@ def frozen_indices(freeze_cores, d: int, what: str) -> tuple[int, ...]:
 
 def without_autocast(device: torch.device):
     """A context in which autocast is off: products of cores are small, and would be rounded core by core."""
-    kind = device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
+    return torch.autocast(device.type, enabled=False) if autocast_is_on(device) else nullcontext()
+
+
+def autocast_is_on(device: torch.device) -> bool:
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def merge_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:

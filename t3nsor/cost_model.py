@@ -16,7 +16,8 @@ from t3nsor.plans import Plan, Sizes, candidates
 ITEM_SIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 MEBIBYTE = 2**20
 PACKED = 2**15  # numbers of a left matrix that stay in the fastest cache from one product of a batch to the next
-CHAIN = 1.12  # what a block of rows costs beside its products: slices, and what does not stay in cache
+PAIRED = 1.08
+CHAIN = 1.18  # what a block of rows costs beside its products: slices, and what does not stay in cache
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,18 @@ def cost(sizes: Sizes, plan: Plan, backward: bool = False) -> float:
         return costs.chain_backward() if backward else costs.chain_forward()
     if not backward:
         return costs.dense_product()
+    if plan.kind == "paired":
+        return costs.paired_backward(sizes.x_gradient)
     seconds = costs.dense_product() if sizes.x_gradient else 0.0
     if sizes.core_gradients:
-        seconds += costs.dense_gradients() if plan.kind == "full" else costs.paired_gradients()
+        seconds += costs.dense_gradients() if plan.kind == "full" else costs.paired_backward(x_gradient=False)
     return seconds
 
 
 def rows_per_block(sizes: Sizes, plan: Plan) -> int:
     """Rows of a chain or of paired gradients that are handled at once, so that what they make stays in cache."""
-    if plan.kind == "hybrid":
-        widest = plan_pair(sizes, plan).state
+    if plan.kind in ("paired", "hybrid"):
+        widest = 2 * plan_pair(sizes, plan).state + sizes.in_features + sizes.out_features
     else:
         shapes = step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
         widest = max((s.batch * s.outer * s.rest for s in shapes[:-1]), default=0)
@@ -131,9 +134,9 @@ class Pair:
 
 
 def plan_pair(sizes: Sizes, plan: Plan) -> Pair:
-    """The two factors of a plan; with x and y exchanged for a hybrid plan from left to right."""
+    """The two factors of a plan; with x and y exchanged where a pair starts from the left."""
     (_, n1, m1, rank), (_, n2, m2, _) = sizes.factor_shapes(plan.groups)
-    exchanged = plan.kind == "hybrid" and not plan.right_to_left
+    exchanged = plan.kind in ("paired", "hybrid") and not plan.right_to_left
     return Pair(m1, n1, m2, n2, rank) if exchanged else Pair(n1, m1, n2, m2, rank)
 
 
@@ -179,23 +182,31 @@ class _Costs:
         pair, rates = plan_pair(self.sizes, self.plan), self.rates
         n, m = self.sizes.in_features, self.sizes.out_features
         contracted = 2 * rates.gemm(1, pair.rank, pair.m1 * pair.n1, pair.m2 * pair.n2)
-        return rates.gemm(1, m, self.rows, n) + 2 * self._permuted(pair.n2) + contracted
+        return rates.gemm(1, m, self.rows, n) + 2 * self._permuted(pair.n2) + contracted + 2 * self._factors()
 
     def _permuted(self, run: int) -> float:
         """A copy of the matrix in another order, in which `run` numbers stay together."""
         numbers = self.sizes.in_features * self.sizes.out_features
         return self.rates.permuted * numbers * self.item_size * (1 + 12 / run)
 
-    def paired_gradients(self) -> float:
+    def paired_backward(self, x_gradient: bool) -> float:
         p, rates, rows = plan_pair(self.sizes, self.plan), self.rates, self._block()
         copies = rates.permuted * rows * (p.n1 * p.n2 + p.m1 * p.m2) * self.item_size
-        gemms = (
+        gemms = [
             rates.gemm(p.rank, p.n1 * rows, p.n2, p.m2),
             rates.gemm(1, p.rank * p.n1, p.m1, rows * p.m2),
             rates.gemm(1, p.rank * p.n1, rows * p.m2, p.m1),
             rates.gemm(p.rank, p.n2, p.n1 * rows, p.m2),
-        )
-        return self._blocks(rows) * (copies + sum(gemms)) + self._rows_through_memory()
+        ]
+        beside = 0.0
+        if x_gradient:
+            exchanged = not self.plan.right_to_left
+            copies += rates.permuted * rows * self.sizes.in_features * self.item_size
+            pulled = rates.gemm(1, p.m1, p.rank * p.n1, rows * p.m2)
+            gemms.append(pulled if exchanged else p.rank * rates.gemm(1, p.n1 * rows, p.m2, p.n2))
+            beside = self._beside()
+        passes = (2 if x_gradient else 1) * self._rows_through_memory()
+        return PAIRED * self._blocks(rows) * (copies + sum(gemms)) + 2 * self._factors() + passes + beside
 
     def _steps(self):
         return step_shapes(self.sizes.factor_shapes(self.plan.groups), self.plan.right_to_left)
@@ -227,7 +238,7 @@ class _Costs:
         for size, (left, n, m, right) in zip(self.plan.groups, self.sizes.factor_shapes(self.plan.groups), strict=True):
             inner_ranks = self.sizes.ranks[start + 1 : start + size]
             numbers, start = left * n * m * right, start + size
-            seconds += 3e-6 + self.rates.permuted * numbers * self.item_size * (1 + len(inner_ranks))
+            seconds += 3 * self.rates.call + self.rates.permuted * numbers * 8 * (1 + len(inner_ranks))
             seconds += 3 * 2 * numbers * max(inner_ranks, default=0) / self.rates.flops
         return seconds
 

@@ -14,6 +14,7 @@ from t3nsor.cores import without_autocast
 from t3nsor.cost_model import choose, outputs_per_block, rows_per_block
 from t3nsor.dense import Dense
 from t3nsor.factors import core_gradients, parts_of
+from t3nsor.paired import Pair
 from t3nsor.plans import Plan, Sizes
 
 
@@ -44,7 +45,7 @@ def values(x, weight, bias, cores, settings: Settings) -> torch.Tensor:
     with without_autocast(x.device):
         parts = _parts(cores, plan, settings)
         if plan.kind == "full":
-            Dense(*parts, weight, outputs_per_block(sizes, plan)).forward(rows, y, bias)
+            _full(sizes, plan, parts, weight).forward(rows, y, bias)
         elif weight is None:
             _chain(sizes, plan, parts).forward(rows, y, accumulate=False, bias=bias)
         else:
@@ -114,6 +115,11 @@ def _chain(sizes: Sizes, plan: Plan, matrices) -> Chain:
     return Chain(_steps(sizes, plan), [matrix.to(dtype) for matrix in matrices], rows_per_block(sizes, plan))
 
 
+def _full(sizes: Sizes, plan: Plan, factors, weight) -> Dense:
+    dtype = getattr(torch, sizes.dtype)
+    return Dense(*(factor.to(dtype) for factor in factors), weight, outputs_per_block(sizes, plan))
+
+
 def _x_and_cores(g, rows, weight, cores, sizes: Sizes, settings: Settings, need_cores):
     """The gradients of x (rows, in) and of each core, None where there is no need."""
     plan = choose(sizes, settings.strategy, backward=True)
@@ -124,24 +130,22 @@ def _x_and_cores(g, rows, weight, cores, sizes: Sizes, settings: Settings, need_
         if weight is not None and dx is not None:
             torch.mm(g, weight.to(g.dtype), out=dx)
         _chain(sizes, plan, parts).backward(rows, g, dx, sums, accumulate=weight is not None)
+    elif plan.kind == "paired":
+        if weight is not None and dx is not None:
+            torch.mm(g, weight.to(g.dtype), out=dx)
+        pair = Pair(*parts, rows_per_block(sizes, plan))
+        pair.backward(rows, g, sums, dx, weight is not None, exchanged=not plan.right_to_left)
     else:
-        dense = Dense(*parts, weight, outputs_per_block(sizes, plan))
+        dense = _full(sizes, plan, parts, weight)
         if dx is not None:
             dense.pull(g, dx)
-        if sums is not None:
-            _factor_gradients(dense, rows, g, sums, sizes, plan)
+        if sums is not None and plan.kind == "full":
+            dense.gradients(rows, g, *sums)
+        elif sums is not None:
+            pair = Pair(*parts, rows_per_block(sizes, plan))
+            pair.backward(rows, g, sums, None, False, exchanged=not plan.right_to_left)
     if sums is None:
         return dx, [None] * len(cores)
     found = core_gradients(sums, _wide(cores), plan, sizes, settings.scale)
     pairs = zip(found, cores, need_cores, strict=True)
     return dx, [gradient.to(core.dtype).contiguous() if need else None for gradient, core, need in pairs]
-
-
-def _factor_gradients(dense: Dense, rows, g, sums, sizes: Sizes, plan: Plan) -> None:
-    if plan.kind == "full":
-        dense.gradients(rows, g, *sums)
-    elif plan.right_to_left:
-        dense.paired_gradients(rows, g, *sums, rows_per_block(sizes, plan))
-    else:
-        turned = sums[0].transpose(0, 1), sums[1].transpose(1, 2)
-        dense.exchanged().paired_gradients(g, rows, *turned, rows_per_block(sizes, plan))

@@ -13,41 +13,40 @@ LEFT_TO_RIGHT, RIGHT_TO_LEFT = (2, 3, 0, 1), (0, 2, 1, 3)  # axes of a factor as
 
 
 def parts_of(cores, plan: Plan, closed: bool, scale: float) -> list[torch.Tensor]:
-    """What `plan` multiplies rows by, the last part times `scale`; differentiable in the cores.
+    """What `plan` multiplies rows by, with `scale` in the last core; differentiable in the cores.
 
     "chain": for each step, in order, the matrix (outer, inner), either side a rank and a mode. "full", "hybrid": two
     factors (m1, n1, r) and (r, m2, n2), laid out for rows of the (out, in) matrix.
     """
-    factors = _factors(cores, plan.groups, closed)
+    factors = _factors(_scaled(cores, scale), plan.groups, closed)
     if plan.kind != "chain":
         first, second = factors
-        return [first[0].transpose(0, 1).contiguous(), (second[..., 0].transpose(1, 2) * scale).contiguous()]
+        return [first[0].transpose(0, 1).contiguous(), second[..., 0].transpose(1, 2).contiguous()]
     matrices = [factor.permute(_axes(plan)).flatten(2).flatten(0, 1) for factor in factors]
-    if plan.right_to_left:
-        matrices.reverse()
-    if scale != 1.0:
-        matrices[-1] = matrices[-1] * scale
-    return matrices
+    return matrices[::-1] if plan.right_to_left else matrices
 
 
 def core_gradients(gradients, cores, plan: Plan, sizes: Sizes, scale: float) -> list[torch.Tensor]:
     """The gradient of each core from those of the parts that `parts_of` made of the cores."""
-    gradients = [*gradients[:-1], gradients[-1] * scale]
     shapes = sizes.factor_shapes(plan.groups)
     if plan.kind != "chain":
         (_, n1, m1, r), (_, n2, m2, _) = shapes
         first, second = gradients
         of_factors = [first.transpose(0, 1).reshape(1, n1, m1, r), second.transpose(1, 2).reshape(r, n2, m2, 1)]
     else:
-        if plan.right_to_left:
-            gradients.reverse()
+        gradients = gradients[::-1] if plan.right_to_left else gradients
         axes = _axes(plan)
         back = [axes.index(axis) for axis in range(4)]
         of_factors = [
             gradient.view([shape[axis] for axis in axes]).permute(back)
             for gradient, shape in zip(gradients, shapes, strict=True)
         ]
-    return _merged_to_cores(of_factors, cores, plan.groups, sizes.closed)
+    found = _merged_to_cores(of_factors, _scaled(cores, scale), plan.groups, sizes.closed)
+    return _scaled(found, scale)
+
+
+def _scaled(cores, scale: float) -> list[torch.Tensor]:
+    return list(cores) if scale == 1.0 else [*cores[:-1], cores[-1] * scale]
 
 
 def _axes(plan: Plan) -> tuple[int, ...]:

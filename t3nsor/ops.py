@@ -5,6 +5,7 @@ import math
 import torch
 
 from t3nsor.autograd import Contraction, contract
+from t3nsor.cores import autocast_is_on
 from t3nsor.engine import Settings
 from t3nsor.errors import ShapeError
 from t3nsor.plans import Plan, check_strategy
@@ -48,7 +49,7 @@ def linear_with_branch(
 def _contract(x, weight, bias, tt, scale, strategy):
     if not tt.is_matrix:
         raise ShapeError(f"rows can be multiplied by a matrix; {tt!r} is a tensor of shape {tt.shape}")
-    cores, autocast = list(tt.cores), torch.is_autocast_enabled(x.device.type)
+    cores, autocast = list(tt.cores), autocast_is_on(x.device)
     check_strategy(strategy, len(cores))
     _check_shapes(x, weight, bias, cores)
     _check_kinds(x, weight, bias, cores, autocast)

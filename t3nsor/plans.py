@@ -1,7 +1,7 @@
 """The ways to contract rows with a chain of cores, and the sizes that decide between them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from t3nsor.errors import ShapeError
@@ -14,10 +14,11 @@ MOST_CORES_IN_FULL_SEARCH = 6
 class Plan:
     """How to contract.
 
-    kind: "chain": one batched GEMM per factor; "full": one GEMM with the matrix built on the fly; "hybrid" (backward
-        only): the matrix for the gradient of x, the factors for the gradients of the cores.
-    groups: numbers of adjacent cores that are merged into one factor first; "full" and "hybrid" have two factors.
-    right_to_left: the end from which a chain starts; for "hybrid", the side of x that is expanded.
+    kind: "chain": one batched GEMM per factor; "full": one GEMM with the matrix built on the fly; and for the backward
+        pass only "paired": two factors by large GEMMs; "hybrid": the gradient of x from the full matrix, those of the
+        cores as for "paired".
+    groups: numbers of adjacent cores that are merged into one factor first; all but a chain have two factors.
+    right_to_left: the end from which a chain, or a pair, starts to contract x.
     """
 
     kind: str
@@ -30,7 +31,7 @@ class Plan:
         if self.kind == "full" or len(self.groups) == 1:
             return f"full {runs}"
         direction = "right to left" if self.right_to_left else "left to right"
-        return f"{direction} {runs}" if self.kind == "chain" else f"hybrid {direction} {runs}"
+        return f"{direction} {runs}" if self.kind == "chain" else f"{self.kind} {direction} {runs}"
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,10 @@ class Sizes:
 
 def candidates(sizes: Sizes, strategy: "str | Plan" = "auto", backward: bool = False) -> list[Plan]:
     """The plans that `strategy` allows for these sizes, never none: the name of a family, or one plan."""
+    backward = backward and sizes.core_gradients  # pulling back to x alone has the same plans as a forward pass
     if isinstance(strategy, Plan):
-        return [strategy if backward or strategy.kind != "hybrid" else Plan("full", strategy.groups)]
+        counterpart = {"hybrid": "full", "paired": "chain"}.get(strategy.kind, strategy.kind)
+        return [strategy if backward else replace(strategy, kind=counterpart)]
     every = _all_plans(sizes.d, sizes.closed)
     allowed = [plan for plan in every if _allows(strategy, plan, backward)]
     return allowed or [plan for plan in every if plan.kind == "chain"][:1]
@@ -115,7 +118,12 @@ def _all_plans(d: int, closed: bool) -> list[Plan]:
         *([] if closed else [Plan("chain", (d,))]),
         *(Plan("chain", groups, direction) for groups in chains for direction in (False, True)),
         *(Plan("full", groups) for groups in splits),
-        *(Plan("hybrid", groups, direction) for groups in splits for direction in (False, True)),
+        *(
+            Plan(kind, groups, direction)
+            for kind in ("paired", "hybrid")
+            for groups in splits
+            for direction in (False, True)
+        ),
     ]
 
 
@@ -126,18 +134,19 @@ def pairs(d: int) -> tuple[int, ...]:
 
 def _allows(strategy: str, plan: Plan, backward: bool) -> bool:
     d = sum(plan.groups)
+    if plan.kind in ("paired", "hybrid") and not backward:
+        return False
+    if strategy == "auto":
+        return True
     if strategy == "hybrid":
         return plan.kind == ("hybrid" if backward else "full")
-    if plan.kind == "hybrid":
-        return strategy == "auto" and backward
-    if plan.kind == "full" or len(plan.groups) == 1 or strategy in ("auto", "full"):
-        return strategy == "auto" or (strategy == "full" and (plan.kind == "full" or len(plan.groups) == 1))
-    return {
-        "left_to_right": len(plan.groups) == d and not plan.right_to_left,
-        "right_to_left": len(plan.groups) == d and plan.right_to_left,
-        "pairs": plan.groups == pairs(d),
-        "two_factor": len(plan.groups) == 2,
-    }[strategy]
+    if strategy == "full":
+        return plan.kind == "full" or plan.groups == (d,)
+    if strategy == "two_factor":
+        return plan.kind in ("chain", "paired") and len(plan.groups) == 2
+    groups = pairs(d) if strategy == "pairs" else (1,) * d
+    directions = {"left_to_right": (False,), "right_to_left": (True,)}.get(strategy, (False, True))
+    return plan.kind == "chain" and plan.groups == groups and plan.right_to_left in directions
 
 
 def _compositions(d: int):

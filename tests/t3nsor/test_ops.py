@@ -72,6 +72,8 @@ KINDS = [
     Plan("chain", (1, 1, 1), True),
     Plan("chain", (1, 2), True),
     Plan("full", (2, 1)),
+    Plan("paired", (1, 2)),
+    Plan("paired", (2, 1), True),
     Plan("hybrid", (1, 2)),
     Plan("hybrid", (2, 1), True),
 ]
@@ -109,6 +111,22 @@ def test_transforms_of_torch_func(plan):
     stacked = tuple(torch.stack([core, 2 * core]) for core in cores)
     both = torch.func.vmap(lambda *cores: tt_matmul(x, TensorTrain(cores), plan))(*stacked)
     assert torch.allclose(both, torch.stack([x @ tt.full(), 8 * (x @ tt.full())]))
+
+
+@pytest.mark.parametrize("plan", KINDS, ids=str)
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
+@pytest.mark.parametrize("needed", [[0], [1], [3]], ids=["x", "first core", "last core"])
+def test_gradients_of_single_tensors(plan, beside, needed):
+    tt = small()
+    x, weight, _ = inputs(tt, (9,), beside, False)
+    frozen = TensorTrain([core.detach() for core in tt.cores], trainable=True, freeze_cores=[0, 1, 2])
+    tensors = [x.detach(), *frozen.cores]
+    for k in needed:
+        tensors[k].requires_grad_()
+    weight = None if weight is None else weight.detach()
+    got, wanted = (f(tensors[0], weight, None, frozen, *more) for f, more in ((contract, [plan]), (reference, [])))
+    found, expected = (torch.autograd.grad(out.square().sum(), tensors[needed[0]])[0] for out in (got, wanted))
+    assert torch.allclose(found, expected)
 
 
 @pytest.mark.parametrize("plan", KINDS, ids=str)

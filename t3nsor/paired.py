@@ -1,0 +1,79 @@
+"""The backward pass of a two-factor form by large GEMMs only.
+
+Rows stand between the modes, x as (n1, rows, n2) and g as (m1, rows, m2), so that no product is done row by row: copies
+of x and g pay for it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from t3nsor.contraction import add_product, blocks
+
+
+@dataclass(frozen=True)
+class Pair:
+    """y[(j1 j2)] = sum over r, i1, i2 of x[(i1 i2)] first[j1, i1, r] second[r, j2, i2].
+
+    first: (m1, n1, r). second: (r, m2, n2). block: rows at a time.
+    """
+
+    first: torch.Tensor
+    second: torch.Tensor
+    block: int
+
+    def backward(self, x, g, sums, dx: torch.Tensor | None, accumulate: bool, exchanged: bool) -> None:
+        """Pull g (rows, out) back to the two factors and, if `dx` (rows, in) is given, to x (rows, in).
+
+        sums: two tensors of the shapes of the factors, added to. dx: overwritten or added to.
+        exchanged: expand g over the second factor and x over the first, instead of x over the second and g over the
+        first. The sums are symmetric in x and g, so this is the same function of factors that are exchanged too.
+        """
+        if not exchanged:
+            _Run(x, g, self.first, self.second, self.block).run(*sums, dx, None, accumulate)
+        else:
+            turned = _Run(g, x, self.first.transpose(0, 1), self.second.transpose(1, 2), self.block)
+            turned.run(sums[0].transpose(0, 1), sums[1].transpose(1, 2), None, dx, accumulate)
+
+
+class _Run:
+    """One pass over the rows. x expands over the second factor, g over the first."""
+
+    def __init__(self, x, g, first, second, block: int):
+        self.x, self.g, self.block = x, g, block
+        self.m1, self.n1, self.r = first.shape
+        _, self.m2, self.n2 = second.shape
+        self.first = first.to(x.dtype).permute(2, 1, 0).reshape(self.r * self.n1, self.m1)
+        self.second = second.to(x.dtype).transpose(1, 2).contiguous()
+
+    def run(self, d_first, d_second, dx, dg, accumulate: bool) -> None:
+        """Add to d_first (m1, n1, r) and d_second (r, m2, n2); put or add the gradient of x or of g, if given."""
+        m1, n1, m2, n2, r = self.m1, self.n1, self.m2, self.n2, self.r
+        sizes = (n1 * n2, m1 * m2, r * n1 * m2, r * n1 * m2)
+        memory = [self.x.new_empty(min(self.block, len(self.x)) * size) for size in sizes]
+        sum_first, sum_second = d_first.new_zeros(r * n1, m1), d_second.new_zeros(r, n2, m2)
+        for rows in blocks(len(self.x), self.block):
+            count = rows.stop - rows.start
+            x_modes, g_modes, x_wide, g_wide = (m[: count * size] for m, size in zip(memory, sizes, strict=True))
+            x_modes.view(n1, count, n2).copy_(self.x[rows].view(count, n1, n2).transpose(0, 1))
+            g_modes.view(m1, count, m2).copy_(self.g[rows].view(count, m1, m2).transpose(0, 1))
+            x_flat, g_flat = x_modes.view(-1, n2).expand(r, -1, -1), g_modes.view(m1, -1)
+            torch.bmm(x_flat, self.second, out=x_wide.view(r, -1, m2))
+            torch.mm(self.first, g_flat, out=g_wide.view(r * n1, -1))
+            add_product(sum_first, x_wide.view(r * n1, -1), g_flat.t())
+            add_product(sum_second, x_flat.transpose(1, 2), g_wide.view(r, -1, m2))
+            if dx is not None:
+                for k, wide in enumerate(g_wide.view(r, -1, m2)):
+                    x_flat[0].addmm_(wide, self.second[k].t(), beta=0 if k == 0 else 1)
+                _put(dx[rows].view(count, n1, n2), x_modes.view(n1, count, n2), accumulate)
+            if dg is not None:
+                torch.mm(self.first.t(), x_wide.view(r * n1, -1), out=g_flat)
+                _put(dg[rows].view(count, m1, m2), g_modes.view(m1, count, m2), accumulate)
+        d_first += sum_first.view(r, n1, m1).permute(2, 1, 0)
+        d_second += sum_second.transpose(1, 2)
+
+
+def _put(out, between, accumulate: bool) -> None:
+    """Rows to the front again."""
+    by_rows = between.transpose(0, 1)
+    out.add_(by_rows) if accumulate else out.copy_(by_rows)

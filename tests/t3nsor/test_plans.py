@@ -1,0 +1,105 @@
+"""Which plans there are, which one is chosen, and what is said about it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from t3nsor import Plan, ShapeError, TensorTrain, TRLinear, TTBias, TTLinear, explain, linear_with_branch, random_matrix
+from t3nsor.cost_model import choose, cost
+from t3nsor.ops import tt_matmul
+from t3nsor.plans import STRATEGIES, Sizes, candidates
+from t3nsor.shapes import auto_shape
+
+
+def sizes(d=3, rank=4, rows=1024, closed=False, **changes):
+    ranks = (rank,) * (d + 1) if closed else (1, *(rank,) * (d - 1), 1)
+    return Sizes(auto_shape(768, d), auto_shape(3072, d), ranks, closed, rows, **changes)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("closed", [False, True], ids=["train", "ring"])
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+def test_every_strategy_has_a_plan_and_takes_the_cheapest(d, closed, backward):
+    case = sizes(d, closed=closed)
+    for strategy in STRATEGIES:
+        plans = candidates(case, strategy, backward)
+        chosen = choose(case, strategy, backward)
+        assert cost(case, chosen, backward) == min(cost(case, plan, backward) for plan in plans)
+        assert set(plans) <= set(candidates(case, "auto", backward))
+        assert all(sum(plan.groups) == d for plan in plans)
+        assert backward or not {plan.kind for plan in plans} & {"hybrid", "paired"}
+
+
+def test_strategies_name_families_of_plans():
+    def families(strategy, backward=False):
+        return {str(plan) for plan in candidates(sizes(4), strategy, backward)}
+
+    assert families("left_to_right") == {"left to right (1)(2)(3)(4)"}
+    assert families("right_to_left") == {"right to left (1)(2)(3)(4)"}
+    assert families("pairs") == {"left to right (1 2)(3 4)", "right to left (1 2)(3 4)"}
+    assert len(families("two_factor")) == 6
+    assert families("full") == {"full (1 2 3 4)", "full (1)(2 3 4)", "full (1 2)(3 4)", "full (1 2 3)(4)"}
+    assert all(name.startswith("hybrid") for name in families("hybrid", backward=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_small_rank_runs_as_a_chain_and_large_rank_as_the_full_matrix(dtype, device):
+    assert choose(sizes(2, rank=1, dtype=dtype, device="cpu")).kind == "chain"
+    large = choose(sizes(2, rank=64, rows=4096, dtype=dtype, device=device))
+    assert large.kind == "full" or len(large.groups) == 1
+
+
+def test_the_choice_depends_on_what_is_needed():
+    case = sizes(2, rank=2, beside=True)
+    assert choose(case).kind == "full"
+    assert choose(case, backward=True).kind == "hybrid"
+    frozen = replace(case, x_gradient=False)
+    assert cost(frozen, choose(frozen, backward=True), True) < cost(case, choose(case, backward=True), True) / 2
+
+
+def test_explain_prints_candidates_costs_and_the_choice(capsys):
+    explain(TTLinear(768, 3072, rank=2, strategy="two_factor"), 1024)
+    text = capsys.readouterr().out
+    assert "768" in text
+    assert "matrix rank at most 768" in text
+    assert "forward, 1024 rows of float32 on cpu, strategy two_factor" in text
+    assert "-> " in text
+    assert text.count("->") == 3  # the shape of the train, and one choice for each pass
+    assert "full (1)(2 3)" in text
+    explain(TRLinear(64, 64, rank=2, cores_nonlinearity=torch.relu), 8)
+    assert "one way only" in capsys.readouterr().out
+    explain(random_matrix(((4, 4), (4, 4)), 2), 8, dtype=torch.bfloat16, beside=True)
+    assert "bfloat16 on cpu beside a dense weight" in capsys.readouterr().out
+
+
+TT = random_matrix(((2, 2), (2, 2)), 2)
+X = torch.ones(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: tt_matmul(torch.ones(3, 5), TT), "x has shape (3, 5); its last dimension must be 4"),
+        (lambda: tt_matmul(torch.tensor(1.0), TT), "x has shape (); its last dimension must be 4"),
+        (lambda: tt_matmul(X, TT, "best"), "strategy is 'best'; allowed: auto, left_to_right"),
+        (lambda: tt_matmul(X, TT, Plan("full", (1, 2))), "is a plan for 3 cores; there are 2"),
+        (
+            lambda: tt_matmul(X.double(), TT),
+            "x of shape (3, 4) is torch.float64 on cpu, the cores torch.float32 on cpu",
+        ),
+        (lambda: tt_matmul(X.to("meta"), TT), "is torch.float32 on meta, the cores torch.float32 on cpu"),
+        (lambda: tt_matmul(X, TT, bias=torch.ones(3)), "bias has shape (3,); beside a matrix 4 -> 4 it must be (4,)"),
+        (lambda: linear_with_branch(X, torch.ones(4, 3), TT), "weight has shape (4, 3); beside a matrix 4 -> 4"),
+        (lambda: linear_with_branch(X, torch.ones(4, 4).half(), TT), "weight torch.float16 on cpu"),
+        (lambda: tt_matmul(X, TensorTrain([torch.ones(1, 4, 1)])), "is a tensor of shape (4,)"),
+        (lambda: explain(TTBias(4, d=2), 3), "explain takes a layer with a tensor-train matrix"),
+        (lambda: explain(torch.nn.Linear(2, 2), 3), "explain takes a layer"),
+        (lambda: explain(TT, 0), "rows is 0; it must be a whole number of at least 1"),
+    ],
+)
+def test_errors_state_what_was_given(call, words):
+    with pytest.raises(ShapeError) as error:
+        call()
+    assert words in str(error.value)
