@@ -16,7 +16,7 @@ from t3nsor.plans import Plan, Sizes, candidates
 ITEM_SIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 MEBIBYTE = 2**20
 PACKED = 2**15  # numbers of a left matrix that stay in the fastest cache from one product of a batch to the next
-PAIRED = 1.08
+PAIRED = 1.14
 CHAIN = 1.18  # what a block of rows costs beside its products: slices, and what does not stay in cache
 
 
@@ -59,9 +59,9 @@ class Machine:
 
 
 MACHINES = {
-    ("cpu", 8): Machine(45e9, 6, 4, 0, 8, 6e-6, 5e-8, 3e-10, 3e-10, 1e-10, 1.5 * MEBIBYTE),
-    ("cpu", 4): Machine(95e9, 6, 4, 0, 16, 6e-6, 5e-8, 3e-10, 3e-10, 1e-10, 1.5 * MEBIBYTE),
-    ("cpu", 2): Machine(190e9, 4, 7, 10, 0, 2e-5, 1.5e-7, 2e-10, 4e-10, 1e-10, 1.5 * MEBIBYTE),
+    ("cpu", 8): Machine(45e9, 4.2, 3.3, 0, 8, 7e-6, 3e-8, 6e-10, 1.05e-10, 3.6e-11, 1.5 * MEBIBYTE),
+    ("cpu", 4): Machine(95e9, 4.2, 3.3, 0, 16, 7e-6, 3e-8, 3e-10, 1.05e-10, 3.6e-11, 1.5 * MEBIBYTE),
+    ("cpu", 2): Machine(190e9, 7.8, 2.9, 10, 0, 2.8e-5, 2.9e-7, 3.3e-10, 2.9e-10, 1e-11, 1.5 * MEBIBYTE),
     ("cuda", 8): Machine(30e12, 32, 16, 32, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
     ("cuda", 4): Machine(45e12, 32, 16, 32, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
     ("cuda", 2): Machine(600e12, 64, 64, 64, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),

@@ -1,0 +1,321 @@
+"""The contestants of tt_linear.py: layers given by tensor-train cores, as t3nsor and its peers compute them.
+
+"alone" is x @ W, W the matrix of the cores; "beside" is x @ weight^T + x @ W, weight dense and frozen. Every contestant
+of a cell works on the same data; those that share the cores of ours have to give the values and gradients of ours.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from t3nsor.cost_model import choose
+from t3nsor.engine import sizes_of
+from t3nsor.initializers import random_matrix
+from t3nsor.ops import linear_with_branch, tt_matmul
+from t3nsor.shapes import auto_shape, skewed_shape
+
+MODES = ("forward", "forward+backward")
+BEST_OF = {
+    "alone": ("chain", "full", "tensorly-torch factorized", "tensorly-torch reconstructed"),
+    "beside": ("frozen",),
+}  # whom ours is compared with
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}  # of ||found - ours|| / ||ours||
+BALLAST = 2**28  # bytes, more than importing ever takes beyond what it keeps
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid: a layer in_features -> out_features with d cores of rank `rank`, applied to `rows` rows."""
+
+    in_features: int
+    out_features: int
+    dtype: str
+    d: int
+    rank: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.in_features}x{self.out_features} {self.dtype} d{self.d} r{self.rank} {self.rows} rows"
+
+
+class Data:
+    """What the contestants of a cell compute with.
+
+    x: (rows, in), wants a gradient. g: (rows, out), the gradient of the result. weight: (out, in), frozen.
+    tt: the cores, trained.
+    """
+
+    def __init__(self, cell: Cell, device: str):
+        dtype, n, m = getattr(torch, cell.dtype), cell.in_features, cell.out_features
+        options = {"dtype": dtype, "device": device, "generator": torch.Generator(device).manual_seed(0)}
+        shape = auto_shape(n, cell.d), auto_shape(m, cell.d)
+        self.cell = cell
+        self.x = torch.randn(cell.rows, n, **options).requires_grad_()
+        self.g = torch.randn(cell.rows, m, **options)
+        self.weight = torch.randn(m, n, **options) * n**-0.5
+        self.tt = random_matrix(shape, cell.rank, n**-0.5, trainable=True, **options)
+        self.skewed = random_matrix(skewed_shape(n, m), cell.rank, n**-0.5, trainable=True, **options)
+
+    @property
+    def modes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """((n_1, .., n_d), (m_1, .., m_d))"""
+        return self.tt.raw_shape
+
+    def cores(self, out_first: bool = False) -> list[nn.Parameter]:
+        """Copies of the cores, for `out_first` of the shape (r_{k-1}, m_k, n_k, r_k)."""
+        cores = [core.detach().transpose(1, 2) if out_first else core.detach() for core in self.tt.cores]
+        return [nn.Parameter(core.clone(memory_format=torch.contiguous_format)) for core in cores]
+
+
+@dataclass
+class Contestant:
+    """forward: x (rows, in) -> (rows, out). trained: the tensors that want a gradient beside x.
+
+    comparable: whether it computes what ours does. out_first: whether its cores are (r_{k-1}, m_k, n_k, r_k).
+    """
+
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    trained: list[torch.Tensor] = field(default_factory=list)
+    comparable: bool = True
+    out_first: bool = False
+
+    def results(self, data: Data) -> tuple[list[torch.Tensor], int]:
+        """[y, the gradient of x, those of what is trained], those of cores as (r_{k-1}, n_k, m_k, r_k); bytes saved.
+
+        Saved is what the forward pass keeps for the backward pass, x among it, parameters and the frozen weight not.
+        """
+        kept = {}
+
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            y = self.forward(data.x)
+        for tensor in (data.weight, *self.trained):
+            kept.pop(tensor.untyped_storage().data_ptr(), None)
+        dx, *gradients = torch.autograd.grad(y, [data.x, *self.trained], data.g)
+        gradients = [g.transpose(1, 2) if self.out_first else g for g in gradients]
+        return [y.detach(), dx, *gradients], sum(storage.nbytes() for storage in kept.values())
+
+    def run(self, data: Data, mode: str) -> Callable[[], object]:
+        """The work that is timed."""
+        if mode == "forward+backward":
+            return lambda: torch.autograd.grad(self.forward(data.x), [data.x, *self.trained], data.g)
+        return torch.no_grad()(lambda: self.forward(data.x))
+
+
+def tensordot_chain(x: torch.Tensor, cores) -> torch.Tensor:
+    """x (rows, in) -> (rows, out), one tensordot per core: what most tensor-train layers do."""
+    state = x.reshape(len(x), *(core.shape[1] for core in cores), 1)
+    for core in cores:
+        state = torch.tensordot(state, core, dims=([1, -1], [1, 0]))
+    return state.reshape(len(x), -1)
+
+
+def full_matrix(cores) -> torch.Tensor:
+    """The matrix (in, out) by one einsum over all cores."""
+    d = len(cores)
+    bonds, inputs, outputs = (list(range(k * (d + 1), k * (d + 1) + d + 1)) for k in range(3))
+    operands = [part for k in range(d) for part in (cores[k], [bonds[k], inputs[k], outputs[k], bonds[k + 1]])]
+    dense = torch.einsum(*operands, [*inputs[:d], *outputs[:d]])
+    return dense.reshape(dense.shape[:d].numel(), -1)
+
+
+def ours(data):
+    return Contestant(lambda x: tt_matmul(x, data.tt), list(data.tt.cores))
+
+
+def chain(data):
+    cores = data.cores()
+    return Contestant(lambda x: tensordot_chain(x, cores), cores)
+
+
+def full(data):
+    cores = data.cores()
+    return Contestant(lambda x: x @ full_matrix(cores), cores)
+
+
+def tensorly_torch(data, implementation):
+    import tltorch
+
+    inputs, outputs = data.modes
+    weight = tltorch.BlockTT(data.cores(out_first=True), (outputs, inputs), data.tt.ranks)
+    layer = tltorch.FactorizedLinear(inputs, outputs, bias=False, factorization=weight, implementation=implementation)
+    return Contestant(layer, list(layer.weight.factors), out_first=True)
+
+
+def torchtt(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that its solvers lack their C++ part, which this does not use
+        from torchtt import TT
+
+    cores = data.cores(out_first=True)
+    matrix, inputs = TT(cores), data.modes[0]
+    return Contestant(lambda x: (matrix @ x.reshape(-1, *inputs)).flatten(1), cores, out_first=True)
+
+
+def dense(data):
+    layer = _linear(data, trained=True)
+    return Contestant(layer, [layer.weight], comparable=False)
+
+
+def ours_beside(data):
+    return Contestant(lambda x: linear_with_branch(x, data.weight, data.tt), list(data.tt.cores))
+
+
+def frozen(data):
+    return Contestant(_linear(data, trained=False), comparable=False)
+
+
+def chain_beside(data):
+    cores = data.cores()
+    return Contestant(lambda x: functional.linear(x, data.weight) + tensordot_chain(x, cores), cores)
+
+
+def lora(data):
+    from peft import LoraConfig, get_peft_model
+
+    n, m = data.cell.in_features, data.cell.out_features
+    rank = max(1, round(data.tt.numel() / (n + m)))
+    holder = nn.ModuleDict({"linear": _linear(data, trained=False)})
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=["linear"], init_lora_weights=False)
+    get_peft_model(holder, config, autocast_adapter_dtype=False)
+    layer = holder["linear"]
+    return Contestant(layer, [p for p in layer.parameters() if p.requires_grad], comparable=False)
+
+
+def ours_skewed(data):
+    forward = lambda x: linear_with_branch(x, data.weight, data.skewed)  # noqa: E731
+    return Contestant(forward, list(data.skewed.cores), comparable=False)
+
+
+def _linear(data, trained: bool) -> nn.Linear:
+    layer = nn.Linear(data.cell.in_features, data.cell.out_features, bias=False, device="meta")
+    layer.weight = nn.Parameter(data.weight, requires_grad=trained)
+    return layer
+
+
+GROUPS = {
+    "alone": {
+        "ours": ours,
+        "chain": chain,
+        "full": full,
+        "tensorly-torch factorized": lambda data: tensorly_torch(data, "factorized"),
+        "tensorly-torch reconstructed": lambda data: tensorly_torch(data, "reconstructed"),
+        "torchtt": torchtt,
+        "dense": dense,
+    },
+    "beside": {
+        "ours": ours_beside,
+        "frozen": frozen,
+        "chain": chain_beside,
+        "peft LoRA": lora,
+        "ours skewed": ours_skewed,
+    },
+}
+
+
+def build(group: str, data: Data, unsupported: dict[str, str]) -> dict[str, Contestant]:
+    """The contestants of a group that this cell can have; why the others cannot be built goes to `unsupported`."""
+    contestants = {}
+    for name, builder in GROUPS[group].items():
+        if name == "ours skewed" and data.cell.d != 2:
+            continue
+        try:
+            contestants[name] = builder(data)
+        except Exception as error:  # a peer may fail in any way; the run goes on without it
+            unsupported[name] = reason(error)
+    return contestants
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error, with its type."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def relative_error(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    """The largest ||found - wanted|| / ||wanted|| over pairs of tensors."""
+    pairs = [(a.double(), b.double()) for a, b in zip(found, wanted, strict=True)]
+    return max(((a - b).norm() / b.norm()).item() for a, b in pairs)
+
+
+def operations(run: Callable[[], object]) -> int:
+    """Multiplications and additions in the matrix products that `run` executes."""
+
+    def in_place(_, a, b, **options):
+        return 2 * a.numel() * b[-1]
+
+    mapping = {torch.ops.aten.addmm_: in_place, torch.ops.aten.baddbmm_: in_place}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def inspect(group: str, data: Data) -> tuple[dict[str, Contestant], dict]:
+    """Run the contestants of a group once; those that work, and what there is to know of them beside times.
+
+    "unsupported": why the others do not work. "errors": how far the comparable ones are from ours. "saved_bytes",
+    "parameters": of each. "chosen": our plans, forward and backward. "operations": of ours, by mode.
+    """
+    found = {"unsupported": {}, "errors": {}, "saved_bytes": {}}
+    contestants = build(group, data, found["unsupported"])
+    wanted, _ = contestants["ours"].results(data)
+    for name, contestant in list(contestants.items()):
+        try:
+            results, found["saved_bytes"][name] = contestant.results(data)
+            if contestant.comparable:
+                found["errors"][name] = _checked_error(results, wanted, data.cell.dtype)
+        except Exception as error:
+            found["unsupported"][name] = reason(error)
+            del contestants[name]
+    found["parameters"] = {name: sum(t.numel() for t in c.trained) for name, c in contestants.items()}
+    sizes = sizes_of(data.x, data.tt.cores, False, group == "beside")
+    found["chosen"] = f"{choose(sizes)} and {choose(sizes, backward=True)}"
+    found["operations"] = {mode: operations(contestants["ours"].run(data, mode)) for mode in MODES}
+    return contestants, found
+
+
+def _checked_error(found, wanted, dtype: str) -> float:
+    error = relative_error(found, wanted)
+    if not error <= TOLERANCE[dtype]:
+        raise ValueError(f"its values or gradients differ from ours by {error:.1e}; allowed: {TOLERANCE[dtype]:.0e}")
+    return error
+
+
+def peak_memory(name: str, cell: Cell, device: str) -> int:
+    """The most bytes that a contestant beside the weight takes, forward and backward, data and gradients included.
+
+    Wants a process of its own, in which malloc gives every block back to the system when it is freed.
+    """
+    contestant = GROUPS["beside"][name]
+    contestant(data := Data(cell, device)).run(data, "forward+backward")()
+    del data
+    ballast = None
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        ballast = torch.ones(BALLAST, dtype=torch.uint8)  # lifts what is resident over the peaks so far, while it lives
+    before = _most_memory(device)
+    data = Data(cell, device)
+    run = contestant(data).run(data, "forward+backward")
+    for _ in range(3):
+        run()
+    grown = _most_memory(device) - before
+    del ballast
+    return grown
+
+
+def _most_memory(device: str) -> int:
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()  # getrusage counts what the parent process had, too
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
