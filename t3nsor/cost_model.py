@@ -1,79 +1,21 @@
 """What a plan will cost, in seconds, from the sizes alone: it only has to rank the plans of one case.
 
 A GEMM costs its operations at the rate that its shape allows, plus the calls; what is permuted or streams through main
-memory costs its bytes. The rates were measured once, on a CPU with vectors of 512 bits; those of the GPU follow its
-data sheet. Machines differ in speed more than in which of two plans is faster.
+memory costs its bytes.
 """
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
-from t3nsor.contraction import NARROW, step_shapes, sums_after_products
-from t3nsor.dense import BATCHED_BUILD
+from t3nsor.contraction import step_shapes, sums_after_products
+from t3nsor.dense import BATCHED_BUILD, is_narrow_run
+from t3nsor.machines import MEBIBYTE, Machine, item_size, machine_for
 from t3nsor.plans import Plan, Sizes, candidates
 
-ITEM_SIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-MEBIBYTE = 2**20
-PACKED = 2**15  # numbers of a left matrix that stay in the fastest cache from one product of a batch to the next
-PAIRED = 1.14
-CHAIN = 1.18  # what a block of rows costs beside its products: slices, and what does not stay in cache
+# What blocks of rows cost beside their products, as a factor: slices, and what does not stay in cache.
+CHAIN, PAIRED = 1.18, 1.14
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Rates of a device for one width of numbers.
-
-    flops: of a large GEMM, per second. half_m, half_k, half_n: the size of the left, the inner and the right dimension
-    at which a GEMM reaches half of that. lanes: numbers in a vector, which the right dimension fills or wastes; 0: no
-    matter. call, item: seconds for a call, and for one matrix of a batch. packed: for each number of a left matrix
-    that a batch has to fetch again. permuted, streamed: for a byte that a copy puts elsewhere, and for a byte of main
-    memory. block: bytes of a state to keep in cache.
-    """
-
-    flops: float
-    half_m: float
-    half_k: float
-    half_n: float
-    lanes: int
-    call: float
-    item: float
-    packed: float
-    permuted: float
-    streamed: float
-    block: float
-
-    def gemm(self, batch: int, m: int, k: int, n: int) -> float:
-        """Seconds of one call for `batch` products (m, k) @ (k, n)."""
-        if self.lanes and 1 < n < NARROW:
-            turned = batch * n * (m if batch == 1 else m + k)
-            wide = (n, m) if batch == 1 else (m, batch * n)
-            return self.gemm(1, wide[0], k, max(wide[1], NARROW)) + self.permuted * turned * 64 / self.lanes
-        columns = n + self.half_n
-        if self.lanes and n > 1:
-            whole, rest = divmod(n, self.lanes)
-            columns = self.lanes * (whole + (0.65 if rest else 0))
-        work = 2 * batch * (m + self.half_m) * (k + self.half_k) * columns
-        packing = batch * max(0, m * k - PACKED) * self.packed if batch > 1 else 0
-        return self.call + batch * self.item + packing + work / self.flops
-
-
-MACHINES = {
-    ("cpu", 8): Machine(45e9, 4.2, 3.3, 0, 8, 7e-6, 3e-8, 6e-10, 1.05e-10, 3.6e-11, 1.5 * MEBIBYTE),
-    ("cpu", 4): Machine(95e9, 4.2, 3.3, 0, 16, 7e-6, 3e-8, 3e-10, 1.05e-10, 3.6e-11, 1.5 * MEBIBYTE),
-    ("cpu", 2): Machine(190e9, 7.8, 2.9, 10, 0, 2.8e-5, 2.9e-7, 3.3e-10, 2.9e-10, 1e-11, 1.5 * MEBIBYTE),
-    ("cuda", 8): Machine(30e12, 32, 16, 32, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
-    ("cuda", 4): Machine(45e12, 32, 16, 32, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
-    ("cuda", 2): Machine(600e12, 64, 64, 64, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
-}
-
-
-def machine(sizes: Sizes) -> Machine:
-    device = sizes.device if sizes.device == "cuda" else "cpu"
-    return MACHINES[device, ITEM_SIZE.get(sizes.dtype, 4)]
-
-
-@lru_cache(maxsize=4096)
 def choose(sizes: Sizes, strategy: str = "auto", backward: bool = False) -> Plan:
     """The plan of least cost among those that `strategy` allows."""
     return min(candidates(sizes, strategy, backward), key=lambda plan: cost(sizes, plan, backward))
@@ -81,7 +23,7 @@ def choose(sizes: Sizes, strategy: str = "auto", backward: bool = False) -> Plan
 
 def cost(sizes: Sizes, plan: Plan, backward: bool = False) -> float:
     """Predicted seconds of a forward pass, or of a backward pass from x, the cores and the gradient of y."""
-    costs = _Costs(sizes, plan, machine(sizes))
+    costs = _Costs(sizes, plan, machine_for(sizes.device, sizes.dtype))
     if plan.kind == "chain":
         return costs.chain_backward() if backward else costs.chain_forward()
     if not backward:
@@ -103,7 +45,7 @@ def rows_per_block(sizes: Sizes, plan: Plan) -> int:
         widest = max((s.batch * s.outer * s.rest for s in shapes[:-1]), default=0)
     if widest == 0:
         return sizes.rows
-    fitting = machine(sizes).block / (widest * ITEM_SIZE.get(sizes.dtype, 4))
+    fitting = machine_for(sizes.device, sizes.dtype).block / (widest * item_size(sizes.dtype))
     power = 2 ** max(4, int(math.log2(max(fitting, 1))))
     return min(power, 128) if sizes.device != "cuda" else power
 
@@ -111,7 +53,7 @@ def rows_per_block(sizes: Sizes, plan: Plan) -> int:
 def outputs_per_block(sizes: Sizes, plan: Plan) -> int:
     """How many of the first factor's output modes of the full matrix are built at a time."""
     (_, _, m1, _), (_, _, m2, _) = sizes.factor_shapes(plan.groups)
-    bytes_per_mode = m2 * sizes.in_features * ITEM_SIZE.get(sizes.dtype, 4)
+    bytes_per_mode = m2 * sizes.in_features * item_size(sizes.dtype)
     wanted = 4 * MEBIBYTE if sizes.device != "cuda" else 64 * MEBIBYTE
     pieces = math.ceil(m1 * bytes_per_mode / max(wanted, bytes_per_mode))
     return math.ceil(m1 / pieces)
@@ -145,7 +87,7 @@ class _Costs:
 
     def __init__(self, sizes: Sizes, plan: Plan, rates: Machine):
         self.sizes, self.plan, self.rates = sizes, plan, rates
-        self.item_size = ITEM_SIZE.get(sizes.dtype, 4)
+        self.item_size = item_size(sizes.dtype)
         self.rows = max(1, sizes.rows)
 
     def chain_forward(self) -> float:
@@ -172,7 +114,9 @@ class _Costs:
         n, m = self.sizes.in_features, self.sizes.out_features
         numbers = n * m * self.item_size
         build = 5 * rates.call + self._factors() + rates.streamed * numbers * (2 if self.sizes.beside else 1)
-        if pair.rank <= BATCHED_BUILD:
+        if is_narrow_run(pair.rank, pair.n2):
+            build += rates.gemm(pair.m1, pair.m2, pair.rank * pair.n2, n)
+        elif pair.rank <= BATCHED_BUILD:
             build += rates.gemm(m, pair.n1, pair.rank, pair.n2)
         else:
             build += rates.gemm(1, pair.m1 * pair.n1, pair.rank, pair.m2 * pair.n2) + self._permuted(pair.n2)

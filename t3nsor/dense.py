@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from t3nsor.contraction import add_product, blocks
+from t3nsor.contraction import NARROW, add_product, blocks
 
-BATCHED_BUILD = 4  # up to this rank, small matrix products with the weight added beat one product and a permuting copy
+BATCHED_BUILD = 8  # up to this rank, small matrix products with the weight added beat one product and a permuting copy
+EXPANDED_BUILD = 64  # up to this inner size a product with many zeros beats both where the last modes are narrow
 
 
 @dataclass(frozen=True)
@@ -56,40 +57,63 @@ class Dense:
         _, m2, n2 = self.second.shape
         size = min(self.block, m1)
         memory = self.first.new_empty(size * m2, n1, n2)
-        batched = r <= BATCHED_BUILD
-        if batched:
-            right = self.second.transpose(0, 1).expand(size, m2, r, n2).reshape(-1, r, n2)
-        else:
-            right = self.second.reshape(r, m2 * n2)
+        build, right = self._way_to_build(size)
         for modes in blocks(m1, size):
             first, columns = self.first[modes], slice(modes.start * m2, modes.stop * m2)
             w = memory[: len(first) * m2]
             base = None if self.weight is None else self.weight[columns].view(w.shape)
-            if batched:
-                left = first[:, None].expand(-1, m2, -1, -1).reshape(-1, n1, r)
-                _small_products(base, left, right[: len(left)], w)
-            else:
-                _permuted_product(base, first.reshape(-1, r), right, w.view(-1, m2, n1, n2))
+            build(base, first, right, w)
             yield columns, w.view(-1, n1 * n2)
 
+    def _way_to_build(self, size: int):
+        """A function that writes base + dW for some output modes, and what it needs of the second factor."""
+        r, m2, n2 = self.second.shape
+        if is_narrow_run(r, n2):
+            return _expanded_product, self.second.transpose(0, 1).reshape(m2, r * n2)
+        if r <= BATCHED_BUILD:
+            return _small_products, self.second.transpose(0, 1).expand(size, m2, r, n2).reshape(-1, r, n2)
+        return _permuted_product, self.second.reshape(r, m2 * n2)
 
-def _small_products(base, left, right, out) -> None:
-    """out = base + left @ right, a product for each pair of output modes."""
-    if base is None:
-        torch.bmm(left, right, out=out)
-    elif base.dtype == out.dtype:
-        torch.baddbmm(base, left, right, out=out)
-    else:
-        torch.bmm(left, right, out=out).add_(base)
+
+def is_narrow_run(rank: int, run: int) -> bool:
+    """Whether the last input modes are so few that products and copies along them are slow."""
+    return run < NARROW and rank * run <= EXPANDED_BUILD
 
 
-def _permuted_product(base, left, right, out) -> None:
-    """out (m1, m2, n1, n2) = base + left (m1 * n1, r) @ right (r, m2 * n2), which has its modes in another order."""
-    m1, m2, n1, n2 = out.shape
-    dw = torch.mm(left, right).view(m1, n1, m2, n2).transpose(1, 2)
+def _expanded_product(base, first, right, out) -> None:
+    """out = base + right (m2, r * n2) @ (first x identity of n2): more operations, but in one large product."""
+    (m1, n1, r), (m2, _), n2 = first.shape, right.shape, out.shape[-1]
+    wide = first.new_zeros(m1, r, n2, n1, n2)
+    wide.diagonal(dim1=2, dim2=4).copy_(first.transpose(1, 2).unsqueeze(-1))
+    wide = wide.view(m1, r * n2, n1 * n2)
+    _add_batch(base, right.expand(m1, m2, r * n2), wide, out.view(m1, m2, n1 * n2))
+
+
+def _small_products(base, first, right, out) -> None:
+    """out = base + first @ right, a product (n1, r) @ (r, n2) for each pair of output modes."""
+    (m1, n1, r), pairs = first.shape, out.shape[0]
+    left = first[:, None].expand(m1, pairs // m1, n1, r).reshape(pairs, n1, r)
+    _add_batch(base, left, right[:pairs], out)
+
+
+def _permuted_product(base, first, right, out) -> None:
+    """out = base + first (m1 * n1, r) @ right (r, m2 * n2), which has its modes in another order."""
+    (m1, n1, _), n2 = first.shape, out.shape[-1]
+    dw = torch.mm(first.reshape(m1 * n1, -1), right).view(m1, n1, -1, n2).transpose(1, 2)
+    out = out.view(dw.shape)
     if base is None:
         out.copy_(dw)
     elif out.dtype.itemsize == 2:  # a strided sum of half-precision numbers takes longer than a copy and a plain sum
-        out.copy_(dw).add_(base.view(out.shape))
+        out.copy_(dw).add_(base.view(dw.shape))
     else:
-        torch.add(base.view(out.shape), dw, out=out)
+        torch.add(base.view(dw.shape), dw, out=out)
+
+
+def _add_batch(base, left, right, out) -> None:
+    """out = base + left @ right for batches of matrices; `base` may have another dtype."""
+    if base is None:
+        torch.bmm(left, right, out=out)
+    elif base.dtype == out.dtype:
+        torch.baddbmm(base.view(out.shape), left, right, out=out)
+    else:
+        torch.bmm(left, right, out=out).add_(base.view(out.shape))

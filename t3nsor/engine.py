@@ -5,11 +5,12 @@ Here nothing knows of autograd: tensors in, tensors out. `compose` is the same f
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch.nn import functional
 
-from t3nsor.contraction import Chain, compose_chain, step_shapes
+from t3nsor.contraction import Chain, StepShape, compose_chain, step_shapes
 from t3nsor.cores import without_autocast
 from t3nsor.cost_model import choose, outputs_per_block, rows_per_block
 from t3nsor.dense import Dense
@@ -27,6 +28,37 @@ class Settings:
     strategy: str | Plan
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """A plan with all that follows from the sizes alone, found once for each of them.
+
+    rows: that a chain or a pair handles at once; modes: of the output for which the full matrix is built at once.
+    """
+
+    plan: Plan
+    dtype: torch.dtype
+    steps: list[StepShape]
+    rows: int
+    modes: int
+
+    def chain(self, matrices) -> Chain:
+        return Chain(self.steps, [matrix.to(self.dtype) for matrix in matrices], self.rows)
+
+    def pair(self, factors) -> Pair:
+        return Pair(*(factor.to(self.dtype) for factor in factors), self.rows)
+
+    def full(self, factors, weight) -> Dense:
+        return Dense(*(factor.to(self.dtype) for factor in factors), weight, self.modes)
+
+
+@lru_cache(maxsize=4096)
+def _recipe(sizes: Sizes, strategy: str | Plan, backward: bool) -> Recipe:
+    plan = choose(sizes, strategy, backward)
+    steps = step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
+    modes = 0 if plan.kind == "chain" else outputs_per_block(sizes, plan)
+    return Recipe(plan, getattr(torch, sizes.dtype), steps, rows_per_block(sizes, plan), modes)
+
+
 def sizes_of(x: torch.Tensor, cores, closed: bool, beside: bool) -> Sizes:
     """What the choice of a plan depends on. Rows are rounded to a power of two, so that choices can be kept."""
     rows = 2 ** round(math.log2(max(1, x.numel() // x.shape[-1])))
@@ -39,19 +71,19 @@ def sizes_of(x: torch.Tensor, cores, closed: bool, beside: bool) -> Sizes:
 def values(x, weight, bias, cores, settings: Settings) -> torch.Tensor:
     """(.., in) -> (.., out); `weight` (out, in) and `bias` (out,) or None."""
     sizes = sizes_of(x, cores, settings.closed, weight is not None)
-    plan = choose(sizes, settings.strategy)
+    recipe = _recipe(sizes, settings.strategy, False)
     rows = x.reshape(-1, sizes.in_features).contiguous()
     y = rows.new_empty(rows.shape[0], sizes.out_features)
     with without_autocast(x.device):
-        parts = _parts(cores, plan, settings)
-        if plan.kind == "full":
-            _full(sizes, plan, parts, weight).forward(rows, y, bias)
+        parts = _parts(cores, recipe.plan, settings)
+        if recipe.plan.kind == "full":
+            recipe.full(parts, weight).forward(rows, y, bias)
         elif weight is None:
-            _chain(sizes, plan, parts).forward(rows, y, accumulate=False, bias=bias)
+            recipe.chain(parts).forward(rows, y, accumulate=False, bias=bias)
         else:
             dense = weight.to(x.dtype).t()
             torch.mm(rows, dense, out=y) if bias is None else torch.addmm(bias, rows, dense, out=y)
-            _chain(sizes, plan, parts).forward(rows, y, accumulate=True)
+            recipe.chain(parts).forward(rows, y, accumulate=True)
     return y.view(*x.shape[:-1], sizes.out_features)
 
 
@@ -73,16 +105,16 @@ def gradients(g, x, weight, bias, cores, settings: Settings, needed) -> list[tor
 def compose(x, weight, bias, cores, settings: Settings) -> torch.Tensor:
     """The values in plain differentiable operations, which any transform of torch understands."""
     sizes = sizes_of(x, cores, settings.closed, weight is not None)
-    plan = choose(sizes, settings.strategy)
+    recipe = _recipe(sizes, settings.strategy, False)
     rows = x.reshape(-1, sizes.in_features)
     with without_autocast(x.device):
-        parts = _parts(cores, plan, settings)
+        parts = _parts(cores, recipe.plan, settings)
         weight = None if weight is None else weight.to(x.dtype)
-        if plan.kind == "full":
+        if recipe.plan.kind == "full":
             dense = _dense(*parts)
             y = functional.linear(rows, (dense if weight is None else weight + dense).to(x.dtype), bias)
         else:
-            y = compose_chain(rows, _steps(sizes, plan), [part.to(x.dtype) for part in parts])
+            y = compose_chain(rows, recipe.steps, [part.to(x.dtype) for part in parts])
             y = y.reshape(-1, sizes.out_features)
             if weight is not None:
                 y = y + functional.linear(rows, weight)
@@ -106,44 +138,28 @@ def _dense(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return product.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-def _steps(sizes: Sizes, plan: Plan):
-    return step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
-
-
-def _chain(sizes: Sizes, plan: Plan, matrices) -> Chain:
-    dtype = getattr(torch, sizes.dtype)
-    return Chain(_steps(sizes, plan), [matrix.to(dtype) for matrix in matrices], rows_per_block(sizes, plan))
-
-
-def _full(sizes: Sizes, plan: Plan, factors, weight) -> Dense:
-    dtype = getattr(torch, sizes.dtype)
-    return Dense(*(factor.to(dtype) for factor in factors), weight, outputs_per_block(sizes, plan))
-
-
 def _x_and_cores(g, rows, weight, cores, sizes: Sizes, settings: Settings, need_cores):
     """The gradients of x (rows, in) and of each core, None where there is no need."""
-    plan = choose(sizes, settings.strategy, backward=True)
-    parts = _parts(cores, plan, settings)
+    recipe = _recipe(sizes, settings.strategy, True)
+    plan, parts = recipe.plan, _parts(cores, recipe.plan, settings)
     sums = [part.new_zeros(part.shape) for part in parts] if any(need_cores) else None
     dx = torch.empty_like(rows) if sizes.x_gradient else None
     if plan.kind == "chain":
         if weight is not None and dx is not None:
             torch.mm(g, weight.to(g.dtype), out=dx)
-        _chain(sizes, plan, parts).backward(rows, g, dx, sums, accumulate=weight is not None)
+        recipe.chain(parts).backward(rows, g, dx, sums, accumulate=weight is not None)
     elif plan.kind == "paired":
         if weight is not None and dx is not None:
             torch.mm(g, weight.to(g.dtype), out=dx)
-        pair = Pair(*parts, rows_per_block(sizes, plan))
-        pair.backward(rows, g, sums, dx, weight is not None, exchanged=not plan.right_to_left)
+        recipe.pair(parts).backward(rows, g, sums, dx, weight is not None, exchanged=not plan.right_to_left)
     else:
-        dense = _full(sizes, plan, parts, weight)
+        dense = recipe.full(parts, weight)
         if dx is not None:
             dense.pull(g, dx)
         if sums is not None and plan.kind == "full":
             dense.gradients(rows, g, *sums)
         elif sums is not None:
-            pair = Pair(*parts, rows_per_block(sizes, plan))
-            pair.backward(rows, g, sums, None, False, exchanged=not plan.right_to_left)
+            recipe.pair(parts).backward(rows, g, sums, None, False, exchanged=not plan.right_to_left)
     if sums is None:
         return dx, [None] * len(cores)
     found = core_gradients(sums, _wide(cores), plan, sizes, settings.scale)

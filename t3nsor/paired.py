@@ -15,7 +15,7 @@ from t3nsor.contraction import add_product, blocks
 class Pair:
     """y[(j1 j2)] = sum over r, i1, i2 of x[(i1 i2)] first[j1, i1, r] second[r, j2, i2].
 
-    first: (m1, n1, r). second: (r, m2, n2). block: rows at a time.
+    first: (m1, n1, r). second: (r, m2, n2). Both of the dtype of the rows. block: rows at a time.
     """
 
     first: torch.Tensor
@@ -43,8 +43,8 @@ class _Run:
         self.x, self.g, self.block = x, g, block
         self.m1, self.n1, self.r = first.shape
         _, self.m2, self.n2 = second.shape
-        self.first = first.to(x.dtype).permute(2, 1, 0).reshape(self.r * self.n1, self.m1)
-        self.second = second.to(x.dtype).transpose(1, 2).contiguous()
+        self.first = first.permute(2, 1, 0).reshape(self.r * self.n1, self.m1)
+        self.second = second.transpose(1, 2).contiguous()
 
     def run(self, d_first, d_second, dx, dg, accumulate: bool) -> None:
         """Add to d_first (m1, n1, r) and d_second (r, m2, n2); put or add the gradient of x or of g, if given."""
