@@ -39,7 +39,7 @@ def cost(sizes: Sizes, plan: Plan, backward: bool = False) -> float:
 def rows_per_block(sizes: Sizes, plan: Plan) -> int:
     """Rows of a chain or of paired gradients that are handled at once, so that what they make stays in cache."""
     if plan.kind in ("paired", "hybrid"):
-        widest = 2 * plan_pair(sizes, plan).state + sizes.in_features + sizes.out_features
+        widest = plan_pair(sizes, plan).state + (sizes.in_features + sizes.out_features) // 2
     else:
         shapes = step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
         widest = max((s.batch * s.outer * s.rest for s in shapes[:-1]), default=0)

@@ -75,7 +75,7 @@ def values(x, weight, bias, cores, settings: Settings) -> torch.Tensor:
     rows = x.reshape(-1, sizes.in_features).contiguous()
     y = rows.new_empty(rows.shape[0], sizes.out_features)
     with without_autocast(x.device):
-        parts = _parts(cores, recipe.plan, settings)
+        parts = parts_of(cores, recipe.plan, settings.closed, settings.scale)
         if recipe.plan.kind == "full":
             recipe.full(parts, weight).forward(rows, y, bias)
         elif weight is None:
@@ -108,7 +108,7 @@ def compose(x, weight, bias, cores, settings: Settings) -> torch.Tensor:
     recipe = _recipe(sizes, settings.strategy, False)
     rows = x.reshape(-1, sizes.in_features)
     with without_autocast(x.device):
-        parts = _parts(cores, recipe.plan, settings)
+        parts = parts_of(cores, recipe.plan, settings.closed, settings.scale)
         weight = None if weight is None else weight.to(x.dtype)
         if recipe.plan.kind == "full":
             dense = _dense(*parts)
@@ -123,15 +123,6 @@ def compose(x, weight, bias, cores, settings: Settings) -> torch.Tensor:
     return y.view(*x.shape[:-1], sizes.out_features)
 
 
-def _parts(cores, plan: Plan, settings: Settings) -> list[torch.Tensor]:
-    return parts_of(_wide(cores), plan, settings.closed, settings.scale)
-
-
-def _wide(cores) -> list[torch.Tensor]:
-    """The cores in float32 or wider, in which they are multiplied with each other."""
-    return [core.float() if core.dtype.itemsize == 2 else core for core in cores]
-
-
 def _dense(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Two factors (m1, n1, r) and (r, m2, n2) -> (m1 * m2, n1 * n2)."""
     product = (first.flatten(0, 1) @ second.flatten(1)).view(*first.shape[:2], *second.shape[1:])
@@ -141,8 +132,9 @@ def _dense(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 def _x_and_cores(g, rows, weight, cores, sizes: Sizes, settings: Settings, need_cores):
     """The gradients of x (rows, in) and of each core, None where there is no need."""
     recipe = _recipe(sizes, settings.strategy, True)
-    plan, parts = recipe.plan, _parts(cores, recipe.plan, settings)
-    sums = [part.new_zeros(part.shape) for part in parts] if any(need_cores) else None
+    plan, parts = recipe.plan, parts_of(cores, recipe.plan, settings.closed, settings.scale)
+    wide = torch.float32 if rows.dtype.itemsize == 2 else rows.dtype
+    sums = [part.new_zeros(part.shape, dtype=wide) for part in parts] if any(need_cores) else None
     dx = torch.empty_like(rows) if sizes.x_gradient else None
     if plan.kind == "chain":
         if weight is not None and dx is not None:
@@ -162,6 +154,6 @@ def _x_and_cores(g, rows, weight, cores, sizes: Sizes, settings: Settings, need_
             recipe.pair(parts).backward(rows, g, sums, None, False, exchanged=not plan.right_to_left)
     if sums is None:
         return dx, [None] * len(cores)
-    found = core_gradients(sums, _wide(cores), plan, sizes, settings.scale)
+    found = core_gradients(sums, cores, plan, sizes, settings.scale)
     pairs = zip(found, cores, need_cores, strict=True)
     return dx, [gradient.to(core.dtype).contiguous() if need else None for gradient, core, need in pairs]

@@ -27,7 +27,7 @@ def parts_of(cores, plan: Plan, closed: bool, scale: float) -> list[torch.Tensor
 
 
 def core_gradients(gradients, cores, plan: Plan, sizes: Sizes, scale: float) -> list[torch.Tensor]:
-    """The gradient of each core from those of the parts that `parts_of` made of the cores."""
+    """The gradient of each core, in float32 or wider, from those of the parts that `parts_of` made of the cores."""
     shapes = sizes.factor_shapes(plan.groups)
     if plan.kind != "chain":
         (_, n1, m1, r), (_, n2, m2, _) = shapes
@@ -53,6 +53,11 @@ def _axes(plan: Plan) -> tuple[int, ...]:
     return RIGHT_TO_LEFT if plan.right_to_left else LEFT_TO_RIGHT
 
 
+def _wide(cores) -> list[torch.Tensor]:
+    """The cores in float32 or wider, in which they are multiplied with each other."""
+    return [core.float() if core.dtype.itemsize == 2 else core for core in cores]
+
+
 def _runs(cores, groups: tuple[int, ...]) -> list:
     bounds = [sum(groups[:k]) for k in range(len(groups) + 1)]
     return [cores[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
@@ -60,8 +65,8 @@ def _runs(cores, groups: tuple[int, ...]) -> list:
 
 def _factors(cores, groups: tuple[int, ...], closed: bool) -> list[torch.Tensor]:
     if len(groups) == 1:
-        return [close_cores(cores)[None, ..., None]]
-    factors = [merge_cores(run) for run in _runs(cores, groups)]
+        return [close_cores(_wide(cores))[None, ..., None]]
+    factors = [run[0] if len(run) == 1 else merge_cores(_wide(run)) for run in _runs(cores, groups)]
     if not closed:
         return factors
     first, last = factors
@@ -90,7 +95,7 @@ def _merge_gradients(cores, gradient: torch.Tensor) -> list[torch.Tensor]:
     """The adjoint of `merge_cores`, which multiplies halves in the same way."""
     if len(cores) == 1:
         return [gradient]
-    half = len(cores) // 2
+    half, cores = len(cores) // 2, _wide(cores)
     left, right = merge_cores(cores[:half]), merge_cores(cores[half:])
     (a, n, m, r), (_, p, q, b) = left.shape, right.shape
     flat = gradient.reshape(a, n, p, m, q, b).transpose(2, 3).reshape(a * n * m, p * q * b)

@@ -49,28 +49,35 @@ class _Run:
     def run(self, d_first, d_second, dx, dg, accumulate: bool) -> None:
         """Add to d_first (m1, n1, r) and d_second (r, m2, n2); put or add the gradient of x or of g, if given."""
         m1, n1, m2, n2, r = self.m1, self.n1, self.m2, self.n2, self.r
-        sizes = (n1 * n2, m1 * m2, r * n1 * m2, r * n1 * m2)
-        memory = [self.x.new_empty(min(self.block, len(self.x)) * size) for size in sizes]
         sum_first, sum_second = d_first.new_zeros(r * n1, m1), d_second.new_zeros(r, n2, m2)
+        x_modes = None
         for rows in blocks(len(self.x), self.block):
             count = rows.stop - rows.start
-            x_modes, g_modes, x_wide, g_wide = (m[: count * size] for m, size in zip(memory, sizes, strict=True))
-            x_modes.view(n1, count, n2).copy_(self.x[rows].view(count, n1, n2).transpose(0, 1))
-            g_modes.view(m1, count, m2).copy_(self.g[rows].view(count, m1, m2).transpose(0, 1))
-            x_flat, g_flat = x_modes.view(-1, n2).expand(r, -1, -1), g_modes.view(m1, -1)
-            torch.bmm(x_flat, self.second, out=x_wide.view(r, -1, m2))
-            torch.mm(self.first, g_flat, out=g_wide.view(r * n1, -1))
-            add_product(sum_first, x_wide.view(r * n1, -1), g_flat.t())
-            add_product(sum_second, x_flat.transpose(1, 2), g_wide.view(r, -1, m2))
+            if x_modes is None or x_modes.shape[1] != count:
+                x_modes, g_modes, x_wide, g_wide = self._memory(count)
+                x_flat, g_flat = x_modes.view(-1, n2).expand(r, -1, -1), g_modes.view(m1, -1)
+                x_wide_flat, g_wide_flat = x_wide.view(r * n1, -1), g_wide.view(r * n1, -1)
+            x_modes.copy_(self.x[rows].view(count, n1, n2).transpose(0, 1))
+            g_modes.copy_(self.g[rows].view(count, m1, m2).transpose(0, 1))
+            torch.bmm(x_flat, self.second, out=x_wide)
+            torch.mm(self.first, g_flat, out=g_wide_flat)
+            add_product(sum_first, x_wide_flat, g_flat.t())
+            add_product(sum_second, x_flat.transpose(1, 2), g_wide)
             if dx is not None:
-                for k, wide in enumerate(g_wide.view(r, -1, m2)):
+                for k, wide in enumerate(g_wide):
                     x_flat[0].addmm_(wide, self.second[k].t(), beta=0 if k == 0 else 1)
-                _put(dx[rows].view(count, n1, n2), x_modes.view(n1, count, n2), accumulate)
+                _put(dx[rows].view(count, n1, n2), x_modes, accumulate)
             if dg is not None:
-                torch.mm(self.first.t(), x_wide.view(r * n1, -1), out=g_flat)
-                _put(dg[rows].view(count, m1, m2), g_modes.view(m1, count, m2), accumulate)
+                torch.mm(self.first.t(), x_wide_flat, out=g_flat)
+                _put(dg[rows].view(count, m1, m2), g_modes, accumulate)
         d_first += sum_first.view(r, n1, m1).permute(2, 1, 0)
         d_second += sum_second.transpose(1, 2)
+
+    def _memory(self, count: int):
+        """x and g with their rows between the modes, and what they expand to, for `count` rows."""
+        wide = (self.r, self.n1 * count, self.m2)
+        sizes = ((self.n1, count, self.n2), (self.m1, count, self.m2), wide, wide)
+        return [self.x.new_empty(size) for size in sizes]
 
 
 def _put(out, between, accumulate: bool) -> None:
