@@ -15,14 +15,15 @@ def activated_chain(x: torch.Tensor, cores, closed: bool, activation) -> torch.T
     with without_autocast(x.device):
         cores = [core.to(x.dtype) for core in cores]
         ring, n, m, right = cores[0].shape
-        state = x.reshape(-1, n, x.shape[-1] // n)
-        rows, done = state.shape[0], 1
+        rows, done, rest = x.shape[:-1].numel(), 1, x.shape[-1] // n
+        state = x.reshape(rows, n, rest)
         if len(cores) == 1:
             return x @ cores[0].diagonal(dim1=0, dim2=3).sum(-1)
         state = torch.matmul(cores[0].permute(0, 2, 3, 1).reshape(ring * m * right, n), state)
         for core in cores[1:]:
             done, (left, n, m, right) = done * m, core.shape
-            state = activation(state).reshape(rows * ring * done, left * n, -1)
+            rest //= n
+            state = activation(state).reshape(rows * ring * done, left * n, rest)
             if core is cores[-1]:
                 break
             state = torch.matmul(core.permute(2, 3, 0, 1).reshape(m * right, left * n), state)

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from t3nsor.engine import Settings, compose, gradients, values
+from t3nsor.plans import decoded
 
 
 class Contraction(torch.autograd.Function):
@@ -92,7 +93,7 @@ def contract(
     scale: float,
     strategy: str,
 ) -> torch.Tensor:
-    return values(x, weight, bias, cores, Settings(closed, scale, strategy))
+    return values(x, weight, bias, cores, Settings(closed, scale, decoded(strategy)))
 
 
 @contract.register_fake
@@ -115,7 +116,7 @@ def contract_backward(
     strategy: str,
     needed: list[bool],
 ) -> list[torch.Tensor]:
-    found = gradients(g, x, weight, bias, cores, Settings(closed, scale, strategy), needed)
+    found = gradients(g, x, weight, bias, cores, Settings(closed, scale, decoded(strategy)), needed)
     return [gradient for gradient in found if gradient is not None]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from t3nsor.contraction import step_shapes, sums_after_products
 from t3nsor.dense import BATCHED_BUILD, is_narrow_run
-from t3nsor.machines import MEBIBYTE, Machine, item_size, machine_for
+from t3nsor.machines import MEBIBYTE, Machine, is_cpu, item_size, machine_for
 from t3nsor.plans import Plan, Sizes, candidates
 
 # What blocks of rows cost beside their products, as a factor: slices, and what does not stay in cache.
@@ -44,17 +44,17 @@ def rows_per_block(sizes: Sizes, plan: Plan) -> int:
         shapes = step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
         widest = max((s.batch * s.outer * s.rest for s in shapes[:-1]), default=0)
     if widest == 0:
-        return sizes.rows
+        return max(1, sizes.rows)
     fitting = machine_for(sizes.device, sizes.dtype).block / (widest * item_size(sizes.dtype))
     power = 2 ** max(4, int(math.log2(max(fitting, 1))))
-    return min(power, 128) if sizes.device != "cuda" else power
+    return min(power, 128) if is_cpu(sizes.device) else power
 
 
 def outputs_per_block(sizes: Sizes, plan: Plan) -> int:
     """How many of the first factor's output modes of the full matrix are built at a time."""
     (_, _, m1, _), (_, _, m2, _) = sizes.factor_shapes(plan.groups)
     bytes_per_mode = m2 * sizes.in_features * item_size(sizes.dtype)
-    wanted = 4 * MEBIBYTE if sizes.device != "cuda" else 64 * MEBIBYTE
+    wanted = 4 * MEBIBYTE if is_cpu(sizes.device) else 64 * MEBIBYTE
     pieces = math.ceil(m1 * bytes_per_mode / max(wanted, bytes_per_mode))
     return math.ceil(m1 / pieces)
 

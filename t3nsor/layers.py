@@ -9,7 +9,7 @@ from t3nsor.automatic_shape import linear_shape
 from t3nsor.cores import frozen_indices
 from t3nsor.errors import ShapeError
 from t3nsor.initializers import glorot_initializer, kaiming, zero_delta
-from t3nsor.ops import tt_matmul
+from t3nsor.ops import check_operands, in_autocast_dtype, tt_matmul
 from t3nsor.plans import Plan, check_strategy
 from t3nsor.shapes import check_matrix_shape
 from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
@@ -25,7 +25,7 @@ class TTLinear(nn.Module):
     d, auto_shape_mode: used when `shape` is None, see `linear_shape`.
     shape: ((n_1, .., n_d), (m_1, .., m_d)) whose products are in_features and out_features.
     init: "glorot", "kaiming", "zero" (random cores but one, which is zero, so that W = 0 and can be trained away from
-        it), or a TensorTrain to start from, which decides shape and ranks.
+        it), or a TensorTrain to start from, of which copies are taken and which decides shape and ranks.
     freeze_cores: None, "first", "last" or a list of indices of cores that are never trained.
     strategy: how to contract, see `tt_matmul`.
     cores_nonlinearity: an activation between the cores, such as torch.relu; the layer is then no matrix.
@@ -65,7 +65,7 @@ class TTLinear(nn.Module):
         else:
             shape = check_matrix_shape(shape, in_features, out_features)
             self.weight = self._drawn(init, shape, rank, freeze_cores=freeze_cores, device=device, dtype=dtype)
-        check_strategy(strategy, self.weight.d)
+        check_strategy(strategy, self.weight.d, self.ring)
         cores = self.weight
         self.bias = nn.Parameter(torch.zeros(out_features, dtype=cores.dtype, device=cores.device)) if bias else None
 
@@ -73,8 +73,7 @@ class TTLinear(nn.Module):
         """x: (.., in_features) -> (.., out_features)."""
         if self.cores_nonlinearity is None:
             return tt_matmul(x, self.weight, self.strategy, bias=self.bias)
-        y = self._activated(x)
-        return y if self.bias is None else y + self.bias
+        return self._activated(x)
 
     def full(self) -> torch.Tensor:
         """W as a dense matrix (in_features, out_features). ShapeError if activations between the cores make it none."""
@@ -89,15 +88,18 @@ class TTLinear(nn.Module):
         return f"{self.in_features} -> {self.out_features}, bias={self.bias is not None}{between}"
 
     def _activated(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[-1:] != (self.in_features,):
-            raise ShapeError(f"x has shape {tuple(x.shape)}; its last dimension must be {self.in_features}")
+        cores, bias = list(self.weight.cores), self.bias
+        check_operands(x, None, bias, cores)
+        x, bias = in_autocast_dtype(x), None if bias is None else in_autocast_dtype(bias)
 
         def chain(x, *cores):
             return activated_chain(x, cores, self.ring, self.cores_nonlinearity)
 
         if self.use_checkpointing and torch.is_grad_enabled():
-            return checkpoint(chain, x, *self.weight.cores, use_reentrant=False)
-        return chain(x, *self.weight.cores)
+            y = checkpoint(chain, x, *cores, use_reentrant=False)
+        else:
+            y = chain(x, *cores)
+        return y if bias is None else y + bias
 
     def _drawn(self, init: str, shape, rank, **options) -> CoreChain:
         if init not in INITS:
@@ -122,7 +124,7 @@ class TTLinear(nn.Module):
         if not isinstance(chain, wanted) or not chain.is_matrix:
             raise ShapeError(f"{type(self).__name__}: init must be the matrix of a {wanted.__name__}; it is {chain!r}")
         check_matrix_shape(chain.raw_shape, self.in_features, self.out_features)
-        cores = [core.to(device=device, dtype=dtype) for core in chain.cores]
+        cores = [core.detach().to(device=device, dtype=dtype) for core in chain.cores]
         return wanted(cores, trainable=True, freeze_cores=freeze_cores)
 
 

@@ -63,7 +63,11 @@ MACHINES = {
 
 def machine_for(device: str, dtype: str) -> Machine:
     """The rates for a type of device and the name of a dtype; those of a GPU for every accelerator."""
-    return MACHINES["cpu" if device in ("cpu", "meta") else "cuda", item_size(dtype)]
+    return MACHINES["cpu" if is_cpu(device) else "cuda", item_size(dtype)]
+
+
+def is_cpu(device: str) -> bool:
+    return device in ("cpu", "meta")
 
 
 def item_size(dtype: str) -> int:

@@ -57,6 +57,7 @@ class TTLayerNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., size) -> (.., size), of the dtype of x; the mean square is taken in float32."""
+        _check_rows(self, x)
         wide = x.float() if x.dtype.itemsize == 2 else x
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (normed * self.full()).to(x.dtype)
@@ -83,10 +84,19 @@ class TTBias(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., size) -> (.., size)."""
+        _check_rows(self, x)
         return x + self.full().to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.size}"
+
+
+def _check_rows(layer: TTLayerNorm | TTBias, x: torch.Tensor) -> None:
+    if x.shape[-1:] != (layer.size,) or not x.is_floating_point():
+        raise ShapeError(
+            f"{type(layer).__name__}: x of shape {tuple(x.shape)} is {x.dtype}; its last dimension must be "
+            f"{layer.size}, its dtype a floating-point one"
+        )
 
 
 def _vector_shape(size: int, d: int, shape) -> tuple[int, ...]:

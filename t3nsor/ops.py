@@ -20,7 +20,7 @@ def tt_matmul(x: torch.Tensor, tt: CoreChain, strategy: str | Plan = "auto", *, 
         "left_to_right", "right_to_left": one core after the other; "pairs": adjacent cores merged two by two first;
         "two_factor": merged to two; "full": the dense matrix, built on the fly; "hybrid": the same, but the gradients
         of the cores from the two factors; "auto": the cheapest by the cost model, see `explain`.
-    Saves x and the cores for the backward pass and nothing else.
+    Saves its arguments for the backward pass, x and the cores, and nothing that it makes of them.
     Raises ShapeError when sizes, dtypes or devices do not fit together.
     """
     return _contract(x, None, bias, tt, 1.0, strategy)
@@ -49,19 +49,27 @@ def linear_with_branch(
 def _contract(x, weight, bias, tt, scale, strategy):
     if not tt.is_matrix:
         raise ShapeError(f"rows can be multiplied by a matrix; {tt!r} is a tensor of shape {tt.shape}")
-    cores, autocast = list(tt.cores), autocast_is_on(x.device)
-    check_strategy(strategy, len(cores))
-    _check_shapes(x, weight, bias, cores)
-    _check_kinds(x, weight, bias, cores, autocast)
-    if autocast and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+        raise ShapeError(f"scale is {scale!r}; it must be a finite number, which is not trained")
+    cores = list(tt.cores)
+    check_strategy(strategy, len(cores), tt.closed)
+    check_operands(x, weight, bias, cores)
+    x, bias = in_autocast_dtype(x), None if bias is None else in_autocast_dtype(bias)
     if torch.compiler.is_compiling():
-        return contract(x, weight, bias, cores, tt.closed, scale, strategy)
+        code = strategy.code if isinstance(strategy, Plan) else strategy
+        return contract(x, weight, bias, cores, tt.closed, float(scale), code)
     return Contraction.apply(Settings(tt.closed, scale, strategy), x, weight, bias, *cores)
 
 
-def _check_shapes(x, weight, bias, cores):
+def in_autocast_dtype(x: torch.Tensor) -> torch.Tensor:
+    """x as autocast wants it: float64 and integers stay as they are."""
+    if not autocast_is_on(x.device) or x.dtype == torch.float64 or not x.is_floating_point():
+        return x
+    return x.to(torch.get_autocast_dtype(x.device.type))
+
+
+def check_operands(x, weight, bias, cores) -> None:
+    """Raise ShapeError unless x (.., in), weight (out, in), bias (out,), if there are any, and matrix cores fit."""
     in_features = math.prod([core.shape[1] for core in cores])
     out_features = math.prod([core.shape[2] for core in cores])
     if x.dim() == 0 or x.shape[-1] != in_features:
@@ -73,12 +81,17 @@ def _check_shapes(x, weight, bias, cores):
         if given is not None and given.shape != shape:
             matrix = f"a matrix {in_features} -> {out_features}"
             raise ShapeError(f"{name} has shape {tuple(given.shape)}; beside {matrix} it must be {shape}")
+    _check_kinds(x, weight, bias, cores)
 
 
-def _check_kinds(x, weight, bias, cores, autocast):
-    for name, given in (("the cores", cores[0]), ("weight", weight), ("bias", bias)):
-        if given is not None and (given.device != x.device or (given.dtype != x.dtype and not autocast)):
+def _check_kinds(x, weight, bias, cores):
+    mixed = autocast_is_on(x.device) and x.dtype != torch.float64
+    for name, given in (("x", x), ("the cores", cores[0]), ("weight", weight), ("bias", bias)):
+        if given is None:
+            continue
+        same_kind = given.is_floating_point() and given.dtype != torch.float64 if mixed else given.dtype == x.dtype
+        if given.device != x.device or not same_kind or not given.is_floating_point():
             raise ShapeError(
                 f"x of shape {tuple(x.shape)} is {x.dtype} on {x.device}, {name} {given.dtype} on {given.device}; "
-                "all need the same dtype and device"
+                "all need the same floating-point dtype and the same device"
             )

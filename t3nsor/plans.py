@@ -1,12 +1,13 @@
 """The ways to contract rows with a chain of cores, and the sizes that decide between them."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from t3nsor.errors import ShapeError
 
 STRATEGIES = ("auto", "left_to_right", "right_to_left", "pairs", "two_factor", "hybrid", "full")
+KINDS = ("chain", "full", "paired", "hybrid")
 MOST_CORES_IN_FULL_SEARCH = 6
 
 
@@ -24,6 +25,17 @@ class Plan:
     kind: str
     groups: tuple[int, ...]
     right_to_left: bool = False
+    code: str = field(init=False, repr=False, compare=False)  # for operations of a compiled graph, which take no Plan
+
+    def __post_init__(self):
+        whole = isinstance(self.groups, tuple) and all(isinstance(k, int) and k > 0 for k in self.groups)
+        if self.kind not in KINDS or not whole or not self.groups or (self.kind != "chain" and len(self.groups) != 2):
+            raise ShapeError(
+                f"Plan({self.kind!r}, {self.groups!r}): the kind is one of {', '.join(KINDS)}, the groups a tuple of "
+                'whole numbers of at least 1, two of them unless the kind is "chain"'
+            )
+        code = f"{self.kind} {'-'.join(map(str, self.groups))} {int(self.right_to_left)}"
+        object.__setattr__(self, "code", code)
 
     def __str__(self) -> str:
         numbers = iter(range(1, sum(self.groups) + 1))
@@ -94,11 +106,21 @@ def candidates(sizes: Sizes, strategy: "str | Plan" = "auto", backward: bool = F
     return allowed or [plan for plan in every if plan.kind == "chain"][:1]
 
 
-def check_strategy(strategy: str | Plan, d: int) -> None:
-    """Raise ShapeError unless `strategy` is a name that is known, or a plan for `d` cores."""
+def decoded(strategy: str) -> str | Plan:
+    """The name of a strategy itself, or the Plan whose `code` it is."""
+    if " " not in strategy:
+        return strategy
+    kind, groups, right_to_left = strategy.split()
+    return Plan(kind, tuple(map(int, groups.split("-"))), right_to_left == "1")
+
+
+def check_strategy(strategy: str | Plan, d: int, closed: bool) -> None:
+    """Raise ShapeError unless `strategy` is a name that is known, or a plan for `d` cores of a train or a ring."""
     if isinstance(strategy, Plan):
         if sum(strategy.groups) != d:
             raise ShapeError(f"strategy {strategy} is a plan for {sum(strategy.groups)} cores; there are {d}")
+        if closed and len(strategy.groups) != min(d, 2):
+            raise ShapeError(f"strategy {strategy} has {len(strategy.groups)} factors; a ring is contracted as two")
     elif strategy not in STRATEGIES:
         raise ShapeError(f"strategy is {strategy!r}; allowed: {', '.join(STRATEGIES)}")
 

@@ -109,6 +109,20 @@ def test_activation_between_the_cores(kind, checkpointing):
     assert "tanh between the cores" in repr(layer)
 
 
+def test_activated_layer_takes_no_rows_and_follows_autocast():
+    layer = TTLinear(24, 30, rank=2, cores_nonlinearity=torch.relu)
+    assert layer(torch.zeros(0, 24)).shape == (0, 30)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.zeros(2, 24)).dtype == TTLinear(24, 30)(torch.zeros(2, 24)).dtype == torch.bfloat16
+
+
+def test_a_layer_takes_copies_of_the_train_it_starts_from():
+    start = random_matrix(((3, 4), (5, 2)), 2, trainable=True)
+    layer = TTLinear(12, 10, init=start, freeze_cores="first")
+    assert all(core.requires_grad for core in start.cores)
+    assert torch.equal(layer.full(), start.full())
+
+
 def test_recomputing_saves_no_state_between_the_cores():
     def saved_numbers(checkpointing):
         layer = TTLinear(64, 64, rank=4, cores_nonlinearity=torch.tanh, use_checkpointing=checkpointing)
@@ -222,6 +236,13 @@ def test_automatic_shapes():
         (lambda: TTLinear(6, 4)(torch.ones(3, 5)), "x has shape (3, 5); its last dimension must be 6"),
         (lambda: TTLinear(6, 4, cores_nonlinearity=torch.relu)(torch.ones(5)), "its last dimension must be 6"),
         (lambda: TTLinear(6, 4)(torch.ones(3, 6, dtype=torch.float64)), "float64 on cpu, the cores torch.float32"),
+        (lambda: TTLinear(6, 4, cores_nonlinearity=torch.relu)(torch.ones(3, 6).double()), "is torch.float64 on cpu"),
+        (lambda: TTLinear(6, 4, cores_nonlinearity=torch.relu)(torch.ones(3, 6).long()), "is torch.int64 on cpu"),
+        (
+            lambda: TTBias(6)(torch.ones(3, 1)),
+            "TTBias: x of shape (3, 1) is torch.float32; its last dimension must be 6",
+        ),
+        (lambda: TTLayerNorm(6)(torch.ones(3, 6).long()), "x of shape (3, 6) is torch.int64"),
         (lambda: TTLayerNorm(6, shape=(2, 2)), "shape [2, 2] multiplies to 4; the vector has 6 entries"),
         (lambda: TTLayerNorm(6, preinit=torch.ones(5)), "preinit has shape (5,); it must be (6,)"),
         (lambda: TTLayerNorm(6, preinit=torch.full((6,), torch.nan)), "NaN"),

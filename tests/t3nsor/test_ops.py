@@ -194,7 +194,7 @@ def test_autocast_rounds_rows_and_factors_once(beside):
     assert all(core.grad.dtype == torch.float32 and core.grad.any() for core in tt.cores)
 
 
-@pytest.mark.parametrize("strategy", ["auto", "left_to_right", "full"])
+@pytest.mark.parametrize("strategy", ["auto", "left_to_right", "full", Plan("paired", (2, 1))], ids=str)
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
 def test_compiled_equals_eager(strategy, beside):
     """In one graph, for any number of rows, and like the eager layer it saves x and the cores only."""
