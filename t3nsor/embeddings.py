@@ -51,6 +51,7 @@ class TTEmbedding(nn.Module):
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
         """index: integers of any shape, 0 to num_embeddings - 1 -> (*index.shape, embedding_dim)."""
+        index = torch.as_tensor(index, device=self.weight.device)
         if index.device.type == "cpu" and not torch.compiler.is_compiling() and (index >= self.num_embeddings).any():
             raise ShapeError(f"index {index.max().item()} in a table of {self.num_embeddings} rows")
         return self.weight.gather_rows(index)

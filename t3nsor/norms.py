@@ -42,6 +42,7 @@ class TTLayerNorm(nn.Module):
             options = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
             self.weight = tensor_const(shape, rank, 1.0, trainable=True, **options)
         else:
+            preinit = torch.as_tensor(preinit)
             if tuple(preinit.shape) != (size,):
                 raise ShapeError(f"TTLayerNorm: preinit has shape {tuple(preinit.shape)}; it must be ({size},)")
             given = preinit.detach().to(device=device, dtype=dtype)

@@ -47,6 +47,8 @@ def linear_with_branch(
 
 
 def _contract(x, weight, bias, tt, scale, strategy):
+    if not isinstance(tt, CoreChain):
+        raise ShapeError(f"rows are multiplied by a TensorTrain or TensorRing, not by a {type(tt).__name__}")
     if not tt.is_matrix:
         raise ShapeError(f"rows can be multiplied by a matrix; {tt!r} is a tensor of shape {tt.shape}")
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
@@ -70,6 +72,8 @@ def in_autocast_dtype(x: torch.Tensor) -> torch.Tensor:
 
 def check_operands(x, weight, bias, cores) -> None:
     """Raise ShapeError unless x (.., in), weight (out, in), bias (out,), if there are any, and matrix cores fit."""
+    if not isinstance(x, torch.Tensor):
+        raise ShapeError(f"x is a {type(x).__name__}; it must be a tensor")
     in_features = math.prod([core.shape[1] for core in cores])
     out_features = math.prod([core.shape[2] for core in cores])
     if x.dim() == 0 or x.shape[-1] != in_features:
@@ -86,7 +90,7 @@ def check_operands(x, weight, bias, cores) -> None:
 
 def _check_kinds(x, weight, bias, cores):
     mixed = autocast_is_on(x.device) and x.dtype != torch.float64
-    for name, given in (("x", x), ("the cores", cores[0]), ("weight", weight), ("bias", bias)):
+    for name, given in (("x", x), *(("a core", core) for core in cores), ("weight", weight), ("bias", bias)):
         if given is None:
             continue
         same_kind = given.is_floating_point() and given.dtype != torch.float64 if mixed else given.dtype == x.dtype

@@ -235,7 +235,7 @@ def test_automatic_shapes():
         (lambda: TRLinear(4, 4, init=random_matrix(((2, 2), (2, 2)))), "must be the matrix of a TensorRing"),
         (lambda: TTLinear(6, 4)(torch.ones(3, 5)), "x has shape (3, 5); its last dimension must be 6"),
         (lambda: TTLinear(6, 4, cores_nonlinearity=torch.relu)(torch.ones(5)), "its last dimension must be 6"),
-        (lambda: TTLinear(6, 4)(torch.ones(3, 6, dtype=torch.float64)), "float64 on cpu, the cores torch.float32"),
+        (lambda: TTLinear(6, 4)(torch.ones(3, 6, dtype=torch.float64)), "float64 on cpu, a core torch.float32"),
         (lambda: TTLinear(6, 4, cores_nonlinearity=torch.relu)(torch.ones(3, 6).double()), "is torch.float64 on cpu"),
         (lambda: TTLinear(6, 4, cores_nonlinearity=torch.relu)(torch.ones(3, 6).long()), "is torch.int64 on cpu"),
         (

@@ -78,6 +78,13 @@ TT = random_matrix(((2, 2), (2, 2)), 2)
 X = torch.ones(3, 4)
 
 
+def swapped():
+    """A train whose last core was replaced after it was built, by one of another dtype."""
+    train = random_matrix(((2, 2), (2, 2)), 2, trainable=True)
+    setattr(train.cores, "1", torch.nn.Parameter(train.cores[1].detach().double()))
+    return train
+
+
 def under_autocast(x):
     with torch.autocast("cpu", torch.bfloat16):
         return tt_matmul(x, TT)
@@ -92,10 +99,13 @@ def under_autocast(x):
         (lambda: tt_matmul(X, TT, Plan("full", (1, 2))), "is a plan for 3 cores; there are 2"),
         (
             lambda: tt_matmul(X.double(), TT),
-            "x of shape (3, 4) is torch.float64 on cpu, the cores torch.float32 on cpu",
+            "x of shape (3, 4) is torch.float64 on cpu, a core torch.float32 on cpu",
         ),
-        (lambda: tt_matmul(X.to("meta"), TT), "is torch.float32 on meta, the cores torch.float32 on cpu"),
+        (lambda: tt_matmul(X.to("meta"), TT), "is torch.float32 on meta, a core torch.float32 on cpu"),
         (lambda: tt_matmul(X, TT, bias=torch.ones(3)), "bias has shape (3,); beside a matrix 4 -> 4 it must be (4,)"),
+        (lambda: tt_matmul([[1.0] * 4], TT), "x is a list; it must be a tensor"),
+        (lambda: tt_matmul(X, torch.ones(4, 4)), "by a TensorTrain or TensorRing, not by a Tensor"),
+        (lambda: tt_matmul(X, swapped()), "a core torch.float64 on cpu"),
         (lambda: Plan("foo", (1, 1)), "Plan('foo', (1, 1)): the kind is one of chain, full, paired, hybrid"),
         (lambda: Plan("full", (2,)), "two of them unless the kind is"),
         (lambda: Plan("chain", [1, 1]), "the groups a tuple of whole numbers"),
@@ -103,7 +113,7 @@ def under_autocast(x):
         (lambda: TRLinear(8, 8, strategy=Plan("chain", (1, 1, 1))), "has 3 factors; a ring is contracted as two"),
         (lambda: linear_with_branch(X, torch.ones(4, 4), TT, scale=torch.ones(())), "it must be a finite number"),
         (lambda: linear_with_branch(X, torch.ones(4, 4), TT, scale=float("nan")), "scale is nan"),
-        (lambda: under_autocast(X.double()), "is torch.float64 on cpu, the cores torch.float32 on cpu"),
+        (lambda: under_autocast(X.double()), "is torch.float64 on cpu, a core torch.float32 on cpu"),
         (lambda: under_autocast(X.long()), "x of shape (3, 4) is torch.int64"),
         (lambda: linear_with_branch(X, torch.ones(4, 3), TT), "weight has shape (4, 3); beside a matrix 4 -> 4"),
         (lambda: linear_with_branch(X, torch.ones(4, 4).half(), TT), "weight torch.float16 on cpu"),
