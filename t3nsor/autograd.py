@@ -1,7 +1,5 @@
 """The contraction as one node of the graph: it saves x, the weight, the bias and the cores, and recomputes the rest."""
 
-import inspect
-
 import torch
 from torch.nn import functional
 
@@ -9,21 +7,20 @@ from t3nsor.engine import Settings, compose, gradients, values
 from t3nsor.plans import decoded
 
 
-class Contraction(torch.autograd.Function):
-    """x weight^T + scale * x W + bias; differentiable any number of times, in both modes, and under vmap.
+def contraction(settings: Settings, *tensors) -> torch.Tensor:
+    """x weight^T + scale * x W + bias, differentiable any number of times, in both modes, and under torch.func.
 
-    Arguments: Settings, x (.., in), weight (out, in) or None, bias (out,) or None, and the cores of W.
+    tensors: x (.., in), weight (out, in) or None, bias (out,) or None, and the cores of W.
     """
+    transformed = torch._C._are_functorch_transforms_active()  # as torch.autograd.Function itself asks
+    return (_TransformedContraction if transformed else _Contraction).apply(settings, *tensors)
 
+
+class _Contraction(torch.autograd.Function):
     @staticmethod
-    def forward(settings: Settings, x, weight, bias, *cores):
+    def forward(ctx, settings: Settings, x, weight, bias, *cores):
+        _keep(ctx, settings, x, weight, bias, *cores)
         return values(x, weight, bias, cores, settings)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.settings, *tensors = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx, g):
@@ -32,13 +29,6 @@ class Contraction(torch.autograd.Function):
             return None, *_differentiable_gradients(ctx.settings, ctx.saved_tensors, needed, g)
         x, weight, bias, *cores = ctx.saved_tensors
         return None, *gradients(g, x, weight, bias, cores, ctx.settings, needed)
-
-    @staticmethod
-    def vmap(info, in_dims, settings, x, weight, bias, *cores):
-        if all(dim is None for dim in in_dims[2:]):
-            return Contraction.apply(settings, x.movedim(in_dims[1], 0), weight, bias, *cores), 0
-        mapped = torch.vmap(_composed(settings), in_dims[1:], randomness=info.randomness)
-        return mapped(x, weight, bias, *cores), 0
 
     @staticmethod
     def jvp(ctx, _, along_x, along_weight, along_bias, *along_cores):
@@ -57,8 +47,29 @@ class Contraction(torch.autograd.Function):
         return sum(terms)
 
 
-# apply() looks the signature up at every call, which takes as long as a small product unless it is found here.
-Contraction.forward.__signature__ = inspect.signature(Contraction.forward)
+class _TransformedContraction(_Contraction):
+    """The form that torch.func asks for; torch takes as long to call it as for a small product."""
+
+    @staticmethod
+    def forward(settings: Settings, x, weight, bias, *cores):
+        return values(x, weight, bias, cores, settings)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _keep(ctx, *inputs)
+
+    @staticmethod
+    def vmap(info, in_dims, settings, x, weight, bias, *cores):
+        if all(dim is None for dim in in_dims[2:]):
+            return contraction(settings, x.movedim(in_dims[1], 0), weight, bias, *cores), 0
+        mapped = torch.vmap(_composed(settings), in_dims[1:], randomness=info.randomness)
+        return mapped(x, weight, bias, *cores), 0
+
+
+def _keep(ctx, settings: Settings, *tensors) -> None:
+    ctx.settings = settings
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
 
 
 def _composed(settings: Settings):

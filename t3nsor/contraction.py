@@ -11,6 +11,7 @@ so that rank and mode of the next factor always lie side by side: no step permut
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 
@@ -55,11 +56,11 @@ class Chain:
     def forward(self, x: torch.Tensor, y: torch.Tensor, accumulate: bool, bias: torch.Tensor | None = None) -> None:
         """y (rows, out) = or += x (rows, in) times the chain, = with `bias` (out,) added."""
         memory = [self._memory(x, shape) for shape in self.shapes[:-1]]
-        for rows in blocks(x.shape[0], self.block):
-            state = self._states(x[rows], memory)[-1]
+        for x_rows, y_rows in zip(self._blocks(x), self._blocks(y), strict=True):
+            state = self._states(x_rows, memory)[-1]
             if bias is not None:
-                y[rows] = bias
-            multiply(self.shapes[-1], self.matrices[-1], state, y[rows], accumulate or bias is not None)
+                y_rows.copy_(bias)
+            multiply(self.shapes[-1], self.matrices[-1], state, y_rows, accumulate or bias is not None)
 
     def backward(self, x, g, dx, gradients, accumulate: bool) -> None:
         """Recompute the states of x, pull g (rows, out) back through the chain.
@@ -69,16 +70,19 @@ class Chain:
         """
         memory = [self._memory(x, shape) for shape in self.shapes[:-1]]
         pulled = [torch.empty_like(m) for m in memory]
-        for rows in blocks(x.shape[0], self.block):
-            states = self._states(x[rows], memory) if gradients is not None else [x[rows]]
-            d = g[rows]
+        dx_blocks = repeat(None) if dx is None else self._blocks(dx)
+        for x_rows, d, dx_rows in zip(self._blocks(x), self._blocks(g), dx_blocks, strict=False):
+            states = self._states(x_rows, memory) if gradients is not None else [x_rows]
             for k in reversed(range(len(self.shapes))):
                 if gradients is not None:
                     add_gradient(self.shapes[k], d, states[k], gradients[k])
                 if k > 0:
                     d = pull(self.shapes[k], self.matrices[k], d, pulled[k - 1])
                 elif dx is not None:
-                    pull(self.shapes[0], self.matrices[0], d, dx[rows], accumulate)
+                    pull(self.shapes[0], self.matrices[0], d, dx_rows, accumulate)
+
+    def _blocks(self, rows: torch.Tensor):
+        return [rows] if len(rows) <= self.block else rows.split(self.block)
 
     def _memory(self, x: torch.Tensor, shape: StepShape) -> torch.Tensor:
         return x.new_empty(min(self.block, x.shape[0]), shape.batch * shape.outer * shape.rest)
@@ -105,14 +109,24 @@ def multiply(shape: StepShape, matrix, state, out, accumulate: bool = False) -> 
         put_product(out.view(-1, shape.outer), state.view(-1, shape.inner), matrix.t(), accumulate)
         return out
     b, c = state.view(-1, shape.inner, shape.rest), out.view(-1, shape.outer, shape.rest)
-    if is_narrow(shape.rest, state):
+    if state.device.type == "cpu" and is_one_product(shape, state.dtype.itemsize):
         wide = torch.mm(matrix, b.transpose(0, 1).reshape(shape.inner, -1))
         product = wide.view(shape.outer, -1, shape.rest).transpose(0, 1)
         c.add_(product) if accumulate else c.copy_(product)
     else:
-        a = matrix.expand(b.shape[0], shape.outer, shape.inner)
+        a = matrix.contiguous().expand(b.shape[0], shape.outer, shape.inner)
         c.baddbmm_(a, b) if accumulate else torch.bmm(a, b, out=c)
     return out
+
+
+def is_one_product(shape: StepShape, item_size: int) -> bool:
+    """Whether a CPU multiplies a permuted copy of the state at once, rather than a batch of small matrices.
+
+    The products of a batch may be too narrow, and in half precision the matrix is copied for each of them.
+    """
+    if item_size >= 4:
+        return 1 < shape.rest < NARROW
+    return shape.outer * shape.inner > 3 * (shape.outer + shape.inner) * shape.rest
 
 
 def is_narrow(columns: int, like: torch.Tensor) -> bool:

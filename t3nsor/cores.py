@@ -6,6 +6,7 @@ A train is open (the first and the last bond are 1); a ring is closed (the last 
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 
 import torch
 
@@ -62,7 +63,10 @@ def without_autocast(device: torch.device):
 
 
 def autocast_is_on(device: torch.device) -> bool:
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return _has_autocast(device.type) and torch.is_autocast_enabled(device.type)
+
+
+_has_autocast = lru_cache(torch.amp.is_autocast_available)
 
 
 def merge_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:

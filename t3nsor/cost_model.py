@@ -7,8 +7,8 @@ memory costs its bytes.
 import math
 from dataclasses import dataclass
 
-from t3nsor.contraction import step_shapes, sums_after_products
-from t3nsor.dense import BATCHED_BUILD, is_narrow_run
+from t3nsor.contraction import StepShape, is_one_product, step_shapes, sums_after_products
+from t3nsor.dense import built_in_batches
 from t3nsor.machines import MEBIBYTE, Machine, is_cpu, item_size, machine_for
 from t3nsor.plans import Plan, Sizes, candidates
 
@@ -88,6 +88,7 @@ class _Costs:
     def __init__(self, sizes: Sizes, plan: Plan, rates: Machine):
         self.sizes, self.plan, self.rates = sizes, plan, rates
         self.item_size = item_size(sizes.dtype)
+        self.wide = machine_for(sizes.device, "float32") if self.item_size == 2 else rates  # for cores, and large copies
         self.rows = max(1, sizes.rows)
 
     def chain_forward(self) -> float:
@@ -114,9 +115,7 @@ class _Costs:
         n, m = self.sizes.in_features, self.sizes.out_features
         numbers = n * m * self.item_size
         build = 5 * rates.call + self._factors() + rates.streamed * numbers * (2 if self.sizes.beside else 1)
-        if is_narrow_run(pair.rank, pair.n2):
-            build += rates.gemm(pair.m1, pair.m2, pair.rank * pair.n2, n)
-        elif pair.rank <= BATCHED_BUILD:
+        if built_in_batches(pair.rank, pair.n2):
             build += rates.gemm(m, pair.n1, pair.rank, pair.n2)
         else:
             build += rates.gemm(1, pair.m1 * pair.n1, pair.rank, pair.m2 * pair.n2) + self._permuted(pair.n2)
@@ -131,11 +130,13 @@ class _Costs:
     def _permuted(self, run: int) -> float:
         """A copy of the matrix in another order, in which `run` numbers stay together."""
         numbers = self.sizes.in_features * self.sizes.out_features
-        return self.rates.permuted * numbers * self.item_size * (1 + 12 / run)
+        return self.wide.permuted * numbers * self.item_size * (1 + 12 / run)
 
     def paired_backward(self, x_gradient: bool) -> float:
         p, rates, rows = plan_pair(self.sizes, self.plan), self.rates, self._block()
         copies = rates.permuted * rows * (p.n1 * p.n2 + p.m1 * p.m2) * self.item_size
+        if self.item_size == 2:  # two of the products copy x for each rank
+            copies += 2 * self.wide.permuted * p.rank * rows * p.n1 * p.n2 * self.item_size
         gemms = [
             rates.gemm(p.rank, p.n1 * rows, p.n2, p.m2),
             rates.gemm(1, p.rank * p.n1, p.m1, rows * p.m2),
@@ -164,6 +165,9 @@ class _Costs:
     def _product(self, batch: int, outer: int, inner: int, rest: int) -> float:
         if rest == 1:
             return self.rates.gemm(1, batch, inner, outer)
+        if is_cpu(self.sizes.device) and is_one_product(StepShape(1, outer, inner, rest), self.item_size):
+            copies = self.rates.permuted * batch * (outer + inner) * rest * self.item_size
+            return copies + self.rates.gemm(1, outer, inner, batch * rest)
         return self.rates.gemm(batch, outer, inner, rest)
 
     def _gradient(self, s, rows: int) -> float:
@@ -182,8 +186,8 @@ class _Costs:
         for size, (left, n, m, right) in zip(self.plan.groups, self.sizes.factor_shapes(self.plan.groups), strict=True):
             inner_ranks = self.sizes.ranks[start + 1 : start + size]
             numbers, start = left * n * m * right, start + size
-            seconds += 3 * self.rates.call + self.rates.permuted * numbers * 8 * (1 + len(inner_ranks))
-            seconds += 3 * 2 * numbers * max(inner_ranks, default=0) / self.rates.flops
+            seconds += 3 * self.rates.call + self.wide.permuted * numbers * 8 * (1 + len(inner_ranks))
+            seconds += 3 * 2 * numbers * max(inner_ranks, default=0) / self.wide.flops
         return seconds
 
     def _rows_through_memory(self) -> float:

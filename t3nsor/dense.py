@@ -8,10 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from t3nsor.contraction import NARROW, add_product, blocks
-
-BATCHED_BUILD = 8  # up to this rank, small matrix products with the weight added beat one product and a permuting copy
-EXPANDED_BUILD = 64  # up to this inner size a product with many zeros beats both where the last modes are narrow
+from t3nsor.contraction import add_product, blocks
 
 
 @dataclass(frozen=True)
@@ -68,25 +65,14 @@ class Dense:
     def _way_to_build(self, size: int):
         """A function that writes base + dW for some output modes, and what it needs of the second factor."""
         r, m2, n2 = self.second.shape
-        if is_narrow_run(r, n2):
-            return _expanded_product, self.second.transpose(0, 1).reshape(m2, r * n2)
-        if r <= BATCHED_BUILD:
+        if built_in_batches(r, n2):
             return _small_products, self.second.transpose(0, 1).expand(size, m2, r, n2).reshape(-1, r, n2)
         return _permuted_product, self.second.reshape(r, m2 * n2)
 
 
-def is_narrow_run(rank: int, run: int) -> bool:
-    """Whether the last input modes are so few that products and copies along them are slow."""
-    return run < NARROW and rank * run <= EXPANDED_BUILD
-
-
-def _expanded_product(base, first, right, out) -> None:
-    """out = base + right (m2, r * n2) @ (first x identity of n2): more operations, but in one large product."""
-    (m1, n1, r), (m2, _), n2 = first.shape, right.shape, out.shape[-1]
-    wide = first.new_zeros(m1, r, n2, n1, n2)
-    wide.diagonal(dim1=2, dim2=4).copy_(first.transpose(1, 2).unsqueeze(-1))
-    wide = wide.view(m1, r * n2, n1 * n2)
-    _add_batch(base, right.expand(m1, m2, r * n2), wide, out.view(m1, m2, n1 * n2))
+def built_in_batches(rank: int, run: int) -> bool:
+    """Whether small products, with the weight added, beat one product and a copy that permutes runs of `run` numbers."""
+    return rank <= min(8, run // 2)
 
 
 def _small_products(base, first, right, out) -> None:

@@ -4,7 +4,7 @@ Here nothing knows of autograd: tensors in, tensors out. `compose` is the same f
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -35,47 +35,55 @@ class Recipe:
     rows: that a chain or a pair handles at once; modes: of the output for which the full matrix is built at once.
     """
 
+    sizes: Sizes
     plan: Plan
-    dtype: torch.dtype
     steps: list[StepShape]
     rows: int
     modes: int
 
     def chain(self, matrices) -> Chain:
-        return Chain(self.steps, [matrix.to(self.dtype) for matrix in matrices], self.rows)
+        return Chain(self.steps, matrices, self.rows)
 
     def pair(self, factors) -> Pair:
-        return Pair(*(factor.to(self.dtype) for factor in factors), self.rows)
+        return Pair(*factors, self.rows)
 
     def full(self, factors, weight) -> Dense:
-        return Dense(*(factor.to(self.dtype) for factor in factors), weight, self.modes)
+        return Dense(*factors, weight, self.modes)
 
 
 @lru_cache(maxsize=4096)
-def _recipe(sizes: Sizes, strategy: str | Plan, backward: bool) -> Recipe:
+def _recipe(strategy: str | Plan, backward: bool, *sizes) -> Recipe:
+    sizes = _sizes(*sizes)
     plan = choose(sizes, strategy, backward)
     steps = step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
     modes = 0 if plan.kind == "chain" else outputs_per_block(sizes, plan)
-    return Recipe(plan, getattr(torch, sizes.dtype), steps, rows_per_block(sizes, plan), modes)
+    return Recipe(sizes, plan, steps, rows_per_block(sizes, plan), modes)
+
+
+def _sizes(shapes, closed: bool, rows: int, dtype: torch.dtype, device: str, *rest) -> Sizes:
+    inputs, outputs = tuple(shape[1] for shape in shapes), tuple(shape[2] for shape in shapes)
+    ranks = (*(shape[0] for shape in shapes), shapes[-1][-1])
+    return Sizes(inputs, outputs, ranks, closed, rows, str(dtype).removeprefix("torch."), device, *rest)
+
+
+def _size_key(x: torch.Tensor, cores, closed: bool, beside: bool) -> tuple:
+    """What the choice of a plan depends on. Rows are rounded to a power of two, so that choices can be kept."""
+    rows = 2 ** round(math.log2(max(1, x.numel() // x.shape[-1])))
+    return tuple([core.shape for core in cores]), closed, rows, x.dtype, x.device.type, beside
 
 
 def sizes_of(x: torch.Tensor, cores, closed: bool, beside: bool) -> Sizes:
-    """What the choice of a plan depends on. Rows are rounded to a power of two, so that choices can be kept."""
-    rows = 2 ** round(math.log2(max(1, x.numel() // x.shape[-1])))
-    inputs, outputs = tuple(core.shape[1] for core in cores), tuple(core.shape[2] for core in cores)
-    ranks = (*(core.shape[0] for core in cores), cores[-1].shape[-1])
-    dtype = str(x.dtype).removeprefix("torch.")
-    return Sizes(inputs, outputs, ranks, closed, rows, dtype, x.device.type, beside)
+    """What the choice of a plan depends on, for these operands."""
+    return _sizes(*_size_key(x, cores, closed, beside))
 
 
 def values(x, weight, bias, cores, settings: Settings) -> torch.Tensor:
     """(.., in) -> (.., out); `weight` (out, in) and `bias` (out,) or None."""
-    sizes = sizes_of(x, cores, settings.closed, weight is not None)
-    recipe = _recipe(sizes, settings.strategy, False)
-    rows = x.reshape(-1, sizes.in_features).contiguous()
-    y = rows.new_empty(rows.shape[0], sizes.out_features)
+    recipe = _recipe(settings.strategy, False, *_size_key(x, cores, settings.closed, weight is not None))
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    y = rows.new_empty(rows.shape[0], recipe.sizes.out_features)
     with without_autocast(x.device):
-        parts = parts_of(cores, recipe.plan, settings.closed, settings.scale)
+        parts = parts_of(cores, recipe.plan, settings.closed, settings.scale, x.dtype)
         if recipe.plan.kind == "full":
             recipe.full(parts, weight).forward(rows, y, bias)
         elif weight is None:
@@ -84,19 +92,19 @@ def values(x, weight, bias, cores, settings: Settings) -> torch.Tensor:
             dense = weight.to(x.dtype).t()
             torch.mm(rows, dense, out=y) if bias is None else torch.addmm(bias, rows, dense, out=y)
             recipe.chain(parts).forward(rows, y, accumulate=True)
-    return y.view(*x.shape[:-1], sizes.out_features)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[1])
 
 
 def gradients(g, x, weight, bias, cores, settings: Settings, needed) -> list[torch.Tensor | None]:
     """Gradients of (x, weight, bias, *cores), those that `needed` names, from that of the values, g (.., out)."""
     need_x, need_weight, need_bias, *need_cores = needed
-    sizes = sizes_of(x, cores, settings.closed, weight is not None)
-    sizes = replace(sizes, x_gradient=need_x, core_gradients=any(need_cores))
-    rows, g = x.reshape(-1, sizes.in_features).contiguous(), g.reshape(-1, sizes.out_features).contiguous()
+    key = _size_key(x, cores, settings.closed, weight is not None)
+    recipe = _recipe(settings.strategy, True, *key, need_x, any(need_cores))
+    rows, g = x.reshape(-1, x.shape[-1]).contiguous(), g.reshape(-1, g.shape[-1]).contiguous()
     dx, of_cores = None, [None] * len(cores)
     with without_autocast(x.device):
         if need_x or any(need_cores):
-            dx, of_cores = _x_and_cores(g, rows, weight, cores, sizes, settings, need_cores)
+            dx, of_cores = _x_and_cores(g, rows, weight, cores, recipe, settings, need_cores)
         of_weight = (g.t() @ rows).to(weight.dtype) if need_weight else None
         of_bias = g.sum(0) if need_bias else None
     return [dx if dx is None else dx.view(x.shape), of_weight, of_bias, *of_cores]
@@ -104,23 +112,21 @@ def gradients(g, x, weight, bias, cores, settings: Settings, needed) -> list[tor
 
 def compose(x, weight, bias, cores, settings: Settings) -> torch.Tensor:
     """The values in plain differentiable operations, which any transform of torch understands."""
-    sizes = sizes_of(x, cores, settings.closed, weight is not None)
-    recipe = _recipe(sizes, settings.strategy, False)
-    rows = x.reshape(-1, sizes.in_features)
+    recipe = _recipe(settings.strategy, False, *_size_key(x, cores, settings.closed, weight is not None))
+    rows, out_features = x.reshape(-1, x.shape[-1]), recipe.sizes.out_features
     with without_autocast(x.device):
-        parts = parts_of(cores, recipe.plan, settings.closed, settings.scale)
+        parts = parts_of(cores, recipe.plan, settings.closed, settings.scale, x.dtype)
         weight = None if weight is None else weight.to(x.dtype)
         if recipe.plan.kind == "full":
             dense = _dense(*parts)
-            y = functional.linear(rows, (dense if weight is None else weight + dense).to(x.dtype), bias)
+            y = functional.linear(rows, dense if weight is None else weight + dense, bias)
         else:
-            y = compose_chain(rows, recipe.steps, [part.to(x.dtype) for part in parts])
-            y = y.reshape(-1, sizes.out_features)
+            y = compose_chain(rows, recipe.steps, parts).reshape(-1, out_features)
             if weight is not None:
                 y = y + functional.linear(rows, weight)
             if bias is not None:
                 y = y + bias
-    return y.view(*x.shape[:-1], sizes.out_features)
+    return y.view(*x.shape[:-1], out_features)
 
 
 def _dense(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -129,10 +135,10 @@ def _dense(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return product.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-def _x_and_cores(g, rows, weight, cores, sizes: Sizes, settings: Settings, need_cores):
+def _x_and_cores(g, rows, weight, cores, recipe: Recipe, settings: Settings, need_cores):
     """The gradients of x (rows, in) and of each core, None where there is no need."""
-    recipe = _recipe(sizes, settings.strategy, True)
-    plan, parts = recipe.plan, parts_of(cores, recipe.plan, settings.closed, settings.scale)
+    plan, sizes = recipe.plan, recipe.sizes
+    parts = parts_of(cores, plan, settings.closed, settings.scale, rows.dtype)
     wide = torch.float32 if rows.dtype.itemsize == 2 else rows.dtype
     sums = [part.new_zeros(part.shape, dtype=wide) for part in parts] if any(need_cores) else None
     dx = torch.empty_like(rows) if sizes.x_gradient else None

@@ -12,8 +12,8 @@ from t3nsor.plans import Plan, Sizes
 LEFT_TO_RIGHT, RIGHT_TO_LEFT = (2, 3, 0, 1), (0, 2, 1, 3)  # axes of a factor as a matrix (outer, inner) of a step
 
 
-def parts_of(cores, plan: Plan, closed: bool, scale: float) -> list[torch.Tensor]:
-    """What `plan` multiplies rows by, with `scale` in the last core; differentiable in the cores.
+def parts_of(cores, plan: Plan, closed: bool, scale: float, dtype: torch.dtype) -> list[torch.Tensor]:
+    """What `plan` multiplies rows of `dtype` by, with `scale` in the last core; differentiable in the cores.
 
     "chain": for each step, in order, the matrix (outer, inner), either side a rank and a mode. "full", "hybrid": two
     factors (m1, n1, r) and (r, m2, n2), laid out for rows of the (out, in) matrix.
@@ -21,8 +21,11 @@ def parts_of(cores, plan: Plan, closed: bool, scale: float) -> list[torch.Tensor
     factors = _factors(_scaled(cores, scale), plan.groups, closed)
     if plan.kind != "chain":
         first, second = factors
-        return [first[0].transpose(0, 1).contiguous(), second[..., 0].transpose(1, 2).contiguous()]
-    matrices = [factor.permute(_axes(plan)).flatten(2).flatten(0, 1) for factor in factors]
+        turned = first[0].transpose(0, 1), second[..., 0].transpose(1, 2)
+        return [_cast(factor, dtype).contiguous() for factor in turned]
+    axes = _axes(plan)
+    turned = [_cast(factor.permute(axes), dtype) for factor in factors]
+    matrices = [factor.reshape(factor.shape[0] * factor.shape[1], -1) for factor in turned]
     return matrices[::-1] if plan.right_to_left else matrices
 
 
@@ -45,8 +48,13 @@ def core_gradients(gradients, cores, plan: Plan, sizes: Sizes, scale: float) -> 
     return _scaled(found, scale)
 
 
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """In `dtype`; a copy that has to be made is contiguous."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype, memory_format=torch.contiguous_format)
+
+
 def _scaled(cores, scale: float) -> list[torch.Tensor]:
-    return list(cores) if scale == 1.0 else [*cores[:-1], cores[-1] * scale]
+    return cores if scale == 1.0 else [*cores[:-1], cores[-1] * scale]
 
 
 def _axes(plan: Plan) -> tuple[int, ...]:
@@ -66,6 +74,8 @@ def _runs(cores, groups: tuple[int, ...]) -> list:
 def _factors(cores, groups: tuple[int, ...], closed: bool) -> list[torch.Tensor]:
     if len(groups) == 1:
         return [close_cores(_wide(cores))[None, ..., None]]
+    if len(groups) == len(cores) and not closed:
+        return cores
     factors = [run[0] if len(run) == 1 else merge_cores(_wide(run)) for run in _runs(cores, groups)]
     if not closed:
         return factors
@@ -87,6 +97,8 @@ def _merged_to_cores(gradients, cores, groups: tuple[int, ...], closed: bool) ->
         (_, n, m, _), (_, p, q, _) = first.shape, last.shape
         a, b = cores[0].shape[0], cores[groups[0] - 1].shape[-1]
         gradients = [first.reshape(n, m, a, b).permute(2, 0, 1, 3), last.reshape(a, b, p, q).permute(1, 2, 3, 0)]
+    elif len(groups) == len(cores):
+        return gradients
     runs = _runs(cores, groups)
     return [g for run, merged in zip(runs, gradients, strict=True) for g in _merge_gradients(run, merged)]
 

@@ -1,10 +1,11 @@
 """Rows times a tensor train or ring, alone or beside a dense weight."""
 
 import math
+from functools import lru_cache
 
 import torch
 
-from t3nsor.autograd import Contraction, contract
+from t3nsor.autograd import contract, contraction
 from t3nsor.cores import autocast_is_on
 from t3nsor.engine import Settings
 from t3nsor.errors import ShapeError
@@ -60,7 +61,7 @@ def _contract(x, weight, bias, tt, scale, strategy):
     if torch.compiler.is_compiling():
         code = strategy.code if isinstance(strategy, Plan) else strategy
         return contract(x, weight, bias, cores, tt.closed, float(scale), code)
-    return Contraction.apply(Settings(tt.closed, scale, strategy), x, weight, bias, *cores)
+    return contraction(Settings(tt.closed, scale, strategy), x, weight, bias, *cores)
 
 
 def in_autocast_dtype(x: torch.Tensor) -> torch.Tensor:
@@ -74,28 +75,34 @@ def check_operands(x, weight, bias, cores) -> None:
     """Raise ShapeError unless x (.., in), weight (out, in), bias (out,), if there are any, and matrix cores fit."""
     if not isinstance(x, torch.Tensor):
         raise ShapeError(f"x is a {type(x).__name__}; it must be a tensor")
-    in_features = math.prod([core.shape[1] for core in cores])
-    out_features = math.prod([core.shape[2] for core in cores])
-    if x.dim() == 0 or x.shape[-1] != in_features:
+    kinds = [None if t is None else (t.shape, t.dtype, t.device) for t in (x, weight, bias, *cores)]
+    check = _check_kinds.__wrapped__ if torch.compiler.is_compiling() else _check_kinds
+    check(autocast_is_on(x.device), *kinds)
+
+
+@lru_cache(maxsize=4096)
+def _check_kinds(autocast: bool, x, weight, bias, *cores) -> None:
+    """Each argument but the first is a shape, a dtype and a device, or None."""
+    in_features = math.prod([shape[1] for shape, _, _ in cores])
+    out_features = math.prod([shape[2] for shape, _, _ in cores])
+    x_shape, x_dtype, x_device = x
+    if not x_shape or x_shape[-1] != in_features:
         raise ShapeError(
-            f"x has shape {tuple(x.shape)}; its last dimension must be {in_features}, for a matrix "
-            f"{in_features} -> {out_features} of cores {[tuple(core.shape) for core in cores]}"
+            f"x has shape {tuple(x_shape)}; its last dimension must be {in_features}, for a matrix "
+            f"{in_features} -> {out_features} of cores {[tuple(shape) for shape, _, _ in cores]}"
         )
-    for name, given, shape in (("weight", weight, (out_features, in_features)), ("bias", bias, (out_features,))):
-        if given is not None and given.shape != shape:
+    for name, given, wanted in (("weight", weight, (out_features, in_features)), ("bias", bias, (out_features,))):
+        if given is not None and given[0] != wanted:
             matrix = f"a matrix {in_features} -> {out_features}"
-            raise ShapeError(f"{name} has shape {tuple(given.shape)}; beside {matrix} it must be {shape}")
-    _check_kinds(x, weight, bias, cores)
-
-
-def _check_kinds(x, weight, bias, cores):
-    mixed = autocast_is_on(x.device) and x.dtype != torch.float64
+            raise ShapeError(f"{name} has shape {tuple(given[0])}; beside {matrix} it must be {wanted}")
+    mixed = autocast and x_dtype != torch.float64
     for name, given in (("x", x), *(("a core", core) for core in cores), ("weight", weight), ("bias", bias)):
         if given is None:
             continue
-        same_kind = given.is_floating_point() and given.dtype != torch.float64 if mixed else given.dtype == x.dtype
-        if given.device != x.device or not same_kind or not given.is_floating_point():
+        _, dtype, device = given
+        same_kind = dtype.is_floating_point and dtype != torch.float64 if mixed else dtype == x_dtype
+        if device != x_device or not same_kind or not dtype.is_floating_point:
             raise ShapeError(
-                f"x of shape {tuple(x.shape)} is {x.dtype} on {x.device}, {name} {given.dtype} on {given.device}; "
+                f"x of shape {tuple(x_shape)} is {x_dtype} on {x_device}, {name} {dtype} on {device}; "
                 "all need the same floating-point dtype and the same device"
             )

@@ -41,7 +41,7 @@ class Cores(nn.Module):
         return getattr(self, str(index % len(self)))
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        return (getattr(self, str(k)) for k in range(len(self)))
+        return iter((*self._parameters.values(), *self._buffers.values()))
 
 
 class CoreChain(nn.Module):
