@@ -71,7 +71,7 @@ class Dense:
 
 
 def built_in_batches(rank: int, run: int) -> bool:
-    """Whether small products, with the weight added, beat one product and a copy that permutes runs of `run` numbers."""
+    """Whether small products, with the weight added, beat one product and a copy that permutes runs of numbers."""
     return rank <= min(8, run // 2)
 
 
