@@ -22,6 +22,8 @@ def explain(layer: nn.Module, rows: int, *, dtype: torch.dtype | None = None, be
         raise ShapeError(f"explain takes a layer with a tensor-train matrix, or such a matrix; not {layer!r}")
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise ShapeError(f"rows is {rows!r}; it must be a whole number of at least 1")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ShapeError(f"dtype is {dtype!r}; it must be a floating-point torch.dtype, or None for that of the cores")
     if getattr(layer, "cores_nonlinearity", None) is not None:
         print(f"{chain}\nwith an activation between the cores there is one way only: left to right, core by core")
         return

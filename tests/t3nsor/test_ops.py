@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from t3nsor import TensorTrain, linear_with_branch, random_matrix, tt_matmul
+from t3nsor.contraction import is_one_product, step_shapes
 from t3nsor.engine import sizes_of
 from t3nsor.plans import STRATEGIES, Plan, candidates
 
@@ -178,6 +179,24 @@ def test_half_precision_is_as_near_as_rounding_allows(plan, beside):
     wanted = torch.autograd.grad(expected, [wide[0], *exact.cores], direction.double())
     for a, b in zip([y, *got], [expected, *wanted], strict=True):
         assert a.dtype == torch.bfloat16
+        assert (a.double() - b).norm() < 0.01 * b.norm()
+
+
+@pytest.mark.parametrize("right_to_left", [False, True])
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
+def test_half_precision_at_a_rank_whose_matrices_are_larger_than_the_states(beside, right_to_left):
+    exact = random_matrix(((4, 4, 4), (4, 4, 4)), 16, dtype=torch.float64)
+    half = TensorTrain([core.bfloat16() for core in exact.cores], trainable=True)
+    exact = TensorTrain([core.detach().double() for core in half.cores], trainable=True)
+    plan = Plan("chain", (1, 1, 1), right_to_left)
+    assert any(is_one_product(s, 2) for s in step_shapes([core.shape for core in half.cores], right_to_left)[1:-1])
+    x, weight, _ = (None if t is None else t.detach().bfloat16() for t in inputs(exact, (300,), beside, False))
+    y = contract(x.requires_grad_(), weight, None, half, plan)
+    wide = x.detach().double().requires_grad_(), None if weight is None else weight.double()
+    expected, direction = reference(*wide, None, exact), torch.randn_like(y)
+    got = torch.autograd.grad(y, [x, *half.cores], direction)
+    wanted = torch.autograd.grad(expected, [wide[0], *exact.cores], direction.double())
+    for a, b in zip([y, *got], [expected, *wanted], strict=True):
         assert (a.double() - b).norm() < 0.01 * b.norm()
 
 

@@ -120,6 +120,7 @@ def under_autocast(x):
         (lambda: tt_matmul(X, TensorTrain([torch.ones(1, 4, 1)])), "is a tensor of shape (4,)"),
         (lambda: explain(TTBias(4, d=2), 3), "explain takes a layer with a tensor-train matrix"),
         (lambda: explain(torch.nn.Linear(2, 2), 3), "explain takes a layer"),
+        (lambda: explain(TT, 3, dtype="float32"), "dtype is 'float32'; it must be a floating-point torch.dtype"),
         (lambda: explain(TT, 0), "rows is 0; it must be a whole number of at least 1"),
     ],
 )
