@@ -7,7 +7,7 @@ from t3nsor.engine import Settings, compose, gradients, values
 from t3nsor.plans import decoded
 
 
-def contraction(settings: Settings, *tensors) -> torch.Tensor:
+def contract_eagerly(settings: Settings, *tensors) -> torch.Tensor:
     """x weight^T + scale * x W + bias, differentiable any number of times, in both modes, and under torch.func.
 
     tensors: x (.., in), weight (out, in) or None, bias (out,) or None, and the cores of W.
@@ -61,7 +61,7 @@ class _TransformedContraction(_Contraction):
     @staticmethod
     def vmap(info, in_dims, settings, x, weight, bias, *cores):
         if all(dim is None for dim in in_dims[2:]):
-            return contraction(settings, x.movedim(in_dims[1], 0), weight, bias, *cores), 0
+            return contract_eagerly(settings, x.movedim(in_dims[1], 0), weight, bias, *cores), 0
         mapped = torch.vmap(_composed(settings), in_dims[1:], randomness=info.randomness)
         return mapped(x, weight, bias, *cores), 0
 

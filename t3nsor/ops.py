@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import torch
 
-from t3nsor.autograd import contract, contraction
+from t3nsor.autograd import contract, contract_eagerly
 from t3nsor.cores import autocast_is_on
 from t3nsor.engine import Settings
 from t3nsor.errors import ShapeError
@@ -61,7 +61,7 @@ def _contract(x, weight, bias, tt, scale, strategy):
     if torch.compiler.is_compiling():
         code = strategy.code if isinstance(strategy, Plan) else strategy
         return contract(x, weight, bias, cores, tt.closed, float(scale), code)
-    return contraction(Settings(tt.closed, scale, strategy), x, weight, bias, *cores)
+    return contract_eagerly(Settings(tt.closed, scale, strategy), x, weight, bias, *cores)
 
 
 def in_autocast_dtype(x: torch.Tensor) -> torch.Tensor:
