@@ -45,7 +45,11 @@ class Dense:
         for modes in blocks(m1, self.block):
             dw = torch.mm(g[:, modes.start * m2 : modes.stop * m2].t(), x)
             dw = dw.view(-1, m2, n1, n2).transpose(1, 2).reshape(-1, m2 * n2)
-            d_first[modes] += torch.mm(second, dw.t()).t().view(-1, n1, r)
+            of_first = d_first[modes].view(-1, r)
+            if of_first.dtype == dw.dtype:
+                of_first.addmm_(dw, second.t())
+            else:
+                of_first += dw @ second.t()
             add_product(d_second.view(r, m2 * n2), self.first[modes].reshape(-1, r).t(), dw)
 
     def _pieces(self):

@@ -76,7 +76,8 @@ def _factors(cores, groups: tuple[int, ...], closed: bool) -> list[torch.Tensor]
         return [close_cores(_wide(cores))[None, ..., None]]
     if len(groups) == len(cores) and not closed:
         return cores
-    factors = [run[0] if len(run) == 1 else merge_cores(_wide(run)) for run in _runs(cores, groups)]
+    # A product of two cores is rounded once in any case; of more, each product would be.
+    factors = [merge_cores(run if len(run) <= 2 else _wide(run)) for run in _runs(cores, groups)]
     if not closed:
         return factors
     first, last = factors
