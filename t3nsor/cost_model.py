@@ -7,13 +7,14 @@ memory costs its bytes.
 import math
 from dataclasses import dataclass
 
-from t3nsor.contraction import StepShape, is_one_product, step_shapes, sums_after_products
+from t3nsor.contraction import NARROW, StepShape, is_one_product, step_shapes, sums_after_products
 from t3nsor.dense import built_in_batches
 from t3nsor.machines import MEBIBYTE, Machine, is_cpu, item_size, machine_for
 from t3nsor.plans import Plan, Sizes, candidates
 
 # What blocks of rows cost beside their products, as a factor: slices, and what does not stay in cache.
 CHAIN, PAIRED = 1.18, 1.14
+NARROW_BATCH = 4.0  # how much longer batches of products with few columns take than one wide product
 
 
 def choose(sizes: Sizes, strategy: str = "auto", backward: bool = False) -> Plan:
@@ -144,6 +145,8 @@ class _Costs:
             rates.gemm(1, p.rank * p.n1, rows * p.m2, p.m1),
             rates.gemm(p.rank, p.n2, p.n1 * rows, p.m2),
         ]
+        if rates.lanes and 1 < p.m2 < NARROW:  # batches, which nobody turns round
+            gemms = [NARROW_BATCH * seconds for seconds in gemms]
         beside = 0.0
         if x_gradient:
             exchanged = not self.plan.right_to_left
