@@ -45,7 +45,7 @@ class Dense:
         for modes in blocks(m1, self.block):
             dw = torch.mm(g[:, modes.start * m2 : modes.stop * m2].t(), x)
             dw = dw.view(-1, m2, n1, n2).transpose(1, 2).reshape(-1, m2 * n2)
-            of_first = d_first[modes].view(-1, r)
+            of_first = d_first[modes].view(-1, r)  # narrow, but over so few terms faster than its transpose
             if of_first.dtype == dw.dtype:
                 of_first.addmm_(dw, second.t())
             else:

@@ -73,8 +73,11 @@ def in_autocast_dtype(x: torch.Tensor) -> torch.Tensor:
 
 def check_operands(x, weight, bias, cores) -> None:
     """Raise ShapeError unless x (.., in), weight (out, in), bias (out,), if there are any, and matrix cores fit."""
-    if not isinstance(x, torch.Tensor):
-        raise ShapeError(f"x is a {type(x).__name__}; it must be a tensor")
+    for name, given in (("x", x), ("weight", weight), ("bias", bias)):
+        if not isinstance(given, torch.Tensor) and (given is not None or name == "x"):
+            raise ShapeError(f"{name} is a {type(given).__name__}; it must be a tensor")
+    if x.layout != torch.strided:
+        raise ShapeError(f"x of shape {tuple(x.shape)} has the layout {x.layout}; it must be dense")
     kinds = [None if t is None else (t.shape, t.dtype, t.device) for t in (x, weight, bias, *cores)]
     check = _check_kinds.__wrapped__ if torch.compiler.is_compiling() else _check_kinds
     check(autocast_is_on(x.device), *kinds)
