@@ -26,6 +26,7 @@ if __name__ == "__main__" and not MALLOC.keys() <= os.environ.keys():
 import argparse  # noqa: E402
 import gc  # noqa: E402
 import itertools  # noqa: E402
+import random  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
@@ -42,9 +43,9 @@ from rich.console import Console  # noqa: E402
 from tt_linear_peers import MODES, Cell, Data  # noqa: E402
 
 from t3nsor.cost_model import choose  # noqa: E402
-from t3nsor.engine import sizes_of  # noqa: E402
 from t3nsor.ops import linear_with_branch, tt_matmul  # noqa: E402
 from t3nsor.plans import candidates  # noqa: E402
+from t3nsor.recipes import problem_of  # noqa: E402
 
 LIMIT = 1.15  # of the time of the best peer
 MEASUREMENTS = 3  # that have to agree before a cell offends
@@ -144,8 +145,9 @@ def clock(run: Callable[[], object], device: str) -> float:
 
 
 def interleaved(runs: dict[str, Callable], args, reference: str = "ours") -> dict[str, list[float]]:
-    """Seconds of each run in each round; a round has every run once, and starts one further than the round before.
+    """Seconds of each run in each round, which has every run once, in an order of its own.
 
+    A run finds in the caches what the one before it left there, so nobody may always follow the same one.
     args.repeats rounds; fewer when a round is long, more when it is short, never under 3. A run that takes more than
     SLOW times as long as `reference` in the first round is left out of the others.
     """
@@ -153,7 +155,7 @@ def interleaved(runs: dict[str, Callable], args, reference: str = "ours") -> dic
     rounds, k = args.repeats, 0
     gc.disable()
     while k < rounds:
-        for name in names[k % len(names) :] + names[: k % len(names)]:
+        for name in random.sample(names, len(names)):
             seconds[name].append(round(clock(runs[name], args.device), 7))
         if k == 0:
             limit = SLOW * seconds[reference][0]
@@ -201,7 +203,7 @@ def contest(group: str, contestants: dict, data: Data, mode: str, args) -> dict:
 
 def measure_plans(group: str, data: Data, args) -> dict:
     """The regret of the cost model, forward and backward apart: time of its plan / time of the best plan."""
-    sizes = sizes_of(data.x, data.tt.cores, False, group == "beside")
+    sizes = problem_of(data.x, data.tt.cores, False, group == "beside").sizes
     inputs = [data.x, *data.tt.cores]
 
     def product(plan):

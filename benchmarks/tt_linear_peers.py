@@ -15,9 +15,9 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from t3nsor.cost_model import choose
-from t3nsor.engine import sizes_of
 from t3nsor.initializers import random_matrix
 from t3nsor.ops import linear_with_branch, tt_matmul
+from t3nsor.recipes import problem_of
 from t3nsor.shapes import auto_shape, skewed_shape
 
 MODES = ("forward", "forward+backward")
@@ -277,7 +277,7 @@ def inspect(group: str, data: Data) -> tuple[dict[str, Contestant], dict]:
             found["unsupported"][name] = reason(error)
             del contestants[name]
     found["parameters"] = {name: sum(t.numel() for t in c.trained) for name, c in contestants.items()}
-    sizes = sizes_of(data.x, data.tt.cores, False, group == "beside")
+    sizes = problem_of(data.x, data.tt.cores, False, group == "beside").sizes
     found["chosen"] = f"{choose(sizes)} and {choose(sizes, backward=True)}"
     found["operations"] = {mode: operations(contestants["ours"].run(data, mode)) for mode in MODES}
     return contestants, found

@@ -19,8 +19,8 @@ NARROW = 16
 
 
 def blocks(rows: int, block: int) -> Iterator[slice]:
-    """Slices of at most `block` that cover `rows`."""
-    return (slice(start, min(start + block, rows)) for start in range(0, rows, block))
+    """Slices of at most `block` that cover `rows`; an empty one if there are none."""
+    return (slice(start, min(start + block, rows)) for start in range(0, max(1, rows), block))
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,25 @@ class Chain:
                 y_rows.copy_(bias)
             multiply(self.shapes[-1], self.matrices[-1], state, y_rows, accumulate or bias is not None)
 
-    def backward(self, x, g, dx, gradients, accumulate: bool) -> None:
-        """Recompute the states of x, pull g (rows, out) back through the chain.
+    def backward(self, x, g, dx, accumulate: bool, wanted: bool) -> list[torch.Tensor] | None:
+        """Recompute the states of x, pull g (rows, out) back through the chain; the gradients of matrices, if `wanted`.
 
-        dx: (rows, in), overwritten or added to; None: not wanted. gradients: one float32 tensor for each matrix, added
-        to; None: not wanted.
+        dx: (rows, in), overwritten or added to; None: not wanted.
         """
         memory = [self._memory(x, shape) for shape in self.shapes[:-1]]
         pulled = [torch.empty_like(m) for m in memory]
+        gradients = [None] * len(self.shapes) if wanted else None
         dx_blocks = repeat(None) if dx is None else self._blocks(dx)
         for x_rows, d, dx_rows in zip(self._blocks(x), self._blocks(g), dx_blocks, strict=False):
             states = self._states(x_rows, memory) if gradients is not None else [x_rows]
             for k in reversed(range(len(self.shapes))):
                 if gradients is not None:
-                    add_gradient(self.shapes[k], d, states[k], gradients[k])
+                    gradients[k] = add_gradient(gradients[k], self.shapes[k], d, states[k])
                 if k > 0:
                     d = pull(self.shapes[k], self.matrices[k], d, pulled[k - 1])
                 elif dx is not None:
                     pull(self.shapes[0], self.matrices[0], d, dx_rows, accumulate)
+        return gradients
 
     def _blocks(self, rows: torch.Tensor):
         return [rows] if len(rows) <= self.block else rows.split(self.block)
@@ -156,25 +157,37 @@ def sums_after_products(shape: StepShape) -> bool:
     return shape.outer * shape.inner < shape.rest * (shape.outer + shape.inner)
 
 
-def add_gradient(shape: StepShape, d, state, gradient: torch.Tensor) -> None:
-    """gradient (outer, inner) += sum of d @ state^T over the rows; float32 sums whatever the dtype of the rows."""
+def add_gradient(total: torch.Tensor | None, shape: StepShape, d, state) -> torch.Tensor:
+    """total (outer, inner) + the sum of d @ state^T over the rows; see `add_product`."""
     if shape.rest == 1:
-        a, b = d.view(-1, shape.outer).t(), state.view(-1, shape.inner)
-    else:
-        d, state = d.view(-1, shape.outer, shape.rest), state.view(-1, shape.inner, shape.rest)
-        if sums_after_products(shape) and not is_narrow(shape.inner, state):
-            gradient += torch.bmm(d, state.transpose(1, 2)).sum(0, dtype=gradient.dtype)
-            return
-        a = d.transpose(0, 1).reshape(shape.outer, -1)
-        b = state.transpose(0, 1).reshape(shape.inner, -1).t()
-    add_product(gradient, a, b)
+        return add_product(total, d.view(-1, shape.outer).t(), state.view(-1, shape.inner))
+    d, state = d.view(-1, shape.outer, shape.rest), state.view(-1, shape.inner, shape.rest)
+    if sums_after_products(shape) and not is_narrow(shape.inner, state):
+        products = torch.bmm(d, state.transpose(1, 2))
+        return _added(total, products.sum(0, dtype=_sum_dtype(products)))
+    a, b = (each.transpose(0, 1).reshape(each.shape[1], -1) for each in (d, state))
+    return add_product(total, a, b.t())
 
 
-def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """total += a @ b, for matrices or batches of them; half-precision factors may have a float32 total."""
-    if total.dtype != a.dtype:
-        total += a @ b
-    elif total.dim() == 2:
+def add_product(total: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """total + a @ b, for matrices or batches of them, in place where it can be; a total of None is 0.
+
+    Products of half-precision numbers are summed up in float32: each of them is rounded, their sum is not.
+    """
+    if total is None:
+        narrow = a.dim() == 2 and is_narrow(b.shape[1], a)
+        return torch.mm(b.t(), a.t()).t() if narrow else a @ b
+    if a.dtype.itemsize == 2:
+        return _added(total, a @ b)
+    if total.dim() == 2:
         put_product(total, a, b, accumulate=True)
-    else:
-        total.baddbmm_(a, b)
+        return total
+    return total.baddbmm_(a, b)
+
+
+def _added(total: torch.Tensor | None, term: torch.Tensor) -> torch.Tensor:
+    return term if total is None else total.to(_sum_dtype(total)).add_(term)
+
+
+def _sum_dtype(terms: torch.Tensor) -> torch.dtype:
+    return torch.float32 if terms.dtype.itemsize == 2 else terms.dtype

@@ -59,11 +59,13 @@ def frozen_indices(freeze_cores, d: int, what: str) -> tuple[int, ...]:
 
 def without_autocast(device: torch.device):
     """A context in which autocast is off: products of cores are small, and would be rounded core by core."""
-    return torch.autocast(device.type, enabled=False) if autocast_is_on(device) else nullcontext()
+    return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
 
 
-def autocast_is_on(device: torch.device) -> bool:
-    return _has_autocast(device.type) and torch.is_autocast_enabled(device.type)
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype in which autocast computes on `device`, None where it is off."""
+    kind = device.type
+    return torch.get_autocast_dtype(kind) if _has_autocast(kind) and torch.is_autocast_enabled(kind) else None
 
 
 _has_autocast = lru_cache(torch.amp.is_autocast_available)

@@ -12,8 +12,7 @@ from t3nsor.dense import built_in_batches
 from t3nsor.machines import MEBIBYTE, Machine, is_cpu, item_size, machine_for
 from t3nsor.plans import Plan, Sizes, candidates
 
-# What blocks of rows cost beside their products, as a factor: slices, and what does not stay in cache.
-CHAIN, PAIRED = 1.18, 1.14
+PAIRED = 1.14  # what blocks of rows cost beside their products, as a factor
 NARROW_BATCH = 4.0  # how much longer batches of products with few columns take than one wide product
 
 
@@ -49,6 +48,12 @@ def rows_per_block(sizes: Sizes, plan: Plan) -> int:
     fitting = machine_for(sizes.device, sizes.dtype).block / (widest * item_size(sizes.dtype))
     power = 2 ** max(4, int(math.log2(max(fitting, 1))))
     return min(power, 128) if is_cpu(sizes.device) else power
+
+
+def is_built_whole(sizes: Sizes) -> bool:
+    """Whether a full matrix, with nothing beside it, is built at once rather than in pieces."""
+    most = 8 * MEBIBYTE if is_cpu(sizes.device) else 64 * MEBIBYTE
+    return not sizes.beside and sizes.in_features * sizes.out_features * item_size(sizes.dtype) <= most
 
 
 def outputs_per_block(sizes: Sizes, plan: Plan) -> int:
@@ -92,12 +97,14 @@ class _Costs:
         # Cores are merged in float32, and large copies take no longer in half precision.
         self.wide = machine_for(sizes.device, "float32") if self.item_size == 2 else rates
         self.rows = max(1, sizes.rows)
+        self.whole = is_built_whole(sizes)
 
     def chain_forward(self) -> float:
         rows, seconds = self._block(), 0.0
         for s in self._steps():
             seconds += self._product(rows * s.batch, s.outer, s.inner, s.rest)
-        return CHAIN * self._blocks(rows) * seconds + self._factors() + self._rows_through_memory() + self._beside()
+        chain = self.rates.forward * self._blocks(rows) * seconds
+        return chain + self._factors() + self._rows_through_memory() + self._beside()
 
     def chain_backward(self) -> float:
         rows, seconds = self._block(), 0.0
@@ -110,29 +117,33 @@ class _Costs:
             if k > 0 or self.sizes.x_gradient:
                 seconds += self._product(rows * s.batch, s.inner, s.outer, s.rest)
         beside = self._beside() if self.sizes.x_gradient else 0.0
-        return CHAIN * self._blocks(rows) * seconds + 2 * self._factors() + 2 * self._rows_through_memory() + beside
+        chain = self.rates.backward * self._blocks(rows) * seconds
+        return chain + 2 * self._factors() + 2 * self._rows_through_memory() + beside
 
     def dense_product(self) -> float:
         pair, rates = plan_pair(self.sizes, Plan("full", self.plan.groups)), self.rates
         n, m = self.sizes.in_features, self.sizes.out_features
         numbers = n * m * self.item_size
-        build = 5 * rates.call + self._factors() + rates.streamed * numbers * (2 if self.sizes.beside else 1)
-        if built_in_batches(pair.rank, pair.n2):
+        build = self._factors() + rates.streamed * numbers * (2 if self.sizes.beside else 1)
+        build += (2 if self.whole else 5) * rates.call
+        if not self.whole and built_in_batches(pair.rank, pair.n2):
             build += rates.gemm(m, pair.n1, pair.rank, pair.n2)
         else:
-            build += rates.gemm(1, pair.m1 * pair.n1, pair.rank, pair.m2 * pair.n2) + self._permuted(pair.n2)
+            build += rates.gemm(1, pair.m1 * pair.n1, pair.rank, pair.m2 * pair.n2) + self._permuted(pair)
         return build + rates.gemm(1, self.rows, n, m) + self._rows_through_memory()
 
     def dense_gradients(self) -> float:
         pair, rates = plan_pair(self.sizes, self.plan), self.rates
         n, m = self.sizes.in_features, self.sizes.out_features
         contracted = 2 * rates.gemm(1, pair.rank, pair.m1 * pair.n1, pair.m2 * pair.n2)
-        return rates.gemm(1, m, self.rows, n) + 2 * self._permuted(pair.n2) + contracted + 2 * self._factors()
+        permuted = (1 if self.whole else 2) * self._permuted(pair)
+        return rates.gemm(1, m, self.rows, n) + permuted + contracted + 2 * self._factors()
 
-    def _permuted(self, run: int) -> float:
-        """A copy of the matrix in another order, in which `run` numbers stay together."""
+    def _permuted(self, pair: Pair) -> float:
+        """A copy of the matrix between the order of its modes and that of the two factors."""
+        run = pair.m2 if self.whole else pair.n2  # numbers that stay together
         numbers = self.sizes.in_features * self.sizes.out_features
-        return self.wide.permuted * numbers * self.item_size * (1 + 12 / run)
+        return self.wide.permuted * numbers * self.item_size * (1 + 48 / (run * self.item_size))
 
     def paired_backward(self, x_gradient: bool) -> float:
         p, rates, rows = plan_pair(self.sizes, self.plan), self.rates, self._block()
@@ -190,7 +201,8 @@ class _Costs:
         for size, (left, n, m, right) in zip(self.plan.groups, self.sizes.factor_shapes(self.plan.groups), strict=True):
             inner_ranks = self.sizes.ranks[start + 1 : start + size]
             numbers, start = left * n * m * right, start + size
-            seconds += 3 * self.rates.call + self.wide.permuted * numbers * 8 * (1 + len(inner_ranks))
+            copies = len(inner_ranks) + (0 if self.whole and self.plan.kind == "full" else 1)  # merged, laid out
+            seconds += 3 * self.rates.call * min(copies, 1) + self.wide.permuted * numbers * 16 * copies
             seconds += 3 * 2 * numbers * max(inner_ranks, default=0) / self.wide.flops
         return seconds
 

@@ -1,31 +1,54 @@
-"""Rows times W = weight + dW, dW from its cores, built for a few output columns at a time and never kept.
+"""Rows times a full matrix, dW from its cores or weight^T + dW, which is never kept.
 
-dW is held as two factors, dW[(i1 i2), (j1 j2)] = sum_r first[j1, i1, r] second[r, j2, i2], and built as rows of the
-(out, in) layout of nn.Linear, so that a frozen weight is added in the same pass.
+dW is held as two factors, dW[(i1 i2), (j1 j2)] = sum_r first[i1, j1, r] second[r, i2, j2].
 """
-
-from dataclasses import dataclass
 
 import torch
 
 from t3nsor.contraction import add_product, blocks
 
 
-@dataclass(frozen=True)
-class Dense:
-    """The two factors, the frozen weight beside them and how much of W is built at a time.
+class Whole:
+    """dW alone, built at once, (in, out)."""
 
-    first: (m1, n1, r). second: (r, m2, n2). Both of the dtype of the rows.
-    weight: (m1 * m2, n1 * n2), or None for dW alone. block: how many of m1.
-    """
+    def __init__(self, first: torch.Tensor, second: torch.Tensor):
+        """first: (n1, m1, r). second: (r, n2, m2). Both of the dtype of the rows."""
+        (self.n1, self.m1, r), (_, self.n2, self.m2) = first.shape, second.shape
+        self.first, self.second = first.reshape(-1, r), second.reshape(r, -1)
 
-    first: torch.Tensor
-    second: torch.Tensor
-    weight: torch.Tensor | None
-    block: int
+    def matrix(self) -> torch.Tensor:
+        """(n1 * n2, m1 * m2), differentiable."""
+        product = (self.first @ self.second).view(self.n1, self.m1, self.n2, self.m2)
+        return product.transpose(1, 2).reshape(self.n1 * self.n2, -1)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """y (rows, out) = x (rows, in) W^T + bias."""
+        """y (rows, out) = x (rows, in) dW + bias."""
+        torch.mm(x, self.matrix(), out=y) if bias is None else torch.addmm(bias, x, self.matrix(), out=y)
+
+    def pull(self, g: torch.Tensor, dx: torch.Tensor) -> None:
+        """dx (rows, in) = g (rows, out) dW^T."""
+        torch.mm(g, self.matrix().t(), out=dx)
+
+    def gradients(self, x: torch.Tensor, g: torch.Tensor) -> list[torch.Tensor]:
+        """The gradients of the two factors from the dense one, x^T g."""
+        dw = (x.t() @ g).view(self.n1, self.n2, self.m1, self.m2).transpose(1, 2).reshape(len(self.first), -1)
+        of_first, of_second = dw @ self.second.t(), self.first.t() @ dw
+        return [of_first.view(self.n1, self.m1, -1), of_second.view(-1, self.n2, self.m2)]
+
+
+class Pieces:
+    """weight^T + dW, or dW alone, a few output columns at a time, as rows of the (out, in) layout of nn.Linear."""
+
+    def __init__(self, first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor | None, block: int):
+        """first: (n1, m1, r). second: (r, n2, m2). Both of the dtype of the rows. weight: (m1 * m2, n1 * n2) or None.
+
+        block: how many of m1 are built at a time.
+        """
+        self.first, self.second = first.transpose(0, 1).contiguous(), second.transpose(1, 2).contiguous()
+        self.weight, self.block = weight, block
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """y (rows, out) = x (rows, in) W + bias."""
         for columns, w in self._pieces():
             if bias is None:
                 torch.mm(x, w.t(), out=y[:, columns])
@@ -33,24 +56,23 @@ class Dense:
                 torch.addmm(bias[columns], x, w.t(), out=y[:, columns])
 
     def pull(self, g: torch.Tensor, dx: torch.Tensor) -> None:
-        """dx (rows, in) = g (rows, out) W."""
+        """dx (rows, in) = g (rows, out) W^T."""
         for k, (columns, w) in enumerate(self._pieces()):
             dx.addmm_(g[:, columns], w, beta=0 if k == 0 else 1)
 
-    def gradients(self, x, g, d_first: torch.Tensor, d_second: torch.Tensor) -> None:
-        """Add to d_first and d_second, shaped as the factors, what the dense gradient g^T x contracts to."""
+    def gradients(self, x: torch.Tensor, g: torch.Tensor) -> list[torch.Tensor]:
+        """The gradients of the two factors from the dense one, g^T x."""
         m1, n1, r = self.first.shape
         _, m2, n2 = self.second.shape
         second = self.second.reshape(r, m2 * n2)
+        of_first, of_second = [], None
         for modes in blocks(m1, self.block):
             dw = torch.mm(g[:, modes.start * m2 : modes.stop * m2].t(), x)
             dw = dw.view(-1, m2, n1, n2).transpose(1, 2).reshape(-1, m2 * n2)
-            of_first = d_first[modes].view(-1, r)  # narrow, but over so few terms faster than its transpose
-            if of_first.dtype == dw.dtype:
-                of_first.addmm_(dw, second.t())
-            else:
-                of_first += dw @ second.t()
-            add_product(d_second.view(r, m2 * n2), self.first[modes].reshape(-1, r).t(), dw)
+            of_first.append(dw @ second.t())  # narrow, but over so few terms faster than its transpose
+            of_second = add_product(of_second, self.first[modes].reshape(-1, r).t(), dw)
+        of_first = torch.cat(of_first).view(m1, n1, r)
+        return [of_first.transpose(0, 1), of_second.view(r, m2, n2).transpose(1, 2)]
 
     def _pieces(self):
         """(slice of columns, their rows of W), in one reused piece of memory."""
@@ -83,7 +105,13 @@ def _small_products(base, first, right, out) -> None:
     """out = base + first @ right, a product (n1, r) @ (r, n2) for each pair of output modes."""
     (m1, n1, r), pairs = first.shape, out.shape[0]
     left = first[:, None].expand(m1, pairs // m1, n1, r).reshape(pairs, n1, r)
-    _add_batch(base, left, right[:pairs], out)
+    right = right[:pairs]
+    if base is None:
+        torch.bmm(left, right, out=out)
+    elif base.dtype == out.dtype:
+        torch.baddbmm(base, left, right, out=out)
+    else:
+        torch.bmm(left, right, out=out).add_(base)
 
 
 def _permuted_product(base, first, right, out) -> None:
@@ -97,13 +125,3 @@ def _permuted_product(base, first, right, out) -> None:
         out.copy_(dw).add_(base.view(dw.shape))
     else:
         torch.add(base.view(dw.shape), dw, out=out)
-
-
-def _add_batch(base, left, right, out) -> None:
-    """out = base + left @ right for batches of matrices; `base` may have another dtype."""
-    if base is None:
-        torch.bmm(left, right, out=out)
-    elif base.dtype == out.dtype:
-        torch.baddbmm(base.view(out.shape), left, right, out=out)
-    else:
-        torch.bmm(left, right, out=out).add_(base.view(out.shape))

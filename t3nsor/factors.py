@@ -15,14 +15,13 @@ LEFT_TO_RIGHT, RIGHT_TO_LEFT = (2, 3, 0, 1), (0, 2, 1, 3)  # axes of a factor as
 def parts_of(cores, plan: Plan, closed: bool, scale: float, dtype: torch.dtype) -> list[torch.Tensor]:
     """What `plan` multiplies rows of `dtype` by, with `scale` in the last core; differentiable in the cores.
 
-    "chain": for each step, in order, the matrix (outer, inner), either side a rank and a mode. "full", "hybrid": two
-    factors (m1, n1, r) and (r, m2, n2), laid out for rows of the (out, in) matrix.
+    "chain": for each step, in order, the matrix (outer, inner), either side a rank and a mode. Else two
+    factors (n1, m1, r) and (r, n2, m2).
     """
     factors = _factors(_scaled(cores, scale), plan.groups, closed)
     if plan.kind != "chain":
         first, second = factors
-        turned = first[0].transpose(0, 1), second[..., 0].transpose(1, 2)
-        return [_cast(factor, dtype).contiguous() for factor in turned]
+        return [_cast(first[0], dtype), _cast(second[..., 0], dtype)]
     axes = _axes(plan)
     turned = [_cast(factor.permute(axes), dtype) for factor in factors]
     matrices = [factor.reshape(factor.shape[0] * factor.shape[1], -1) for factor in turned]
@@ -30,19 +29,17 @@ def parts_of(cores, plan: Plan, closed: bool, scale: float, dtype: torch.dtype) 
 
 
 def core_gradients(gradients, cores, plan: Plan, sizes: Sizes, scale: float) -> list[torch.Tensor]:
-    """The gradient of each core, in float32 or wider, from those of the parts that `parts_of` made of the cores."""
-    shapes = sizes.factor_shapes(plan.groups)
+    """The gradient of each core from those of the parts that `parts_of` made of the cores."""
     if plan.kind != "chain":
-        (_, n1, m1, r), (_, n2, m2, _) = shapes
         first, second = gradients
-        of_factors = [first.transpose(0, 1).reshape(1, n1, m1, r), second.transpose(1, 2).reshape(r, n2, m2, 1)]
+        of_factors = [first[None], second[..., None]]
     else:
         gradients = gradients[::-1] if plan.right_to_left else gradients
         axes = _axes(plan)
         back = [axes.index(axis) for axis in range(4)]
         of_factors = [
-            gradient.view([shape[axis] for axis in axes]).permute(back)
-            for gradient, shape in zip(gradients, shapes, strict=True)
+            gradient.reshape([shape[axis] for axis in axes]).permute(back)
+            for gradient, shape in zip(gradients, sizes.factor_shapes(plan.groups), strict=True)
         ]
     found = _merged_to_cores(of_factors, _scaled(cores, scale), plan.groups, sizes.closed)
     return _scaled(found, scale)
@@ -108,7 +105,9 @@ def _merge_gradients(cores, gradient: torch.Tensor) -> list[torch.Tensor]:
     """The adjoint of `merge_cores`, which multiplies halves in the same way."""
     if len(cores) == 1:
         return [gradient]
-    half, cores = len(cores) // 2, _wide(cores)
+    half = len(cores) // 2
+    if len(cores) > 2 or cores[0].dtype != gradient.dtype:
+        cores, (gradient,) = _wide(cores), _wide([gradient])
     left, right = merge_cores(cores[:half]), merge_cores(cores[half:])
     (a, n, m, r), (_, p, q, b) = left.shape, right.shape
     flat = gradient.reshape(a, n, p, m, q, b).transpose(2, 3).reshape(a * n * m, p * q * b)

@@ -9,7 +9,8 @@ from t3nsor.automatic_shape import linear_shape
 from t3nsor.cores import frozen_indices
 from t3nsor.errors import ShapeError
 from t3nsor.initializers import glorot_initializer, kaiming, zero_delta
-from t3nsor.ops import check_operands, in_autocast_dtype, tt_matmul
+from t3nsor.operands import check_operands, in_autocast_dtype
+from t3nsor.ops import tt_matmul
 from t3nsor.plans import Plan, check_strategy
 from t3nsor.shapes import check_matrix_shape
 from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
@@ -90,7 +91,7 @@ class TTLinear(nn.Module):
     def _activated(self, x: torch.Tensor) -> torch.Tensor:
         cores, bias = list(self.weight.cores), self.bias
         check_operands(x, None, bias, cores)
-        x, bias = in_autocast_dtype(x), None if bias is None else in_autocast_dtype(bias)
+        x, bias = in_autocast_dtype(x), in_autocast_dtype(bias)
 
         def chain(x, *cores):
             return activated_chain(x, cores, self.ring, self.cores_nonlinearity)

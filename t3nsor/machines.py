@@ -21,7 +21,8 @@ class Machine:
     at which a GEMM reaches half of that. lanes: numbers in a vector, which the right dimension fills or wastes; 0: no
     matter. call, item: seconds for a call, and for one matrix of a batch. packed: for each number of a left matrix
     that a batch has to fetch again. permuted, streamed: for a byte that a copy puts elsewhere, and for a byte of main
-    memory. block: bytes of a state to keep in cache.
+    memory. block: bytes of a state to keep in cache. forward, backward: what the blocks of a chain cost beside their
+    products, as a factor: slices, and what does not stay in cache.
     """
 
     flops: float
@@ -35,6 +36,8 @@ class Machine:
     permuted: float
     streamed: float
     block: float
+    forward: float
+    backward: float
 
     def gemm(self, batch: int, m: int, k: int, n: int) -> float:
         """Seconds of one call for `batch` products (m, k) @ (k, n)."""
@@ -52,12 +55,12 @@ class Machine:
 
 
 MACHINES = {
-    ("cpu", 8): Machine(45e9, 4.2, 3.3, 0, 8, 7e-6, 3e-8, 6e-10, 1.05e-10, 3.6e-11, 1.5 * MEBIBYTE),
-    ("cpu", 4): Machine(95e9, 4.2, 3.3, 0, 16, 7e-6, 3e-8, 3e-10, 1.05e-10, 3.6e-11, 1.5 * MEBIBYTE),
-    ("cpu", 2): Machine(190e9, 7.8, 2.9, 10, 0, 2.8e-5, 2.9e-7, 3.3e-10, 2.9e-10, 1e-11, 1.5 * MEBIBYTE),
-    ("cuda", 8): Machine(30e12, 32, 16, 32, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
-    ("cuda", 4): Machine(45e12, 32, 16, 32, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
-    ("cuda", 2): Machine(600e12, 64, 64, 64, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE),
+    ("cpu", 8): Machine(45e9, 4.2, 3.3, 0, 8, 7e-6, 3e-8, 6e-10, 1.05e-10, 3.6e-11, 1.5 * MEBIBYTE, 1.18, 1.3),
+    ("cpu", 4): Machine(95e9, 4.2, 3.3, 0, 16, 7e-6, 3e-8, 3e-10, 1.05e-10, 3.6e-11, 1.5 * MEBIBYTE, 1.18, 1.3),
+    ("cpu", 2): Machine(190e9, 7.8, 2.9, 10, 0, 2.8e-5, 2e-7, 3.3e-10, 2.9e-10, 1e-11, 1.5 * MEBIBYTE, 1.1, 1.1),
+    ("cuda", 8): Machine(30e12, 32, 16, 32, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE, 1.18, 1.3),
+    ("cuda", 4): Machine(45e12, 32, 16, 32, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE, 1.18, 1.3),
+    ("cuda", 2): Machine(600e12, 64, 64, 64, 0, 6e-6, 0, 0, 1e-12, 4e-13, 256 * MEBIBYTE, 1.18, 1.3),
 }
 
 

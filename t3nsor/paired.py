@@ -13,27 +13,26 @@ from t3nsor.contraction import add_product, blocks
 
 @dataclass(frozen=True)
 class Pair:
-    """y[(j1 j2)] = sum over r, i1, i2 of x[(i1 i2)] first[j1, i1, r] second[r, j2, i2].
+    """y[(j1 j2)] = sum over r, i1, i2 of x[(i1 i2)] first[i1, j1, r] second[r, i2, j2].
 
-    first: (m1, n1, r). second: (r, m2, n2). Both of the dtype of the rows. block: rows at a time.
+    first: (n1, m1, r). second: (r, n2, m2). Both of the dtype of the rows. block: rows at a time.
     """
 
     first: torch.Tensor
     second: torch.Tensor
     block: int
 
-    def backward(self, x, g, sums, dx: torch.Tensor | None, accumulate: bool, exchanged: bool) -> None:
-        """Pull g (rows, out) back to the two factors and, if `dx` (rows, in) is given, to x (rows, in).
+    def backward(self, x, g, dx: torch.Tensor | None, accumulate: bool, exchanged: bool) -> list[torch.Tensor]:
+        """Pull g (rows, out) back to the two factors, which is returned, and, if `dx` (rows, in) is given, to x.
 
-        sums: two tensors of the shapes of the factors, added to. dx: overwritten or added to.
+        dx: overwritten or added to.
         exchanged: expand g over the second factor and x over the first, instead of x over the second and g over the
         first. The sums are symmetric in x and g, so this is the same function of factors that are exchanged too.
         """
         if not exchanged:
-            _Run(x, g, self.first, self.second, self.block).run(*sums, dx, None, accumulate)
-        else:
-            turned = _Run(g, x, self.first.transpose(0, 1), self.second.transpose(1, 2), self.block)
-            turned.run(sums[0].transpose(0, 1), sums[1].transpose(1, 2), None, dx, accumulate)
+            return _Run(x, g, self.first, self.second, self.block).run(dx, None, accumulate)
+        turned = _Run(g, x, self.first.transpose(0, 1), self.second.transpose(1, 2), self.block)
+        return [gradient.transpose(k, k + 1) for k, gradient in enumerate(turned.run(None, dx, accumulate))]
 
 
 class _Run:
@@ -41,28 +40,27 @@ class _Run:
 
     def __init__(self, x, g, first, second, block: int):
         self.x, self.g, self.block = x, g, block
-        self.m1, self.n1, self.r = first.shape
-        _, self.m2, self.n2 = second.shape
-        self.first = first.permute(2, 1, 0).reshape(self.r * self.n1, self.m1)
-        self.second = second.transpose(1, 2).contiguous()
+        self.n1, self.m1, self.r = first.shape
+        _, self.n2, self.m2 = second.shape
+        self.first = first.permute(2, 0, 1).reshape(self.r * self.n1, self.m1)
+        self.second = second.contiguous()
 
-    def run(self, d_first, d_second, dx, dg, accumulate: bool) -> None:
-        """Add to d_first (m1, n1, r) and d_second (r, m2, n2); put or add the gradient of x or of g, if given."""
+    def run(self, dx, dg, accumulate: bool) -> list[torch.Tensor]:
+        """The gradients of the first factor (n1, m1, r) and the second (r, n2, m2); put or add that of x or of g."""
         m1, n1, m2, n2, r = self.m1, self.n1, self.m2, self.n2, self.r
-        sum_first, sum_second = d_first.new_zeros(r * n1, m1), d_second.new_zeros(r, n2, m2)
-        x_modes = None
+        of_first = of_second = x_modes = None
         for rows in blocks(len(self.x), self.block):
             count = rows.stop - rows.start
             if x_modes is None or x_modes.shape[1] != count:
                 x_modes, g_modes, x_wide, g_wide = self._memory(count)
-                x_flat, g_flat = x_modes.view(-1, n2).expand(r, -1, -1), g_modes.view(m1, -1)
-                x_wide_flat, g_wide_flat = x_wide.view(r * n1, -1), g_wide.view(r * n1, -1)
+                x_flat, g_flat = x_modes.view(n1 * count, n2).expand(r, -1, -1), g_modes.view(m1, count * m2)
+                x_wide_flat, g_wide_flat = x_wide.view(r * n1, count * m2), g_wide.view(r * n1, count * m2)
             x_modes.copy_(self.x[rows].view(count, n1, n2).transpose(0, 1))
             g_modes.copy_(self.g[rows].view(count, m1, m2).transpose(0, 1))
             torch.bmm(x_flat, self.second, out=x_wide)
             torch.mm(self.first, g_flat, out=g_wide_flat)
-            add_product(sum_first, x_wide_flat, g_flat.t())
-            add_product(sum_second, x_flat.transpose(1, 2), g_wide)
+            of_first = add_product(of_first, x_wide_flat, g_flat.t())
+            of_second = add_product(of_second, x_flat.transpose(1, 2), g_wide)
             if dx is not None:
                 for k, wide in enumerate(g_wide):
                     x_flat[0].addmm_(wide, self.second[k].t(), beta=0 if k == 0 else 1)
@@ -70,8 +68,7 @@ class _Run:
             if dg is not None:
                 torch.mm(self.first.t(), x_wide_flat, out=g_flat)
                 _put(dg[rows].view(count, m1, m2), g_modes, accumulate)
-        d_first += sum_first.view(r, n1, m1).permute(2, 1, 0)
-        d_second += sum_second.transpose(1, 2)
+        return [of_first.reshape(r, n1, m1).permute(1, 2, 0), of_second]
 
     def _memory(self, count: int):
         """x and g with their rows between the modes, and what they expand to, for `count` rows."""

@@ -237,7 +237,10 @@ def test_automatic_shapes():
         (lambda: TTLinear(6, 4, cores_nonlinearity=torch.relu)(torch.ones(5)), "its last dimension must be 6"),
         (lambda: TTLinear(6, 4)(torch.ones(3, 6, dtype=torch.float64)), "float64 on cpu, a core torch.float32"),
         (lambda: TTLinear(6, 4, cores_nonlinearity=torch.relu)(torch.ones(3, 6).double()), "is torch.float64 on cpu"),
-        (lambda: TTLinear(6, 4, cores_nonlinearity=torch.relu)(torch.ones(3, 6).long()), "is torch.int64 on cpu"),
+        (
+            lambda: TTLinear(6, 4, cores_nonlinearity=torch.relu)(torch.ones(3, 6).long()),
+            "is torch.int64; it must be floating-point",
+        ),
         (
             lambda: TTBias(6)(torch.ones(3, 1)),
             "TTBias: x of shape (3, 1) is torch.float32; its last dimension must be 6",

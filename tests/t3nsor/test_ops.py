@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from t3nsor import TensorTrain, linear_with_branch, random_matrix, tt_matmul
 from t3nsor.contraction import is_one_product, step_shapes
-from t3nsor.engine import sizes_of
 from t3nsor.plans import STRATEGIES, Plan, candidates
+from t3nsor.recipes import problem_of
 
 
 @st.composite
@@ -43,7 +43,7 @@ def reference(x, weight, bias, tt):
 
 def plans_of(x, tt, beside):
     """Every plan of the backward pass; those of the forward pass are among them."""
-    return candidates(sizes_of(x, tt.cores, tt.closed, beside), "auto", backward=True)
+    return candidates(problem_of(x, tt.cores, tt.closed, beside).sizes, "auto", backward=True)
 
 
 @settings(max_examples=100, deadline=None)
