@@ -72,22 +72,21 @@ def _x_and_cores(g, rows, weight, cores, recipe: Recipe, scale: float, need_core
     plan, sizes = recipe.plan, recipe.sizes
     parts = parts_of(cores, plan, sizes.closed, scale, rows.dtype)
     dx, sums = torch.empty_like(rows) if sizes.x_gradient else None, None
+    accumulate = weight is not None and plan.kind in ("chain", "paired")
+    if accumulate and dx is not None:
+        torch.mm(g, weight.to(g.dtype), out=dx)
     if plan.kind == "chain":
-        if weight is not None and dx is not None:
-            torch.mm(g, weight.to(g.dtype), out=dx)
-        sums = recipe.chain(parts).backward(rows, g, dx, weight is not None, any(need_cores))
+        sums = recipe.chain(parts).backward(rows, g, dx, accumulate, any(need_cores))
     elif plan.kind == "paired":
-        if weight is not None and dx is not None:
-            torch.mm(g, weight.to(g.dtype), out=dx)
-        sums = recipe.pair(parts).backward(rows, g, dx, weight is not None, exchanged=not plan.right_to_left)
+        sums = recipe.pair(parts).backward(rows, g, dx, accumulate)
     else:
         dense = recipe.full(parts, weight)
         if dx is not None:
             dense.pull(g, dx)
-        if any(need_cores) and plan.kind == "full":
-            sums = dense.gradients(rows, g)
-        elif any(need_cores):
-            sums = recipe.pair(parts).backward(rows, g, None, False, exchanged=not plan.right_to_left)
+        if any(need_cores):
+            sums = (
+                dense.gradients(rows, g) if plan.kind == "full" else recipe.pair(parts).backward(rows, g, None, False)
+            )
     if sums is None:
         return dx, [None] * len(cores)
     found = core_gradients(sums, cores, plan, sizes, scale)

@@ -16,23 +16,24 @@ class Pair:
     """y[(j1 j2)] = sum over r, i1, i2 of x[(i1 i2)] first[i1, j1, r] second[r, i2, j2].
 
     first: (n1, m1, r). second: (r, n2, m2). Both of the dtype of the rows. block: rows at a time.
+    exchanged: expand g over the second factor and x over the first, instead of x over the second and g over the
+    first. The sums are symmetric in x and g, so this is the same function of factors that are exchanged too.
     """
 
     first: torch.Tensor
     second: torch.Tensor
     block: int
+    exchanged: bool
 
-    def backward(self, x, g, dx: torch.Tensor | None, accumulate: bool, exchanged: bool) -> list[torch.Tensor]:
-        """Pull g (rows, out) back to the two factors, which is returned, and, if `dx` (rows, in) is given, to x.
+    def backward(self, x, g, dx: torch.Tensor | None, accumulate: bool) -> list[torch.Tensor]:
+        """The gradients of the two factors from that of y, g (rows, out).
 
-        dx: overwritten or added to.
-        exchanged: expand g over the second factor and x over the first, instead of x over the second and g over the
-        first. The sums are symmetric in x and g, so this is the same function of factors that are exchanged too.
+        dx: (rows, in), overwritten or added to; None: not wanted.
         """
-        if not exchanged:
+        if not self.exchanged:
             return _Run(x, g, self.first, self.second, self.block).run(dx, None, accumulate)
-        turned = _Run(g, x, self.first.transpose(0, 1), self.second.transpose(1, 2), self.block)
-        return [gradient.transpose(k, k + 1) for k, gradient in enumerate(turned.run(None, dx, accumulate))]
+        run = _Run(g, x, self.first.transpose(0, 1), self.second.transpose(1, 2), self.block)
+        return [gradient.transpose(k, k + 1) for k, gradient in enumerate(run.run(None, dx, accumulate))]
 
 
 class _Run:

@@ -31,7 +31,7 @@ class Recipe:
         return Chain(self.steps, matrices, self.rows)
 
     def pair(self, factors) -> Pair:
-        return Pair(*factors, self.rows)
+        return Pair(*factors, self.rows, exchanged=not self.plan.right_to_left)
 
     def full(self, factors, weight) -> Whole | Pieces:
         return Pieces(*factors, weight, self.modes) if self.modes else Whole(*factors)
