@@ -39,7 +39,7 @@ def cost(sizes: Sizes, plan: Plan, backward: bool = False) -> float:
 def rows_per_block(sizes: Sizes, plan: Plan) -> int:
     """Rows of a chain or of paired gradients that are handled at once, so that what they make stays in cache."""
     if plan.kind in ("paired", "hybrid"):
-        widest = plan_pair(sizes, plan).state + (sizes.in_features + sizes.out_features) // 2
+        widest = pair_sizes(sizes, plan).state + (sizes.in_features + sizes.out_features) // 2
     else:
         shapes = step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
         widest = max((s.batch * s.outer * s.rest for s in shapes[:-1]), default=0)
@@ -66,7 +66,7 @@ def outputs_per_block(sizes: Sizes, plan: Plan) -> int:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairSizes:
     """The sizes of a two-factor form as paired gradients see it: (n1, m1, r) and (r, n2, m2), x in front."""
 
     n1: int
@@ -81,11 +81,11 @@ class Pair:
         return self.rank * self.n1 * self.m2
 
 
-def plan_pair(sizes: Sizes, plan: Plan) -> Pair:
+def pair_sizes(sizes: Sizes, plan: Plan) -> PairSizes:
     """The two factors of a plan; with x and y exchanged where a pair starts from the left."""
     (_, n1, m1, rank), (_, n2, m2, _) = sizes.factor_shapes(plan.groups)
     exchanged = plan.kind in ("paired", "hybrid") and not plan.right_to_left
-    return Pair(m1, n1, m2, n2, rank) if exchanged else Pair(n1, m1, n2, m2, rank)
+    return PairSizes(m1, n1, m2, n2, rank) if exchanged else PairSizes(n1, m1, n2, m2, rank)
 
 
 class _Costs:
@@ -121,7 +121,7 @@ class _Costs:
         return chain + 2 * self._factors() + 2 * self._rows_through_memory() + beside
 
     def dense_product(self) -> float:
-        pair, rates = plan_pair(self.sizes, Plan("full", self.plan.groups)), self.rates
+        pair, rates = pair_sizes(self.sizes, Plan("full", self.plan.groups)), self.rates
         n, m = self.sizes.in_features, self.sizes.out_features
         numbers = n * m * self.item_size
         build = self._factors() + rates.streamed * numbers * (2 if self.sizes.beside else 1)
@@ -133,20 +133,20 @@ class _Costs:
         return build + rates.gemm(1, self.rows, n, m) + self._rows_through_memory()
 
     def dense_gradients(self) -> float:
-        pair, rates = plan_pair(self.sizes, self.plan), self.rates
+        pair, rates = pair_sizes(self.sizes, self.plan), self.rates
         n, m = self.sizes.in_features, self.sizes.out_features
         contracted = 2 * rates.gemm(1, pair.rank, pair.m1 * pair.n1, pair.m2 * pair.n2)
         permuted = (1 if self.whole else 2) * self._permuted(pair)
         return rates.gemm(1, m, self.rows, n) + permuted + contracted + 2 * self._factors()
 
-    def _permuted(self, pair: Pair) -> float:
+    def _permuted(self, pair: PairSizes) -> float:
         """A copy of the matrix between the order of its modes and that of the two factors."""
         run = pair.m2 if self.whole else pair.n2  # numbers that stay together
         numbers = self.sizes.in_features * self.sizes.out_features
         return self.wide.permuted * numbers * self.item_size * (1 + 48 / (run * self.item_size))
 
     def paired_backward(self, x_gradient: bool) -> float:
-        p, rates, rows = plan_pair(self.sizes, self.plan), self.rates, self._block()
+        p, rates, rows = pair_sizes(self.sizes, self.plan), self.rates, self._block()
         copies = rates.permuted * rows * (p.n1 * p.n2 + p.m1 * p.m2) * self.item_size
         if self.item_size == 2:  # two of the products copy x for each rank
             copies += 2 * self.wide.permuted * p.rank * rows * p.n1 * p.n2 * self.item_size
