@@ -1,4 +1,4 @@
-"""What tt_linear.py found: its file, its tables and its figure.
+"""What tt_linear.py found: its file and its tables.
 
 A report holds the machine, the command and the records of the cells; the functions say what a record holds.
 """
@@ -23,9 +23,7 @@ PACKAGES = ("torch", "tensorly", "tensorly-torch", "torchTT", "peft")
 COMPARED = {"alone": "to the best peer", "beside": "to the frozen linear"}
 NAMED_LAYER = (768, 3072)
 NAMED = [(2, 8, 1024), (3, 2, 1024), (4, 8, 1024)]  # (d, rank, rows) of the cases with ratios to reach
-BRANCHES = [(2, 2, 1024), *NAMED]
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # from Okabe and Ito, told apart by colour-blind readers
-MARKERS = "os^D"
+BRANCHES = [(2, 2, 1024), (2, 32, 1024), *NAMED]
 
 
 def machine(device: str, threads: int, malloc) -> dict:
@@ -61,8 +59,8 @@ def start(path: Path, resume: bool, machine: dict) -> dict:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise ValueError(f"--out: {path} is a directory; choose another")
-    _unfinished(path).write_text("")  # rather an error now than after the first cell
-    _unfinished(path).unlink()
+    unfinished(path).write_text("")  # rather an error now than after the first cell
+    unfinished(path).unlink()
     report = {"command": sys.argv, "machine": machine, "gemm_peak": {}, "cells": {}}
     if not resume or not path.exists():
         return report
@@ -78,11 +76,11 @@ def start(path: Path, resume: bool, machine: dict) -> dict:
 
 
 def save(report: dict, path: Path) -> None:
-    _unfinished(path).write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(_unfinished(path), path)
+    unfinished(path).write_text(json.dumps(report, indent=1) + "\n")
+    os.replace(unfinished(path), path)
 
 
-def _unfinished(path: Path) -> Path:
+def unfinished(path: Path) -> Path:
     return path.with_name(f"{path.stem}.unfinished{path.suffix}")
 
 
@@ -157,7 +155,7 @@ def summary_table(records: list[dict]) -> Table:
         table.add_section()
         layers = {}
         for record in (record for record in records if group in record):
-            layers.setdefault(f"{_layer(record)} {meaning}", []).append(record[group])
+            layers.setdefault(f"{layer_of(record)} {meaning}", []).append(record[group])
         for key, found in layers.items():
             ratios = [[median(one[mode]["ratios"]) for one in found if one[mode]["ratios"]] for mode in MODES]
             shown = [f"{median(some):.2f}, {max(some):.2f}" if some else "-" for some in ratios]
@@ -203,55 +201,6 @@ def not_measured(records: list[dict]) -> list[str]:
     return [f"not measured in {count} cells: {reason}" for reason, count in reasons.items()]
 
 
-def draw(report: dict, records: list[dict], path: Path) -> None:
-    """Speed-up over the best peer against the rank: a panel for each d and mode, a line for each number of rows.
-
-    Shows the layer and dtype of the first record that has x @ W alone. Raises ImportError without matplotlib.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    records = [r for r in records if "alone" in r and all(r["alone"][mode]["ratios"] for mode in MODES)]
-    records = [r for r in records if _layer(r) == _layer(records[0])]
-    if not records:
-        return
-    columns, rows, ranks = (sorted({record["cell"][key] for record in records}) for key in ("d", "rows", "rank"))
-    options = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
-    figure, panels = pyplot.subplots(len(MODES), len(columns), figsize=(1.5 + 2.6 * len(columns), 5), **options)
-    for mode, line in zip(MODES, panels, strict=True):
-        for d, panel in zip(columns, line, strict=True):
-            panel.axhline(1, color="0.5", linewidth=0.8)
-            panel.spines[["top", "right"]].set_visible(False)
-            for k, count in enumerate(rows):
-                style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 4}
-                panel.plot(*_speed_ups(records, mode, d, count), label=f"{count} rows", linewidth=1.4, **style)
-        line[0].set_ylabel(f"{mode}:\nbest peer's time / ours")
-    for d, top, bottom in zip(columns, *panels, strict=True):
-        top.set_title(f"d = {d}", fontsize="medium")
-        bottom.set_xlabel("rank")
-    panels[0][0].set_xscale("log", base=2)
-    panels[0][0].set_xticks(ranks, map(str, ranks))
-    panels[0][0].set_ylim(bottom=0)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), frameon=False)
-    machine = report["machine"]
-    threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
-    where = machine["device"] if machine["device"] != "cpu" else f"{machine['cpu']}, {threads}"
-    figure.suptitle(f"x @ W, {_layer(records[0])}, {where}", fontsize="medium")
-    figure.savefig(_unfinished(path), dpi=160)
-    pyplot.close(figure)
-    os.replace(_unfinished(path), path)
-
-
-def _speed_ups(records: list[dict], mode: str, d: int, rows: int) -> tuple[list[int], list[float]]:
-    """Ranks and speed-ups of the cells with these d and rows."""
-    cells = [record for record in records if (record["cell"]["d"], record["cell"]["rows"]) == (d, rows)]
-    cells.sort(key=lambda record: record["cell"]["rank"])
-    ratios = [median(record["alone"][mode]["ratios"]) for record in cells]
-    return [record["cell"]["rank"] for record in cells], [1 / ratio for ratio in ratios]
-
-
 def _table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column(first)
@@ -265,7 +214,7 @@ def _case(record: dict) -> str:
     return f"d{cell['d']} r{cell['rank']}, {cell['rows']} rows, {cell['dtype']}"
 
 
-def _layer(record: dict) -> str:
+def layer_of(record: dict) -> str:
     cell = record["cell"]
     return f"{cell['in_features']} -> {cell['out_features']}, {cell['dtype']}"
 

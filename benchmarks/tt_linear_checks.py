@@ -1,0 +1,112 @@
+"""What tt_linear.py finds out about a cell beside times: who can do it, how near to ours, bytes saved, peaks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tt_linear_peers import GROUPS, MODES, Cell, Contestant, Data
+
+from t3nsor.cost_model import choose
+from t3nsor.recipes import problem_of
+
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}  # of ||found - ours|| / ||ours||
+BALLAST = 2**28  # bytes, more than importing ever takes beyond what it keeps
+
+
+def build(group: str, data: Data, unsupported: dict[str, str]) -> dict[str, Contestant]:
+    """The contestants of a group that this cell can have; why the others cannot be built goes to `unsupported`."""
+    contestants = {}
+    for name, builder in GROUPS[group].items():
+        if name == "ours skewed" and data.cell.d != 2:
+            continue
+        try:
+            contestants[name] = builder(data)
+        except Exception as error:  # a peer may fail in any way; the run goes on without it
+            unsupported[name] = reason(error)
+    return contestants
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error, with its type."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def relative_error(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    """The largest ||found - wanted|| / ||wanted|| over pairs of tensors."""
+    pairs = [(a.double(), b.double()) for a, b in zip(found, wanted, strict=True)]
+    return max(((a - b).norm() / b.norm()).item() for a, b in pairs)
+
+
+def operations(run: Callable[[], object]) -> int:
+    """Multiplications and additions in the matrix products that `run` executes."""
+
+    def in_place(_, a, b, **options):
+        return 2 * a.numel() * b[-1]
+
+    mapping = {torch.ops.aten.addmm_: in_place, torch.ops.aten.baddbmm_: in_place}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def inspect(group: str, data: Data) -> tuple[dict[str, Contestant], dict]:
+    """Run the contestants of a group once; those that work, and what there is to know of them beside times.
+
+    "unsupported": why the others do not work. "errors": how far the comparable ones are from ours. "saved_bytes",
+    "parameters": of each. "chosen": our plans, forward and backward. "operations": of ours, by mode.
+    """
+    found = {"unsupported": {}, "errors": {}, "saved_bytes": {}}
+    contestants = build(group, data, found["unsupported"])
+    wanted, _ = contestants["ours"].results(data)
+    for name, contestant in list(contestants.items()):
+        try:
+            results, found["saved_bytes"][name] = contestant.results(data)
+            if contestant.comparable:
+                found["errors"][name] = _checked_error(results, wanted, data.cell.dtype)
+        except Exception as error:
+            found["unsupported"][name] = reason(error)
+            del contestants[name]
+    found["parameters"] = {name: sum(t.numel() for t in c.trained) for name, c in contestants.items()}
+    sizes = problem_of(data.x, data.tt.cores, False, group == "beside").sizes
+    found["chosen"] = f"{choose(sizes)} and {choose(sizes, backward=True)}"
+    found["operations"] = {mode: operations(contestants["ours"].run(data, mode)) for mode in MODES}
+    return contestants, found
+
+
+def _checked_error(found, wanted, dtype: str) -> float:
+    error = relative_error(found, wanted)
+    if not error <= TOLERANCE[dtype]:
+        raise ValueError(f"its values or gradients differ from ours by {error:.1e}; allowed: {TOLERANCE[dtype]:.0e}")
+    return error
+
+
+def peak_memory(name: str, cell: Cell, device: str) -> int:
+    """The most bytes that a contestant beside the weight takes, forward and backward, data and gradients included.
+
+    Wants a process of its own, in which malloc gives every block back to the system when it is freed.
+    """
+    contestant = GROUPS["beside"][name]
+    contestant(data := Data(cell, device)).run(data, "forward+backward")()
+    del data
+    ballast = None
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        ballast = torch.ones(BALLAST, dtype=torch.uint8)  # lifts what is resident over the peaks so far, while it lives
+    before = _most_memory(device)
+    data = Data(cell, device)
+    run = contestant(data).run(data, "forward+backward")
+    for _ in range(3):
+        run()
+    grown = _most_memory(device) - before
+    del ballast
+    return grown
+
+
+def _most_memory(device: str) -> int:
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()  # getrusage counts what the parent process had, too
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])

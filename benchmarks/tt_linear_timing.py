@@ -1,0 +1,171 @@
+"""Timing for tt_linear.py: contestants in turns, our plans against each other, and peaks of memory."""
+
+import gc
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+import tt_linear_checks as checks
+import tt_linear_peers as peers
+import tt_linear_report as report
+from tt_linear_malloc import THRESHOLDS
+from tt_linear_peers import MODES, Cell, Data
+
+from t3nsor.cost_model import choose
+from t3nsor.ops import linear_with_branch, tt_matmul
+from t3nsor.plans import candidates
+from t3nsor.recipes import problem_of
+
+LIMIT = 1.15  # of the time of the best peer
+MEASUREMENTS = 3  # that have to agree before a cell offends
+SLOW = 8  # times ours: such a contestant is in one round only
+BENCHMARK = Path(__file__).with_name("tt_linear.py")
+
+
+def clock(run: Callable[[], object], device: str) -> float:
+    """Seconds of one call."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    result = run()
+    wait()
+    seconds = time.perf_counter() - start
+    del result
+    return seconds
+
+
+def interleaved(runs: dict[str, Callable], args, reference: str = "ours") -> dict[str, list[float]]:
+    """Seconds of each run in each round, which has every run once, in an order of its own.
+
+    A run finds in the caches what the one before it left there, so nobody may always follow the same one.
+    args.repeats rounds; fewer when a round is long, more when it is short, never under 3. A run that takes more than
+    SLOW times as long as `reference` in the first round is left out of the others.
+    """
+    names, seconds = list(runs), {name: [] for name in runs}
+    rounds, k = args.repeats, 0
+    gc.disable()
+    while k < rounds:
+        for name in random.sample(names, len(names)):
+            seconds[name].append(round(clock(runs[name], args.device), 7))
+        if k == 0:
+            limit = SLOW * seconds[reference][0]
+            names = [name for name in names if not is_slow(seconds[name][0], limit, runs[name], args.device)]
+            once = sum(seconds[name][0] for name in names)
+            rounds = 3 if once > 5 else min(5, rounds) if once > 1 else 2 * rounds if once < 0.1 else rounds
+        k += 1
+    gc.enable()
+    return seconds
+
+
+def is_slow(seconds: float, limit: float, run: Callable[[], object], device: str) -> bool:
+    """Whether a run is over the limit; what is short is timed again, as the system may have interrupted it."""
+    return seconds > limit and (seconds > 0.1 or clock(run, device) > limit)
+
+
+def contest(group: str, contestants: dict, data: Data, mode: str, args) -> dict:
+    """Time the contestants of a group in one mode; again while ours is over the limit, up to MEASUREMENTS times.
+
+    "seconds" and "medians" are over all measurements. "ratios" has one entry for each measurement: ours to the best
+    peer, or to the frozen linear. "timed_once": who is too slow for more than one round.
+    """
+    runs = {name: contestant.run(data, mode) for name, contestant in contestants.items()}
+    seconds, ratios, best = {name: [] for name in runs}, [], None
+    compared = [name for name in peers.BEST_OF[group] if name in runs]
+    while not ratios or (group == "alone" and ratios[-1] > LIMIT and len(ratios) < MEASUREMENTS):
+        measured = interleaved(runs, args)
+        for name, values in measured.items():
+            seconds[name] += values
+        if not compared:
+            break
+        medians = {name: median(values) for name, values in measured.items()}
+        best = min(compared, key=medians.get)
+        ratios.append(medians["ours"] / medians[best])
+    rounds = len(seconds["ours"])
+    return {
+        "medians": {name: median(values) for name, values in seconds.items()},
+        "ratios": ratios,
+        "best_peer": best,
+        "offends": group == "alone" and len(ratios) == MEASUREMENTS and min(ratios) > LIMIT,
+        "timed_once": [name for name, values in seconds.items() if len(values) < rounds],
+        "seconds": seconds,
+    }
+
+
+def measure_plans(group: str, data: Data, args) -> dict:
+    """The regret of the cost model, forward and backward apart: time of its plan / time of the best plan."""
+    sizes = problem_of(data.x, data.tt.cores, False, group == "beside").sizes
+    inputs = [data.x, *data.tt.cores]
+
+    def product(plan):
+        if group == "beside":
+            return linear_with_branch(data.x, data.weight, data.tt, strategy=plan)
+        return tt_matmul(data.x, data.tt, plan)
+
+    def backward(plan):
+        edge = torch.autograd.graph.get_gradient_edge(product(plan))
+        return lambda: torch.autograd.grad([edge], inputs, [data.g], retain_graph=True)
+
+    def forward(plan):
+        return torch.no_grad()(lambda: product(plan))
+
+    found = {}
+    for name, run_of in (("forward", forward), ("backward", backward)):
+        plans = candidates(sizes, "auto", name == "backward")
+        chosen = str(choose(sizes, "auto", name == "backward"))
+        medians = time_plans({str(plan): run_of(plan) for plan in plans}, chosen, args)
+        best = min(medians, key=medians.get)
+        found[name] = {"chosen": chosen, "best": best, "regret": medians[chosen] / medians[best], "medians": medians}
+    return found
+
+
+def time_plans(runs: dict[str, Callable], chosen: str, args) -> dict[str, float]:
+    """Median seconds of the chosen plan and of those that come near the best; most are far from it."""
+    for times, near in ((2, 3), (3, 1.3)):
+        least = {plan: min(clock(run, args.device) for _ in range(times)) for plan, run in runs.items()}
+        limit = near * min(least.values())
+        runs = {plan: run for plan, run in runs.items() if least[plan] <= limit or plan == chosen}
+    return {plan: median(values) for plan, values in interleaved(runs, args, reference=chosen).items()}
+
+
+def gemm_peak(dtype: str, device: str) -> float:
+    """Operations per second of the faster of two large matrix products."""
+    n = 8192 if device == "cuda" else 2048
+    a = torch.randn(n, n, dtype=getattr(torch, dtype), device=device)
+    return 2 * n**3 / min(clock(lambda: a @ a, device) for _ in range(2))
+
+
+def measure(record: dict, cell: Cell, groups: list[str], args) -> None:
+    """Add to the record of a cell what it lacks."""
+    data = Data(cell, args.device)
+    for group in groups:
+        if group not in record:
+            contestants, found = checks.inspect(group, data)
+            found |= {mode: contest(group, contestants, data, mode, args) for mode in MODES}
+            record[group] = found
+        if args.plans and group not in record["plans"]:
+            record["plans"][group] = measure_plans(group, data, args)
+    if "beside" in groups and "peak_memory" not in record and report.is_named(record["cell"], report.BRANCHES):
+        names = ("frozen", "ours") if args.quick else record["beside"]["parameters"]
+        record["peak_memory"] = peak_memory(names, cell, args)
+
+
+def peak_memory(names, cell: Cell, args) -> dict[str, int | None]:
+    """Peaks of contestants beside the weight, each from a process of its own that maps every block by itself."""
+    grid = {"dtypes": cell.dtype, "d": cell.d, "ranks": cell.rank, "rows": cell.rows, "device": args.device}
+    grid |= {"shapes": f"{cell.in_features}x{cell.out_features}", "threads": args.threads}
+    command = [
+        sys.executable,
+        str(BENCHMARK),
+        *(str(word) for key, value in grid.items() for word in (f"--{key}", value)),
+    ]
+    options = {"env": os.environ | dict.fromkeys(THRESHOLDS, "65536"), "text": True}
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    running = {name: subprocess.Popen([*command, "--peak-of", name], **options) for name in names}
+    printed = {name: process.communicate()[0] for name, process in running.items()}
+    return {name: int(printed[name]) if process.returncode == 0 else None for name, process in running.items()}
