@@ -1,10 +1,9 @@
-"""The contraction as one node of the graph: it saves x, the weight, the bias and the cores, and recomputes the rest."""
+"""The contraction as one node of the graph: it saves x, the weight and the cores, and recomputes the rest."""
 
 from functools import partial
 
 import torch
 from torch.autograd import forward_ad
-from torch.nn import functional
 
 from t3nsor.engine import compose, gradients, values
 from t3nsor.plans import decoded
@@ -16,9 +15,13 @@ def contract_eagerly(problem: Problem, scale: float, *tensors) -> torch.Tensor:
 
     tensors: x (.., in), weight (out, in) or None, bias (out,) or None, and the cores of W.
     """
+    if (
+        forward_ad._current_level >= 0
+    ):  # the jvp of a torch.autograd.Function cannot be differentiated in this mode again
+        return compose(problem, scale, *tensors)
     if torch._C._are_functorch_transforms_active():  # as torch.autograd.Function itself asks
         return _TransformedContraction.apply(problem, scale, *tensors)
-    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+    if torch.is_grad_enabled():
         return _Contraction.apply(problem, scale, *tensors)
     return values(problem, scale, *tensors)  # a node would cost as much as a small product
 
@@ -31,27 +34,13 @@ class _Contraction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
-            return None, None, *_differentiable_gradients(ctx.settings, ctx.saved_tensors, needed, g)
-        x, weight, _, *cores = ctx.saved_tensors
-        return None, None, *gradients(*ctx.settings, needed, g, x, weight, *cores)
-
-    @staticmethod
-    def jvp(ctx, _, __, along_x, along_weight, along_bias, *along_cores):
-        """The function is linear in each core, and in x, and in weight and bias together."""
-        x, weight, _, *cores = ctx.saved_tensors
-        terms = []
-        if along_x is not None:
-            terms.append(compose(*ctx.settings, along_x, weight, None, *cores))
-        if along_weight is not None:
-            terms.append(functional.linear(x, along_weight))
-        if along_bias is not None:
-            terms.append(along_bias.expand(*x.shape[:-1], -1))
-        for k, along in enumerate(along_cores):
-            if along is not None:
-                terms.append(compose(*ctx.settings, x, None, None, *cores[:k], along, *cores[k + 1 :]))
-        return sum(terms)
+        need_x, need_weight, need_bias, *need_cores = ctx.needs_input_grad[2:]
+        x, weight, *cores = ctx.saved_tensors
+        needed, batched = (need_x, need_weight, *need_cores), torch._C._functorch.is_legacy_batchedtensor(g)
+        function = _differentiable_gradients if batched or torch.is_grad_enabled() else gradients
+        dx, of_weight, *of_cores = function(*ctx.settings, needed, g, x, weight, *cores)
+        of_bias = g.reshape(-1, g.shape[-1]).sum(0) if need_bias else None
+        return None, None, dx, of_weight, of_bias, *of_cores
 
 
 class _TransformedContraction(_Contraction):
@@ -75,21 +64,19 @@ class _TransformedContraction(_Contraction):
         return mapped(x, weight, bias, *cores), 0
 
 
-def _keep(ctx, problem: Problem, scale: float, *tensors) -> None:
+def _keep(ctx, problem: Problem, scale: float, x, weight, bias, *cores) -> None:
     ctx.settings = problem, scale
-    ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
+    ctx.save_for_backward(x, weight, *cores)
 
 
-def _differentiable_gradients(settings: tuple[Problem, float], tensors, needed, g):
-    """Gradients of (x, weight, bias, *cores) that can be differentiated again; None where there is no need."""
+def _differentiable_gradients(problem: Problem, scale: float, needed, g, x, weight, *cores):
+    """Gradients of (x, weight, *cores) that can be differentiated again; None where there is no need."""
+    tensors = [x, weight, *cores]
     given = [k for k, need in enumerate(needed) if need]
 
     def function(*some):
-        every = list(tensors)
-        for k, tensor in zip(given, some, strict=True):
-            every[k] = tensor
-        return compose(*settings, *every)
+        x, weight, *cores = (some[given.index(k)] if k in given else tensor for k, tensor in enumerate(tensors))
+        return compose(problem, scale, x, weight, None, *cores)
 
     _, pull = torch.func.vjp(function, *(tensors[k] for k in given))
     found = dict(zip(given, pull(g), strict=True))
@@ -126,7 +113,6 @@ def contract_backward(
     g: torch.Tensor,
     x: torch.Tensor,
     weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
     cores: list[torch.Tensor],
     closed: bool,
     scale: float,
@@ -139,21 +125,22 @@ def contract_backward(
 
 
 @contract_backward.register_fake
-def _(g, x, weight, bias, cores, closed, scale, strategy, needed):
-    return [torch.empty_like(t) for t, need in zip((x, weight, bias, *cores), needed, strict=True) if need]
+def _(g, x, weight, cores, closed, scale, strategy, needed):
+    return [t.new_empty(t.shape) for t, need in zip((x, weight, *cores), needed, strict=True) if need]
 
 
 def _save(ctx, inputs, output):
-    x, weight, bias, cores, *ctx.settings = inputs
-    ctx.save_for_backward(x, weight, bias, *cores)
+    x, weight, _, cores, *ctx.settings = inputs
+    ctx.save_for_backward(x, weight, *cores)
 
 
 def _compiled_backward(ctx, g):
-    x, weight, bias, *cores = ctx.saved_tensors
+    x, weight, *cores = ctx.saved_tensors
     need_x, need_weight, need_bias, need_cores, *_ = ctx.needs_input_grad
-    needed = [need_x, need_weight, need_bias, *need_cores]
-    found = iter(contract_backward(g, x, weight, bias, cores, *ctx.settings, needed))
-    dx, of_weight, of_bias, *of_cores = (next(found) if need else None for need in needed)
+    needed = [need_x, need_weight, *need_cores]
+    found = iter(contract_backward(g, x, weight, cores, *ctx.settings, needed))
+    dx, of_weight, *of_cores = (next(found) if need else None for need in needed)
+    of_bias = g.reshape(-1, g.shape[-1]).sum(0) if need_bias else None
     return dx, of_weight, of_bias, of_cores, None, None, None
 
 

@@ -5,6 +5,7 @@ memory costs its bytes.
 """
 
 import math
+import sys
 from dataclasses import dataclass
 
 from t3nsor.contraction import NARROW, StepShape, is_one_product, step_shapes, sums_after_products
@@ -16,7 +17,7 @@ PAIRED = 1.14  # what blocks of rows cost beside their products, as a factor
 NARROW_BATCH = 4.0  # how much longer batches of products with few columns take than one wide product
 
 
-def choose(sizes: Sizes, strategy: str = "auto", backward: bool = False) -> Plan:
+def choose(sizes: Sizes, strategy: str | Plan = "auto", backward: bool = False) -> Plan:
     """The plan of least cost among those that `strategy` allows."""
     return min(candidates(sizes, strategy, backward), key=lambda plan: cost(sizes, plan, backward))
 
@@ -43,8 +44,8 @@ def rows_per_block(sizes: Sizes, plan: Plan) -> int:
     else:
         shapes = step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
         widest = max((s.batch * s.outer * s.rest for s in shapes[:-1]), default=0)
-    if widest == 0:
-        return max(1, sizes.rows)
+    if widest == 0:  # one step, which keeps nothing
+        return sys.maxsize
     fitting = machine_for(sizes.device, sizes.dtype).block / (widest * item_size(sizes.dtype))
     power = 2 ** max(4, int(math.log2(max(fitting, 1))))
     return min(power, 128) if is_cpu(sizes.device) else power

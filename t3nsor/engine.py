@@ -16,8 +16,8 @@ from t3nsor.recipes import Problem, Recipe, problem_of
 def values(problem: Problem, scale: float, x, weight, bias, *cores) -> torch.Tensor:
     """(.., in) -> (.., out); `weight` (out, in) and `bias` (out,) or None."""
     recipe = problem.forward
-    rows = x.reshape(-1, x.shape[-1]).contiguous()
-    y = rows.new_empty(rows.shape[0], recipe.sizes.out_features)
+    result = x.new_empty(*x.shape[:-1], recipe.sizes.out_features)  # a view of it would not do: users write into it
+    rows, y = x.reshape(-1, x.shape[-1]).contiguous(), result.view(-1, result.shape[-1])
     with without_autocast(x.device):
         parts = parts_of(cores, recipe.plan, recipe.sizes.closed, scale, x.dtype)
         if recipe.plan.kind == "full":
@@ -28,12 +28,12 @@ def values(problem: Problem, scale: float, x, weight, bias, *cores) -> torch.Ten
             dense = weight.to(x.dtype).t()
             torch.mm(rows, dense, out=y) if bias is None else torch.addmm(bias, rows, dense, out=y)
             recipe.chain(parts).forward(rows, y, accumulate=True)
-    return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[1])
+    return result
 
 
 def gradients(problem: Problem, scale: float, needed, g, x, weight, *cores) -> list[torch.Tensor | None]:
-    """Gradients of (x, weight, bias, *cores), those that `needed` names, from that of the values, g (.., out)."""
-    need_x, need_weight, need_bias, *need_cores = needed
+    """Gradients of (x, weight, *cores), those that `needed` names, from that of the values, g (.., out)."""
+    need_x, need_weight, *need_cores = needed
     rows, g = x.reshape(-1, x.shape[-1]).contiguous(), g.reshape(-1, g.shape[-1]).contiguous()
     dx, of_cores = None, [None] * len(cores)
     with without_autocast(x.device):
@@ -41,8 +41,7 @@ def gradients(problem: Problem, scale: float, needed, g, x, weight, *cores) -> l
             recipe = problem.backward(need_x, any(need_cores))
             dx, of_cores = _x_and_cores(g, rows, weight, cores, recipe, scale, need_cores)
         of_weight = (g.t() @ rows).to(weight.dtype) if need_weight else None
-        of_bias = g.sum(0) if need_bias else None
-    return [dx if dx is None else dx.view(x.shape), of_weight, of_bias, *of_cores]
+    return [dx if dx is None else dx.view(x.shape), of_weight, *of_cores]
 
 
 def compose(problem: Problem, scale: float, x, weight, bias, *cores) -> torch.Tensor:

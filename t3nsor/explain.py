@@ -6,6 +6,7 @@ from torch import nn
 from t3nsor.cost_model import choose, cost
 from t3nsor.errors import ShapeError
 from t3nsor.plans import Sizes, candidates
+from t3nsor.recipes import counted
 from t3nsor.shapes import max_rank
 from t3nsor.tensor_train import CoreChain
 
@@ -29,20 +30,21 @@ def explain(layer: nn.Module, rows: int, *, dtype: torch.dtype | None = None, be
         return
     (inputs, outputs), kind = chain.raw_shape, dtype or chain.dtype
     name, device = str(kind).removeprefix("torch."), chain.device.type
-    sizes = Sizes(inputs, outputs, chain.ranks, chain.closed, rows, name, device, beside)
+    sizes = Sizes(inputs, outputs, chain.ranks, chain.closed, counted(rows), name, device, beside)
     ranks = chain.ranks[:-1] if chain.closed else chain.ranks[1:-1]
     print(chain)
     print(f"matrix rank at most {max_rank((inputs, outputs), ranks, chain.closed)}")
     strategy = getattr(layer, "strategy", "auto")
     for backward in (False, True):
-        _print_plans(sizes, strategy, backward)
+        _print_plans(sizes, rows, strategy, backward)
 
 
-def _print_plans(sizes: Sizes, strategy, backward: bool) -> None:
+def _print_plans(sizes: Sizes, rows: int, strategy, backward: bool) -> None:
     chosen = choose(sizes, strategy, backward)
     where = " beside a dense weight" if sizes.beside else ""
     title = "backward" if backward else "forward"
-    print(f"\n{title}, {sizes.rows} rows of {sizes.dtype} on {sizes.device}{where}, strategy {strategy}")
+    shown = f"{rows} rows" if rows == sizes.rows else f"{rows} rows, counted as {sizes.rows},"
+    print(f"\n{title}, {shown} of {sizes.dtype} on {sizes.device}{where}, strategy {strategy}")
     plans = dict.fromkeys([*candidates(sizes, "auto", backward), chosen])
     for plan in sorted(plans, key=lambda plan: cost(sizes, plan, backward)):
         mark = "->" if plan == chosen else "  "

@@ -24,10 +24,14 @@ def in_autocast_dtype(x: torch.Tensor | None) -> torch.Tensor | None:
 def kinds_of(x, weight, bias, cores) -> list[tuple[torch.Size, torch.dtype, torch.device] | None]:
     """Shape, dtype and device of each; ShapeError unless they are dense tensors, or None for weight and bias."""
     for name, given in (("x", x), ("weight", weight), ("bias", bias)):
-        if not isinstance(given, torch.Tensor) and (given is not None or name == "x"):
+        if given is None and name != "x":
+            continue
+        if not isinstance(given, torch.Tensor):
             raise ShapeError(f"{name} is a {type(given).__name__}; it must be a tensor")
-    if x.layout != torch.strided:
-        raise ShapeError(f"x of shape {tuple(x.shape)} has the layout {x.layout}; it must be dense")
+        if given.is_nested:
+            raise ShapeError(f"{name} is a nested tensor; it must be dense")
+        if given.layout != torch.strided:
+            raise ShapeError(f"{name} of shape {tuple(given.shape)} has the layout {given.layout}; it must be dense")
     return [None if t is None else (t.shape, t.dtype, t.device) for t in (x, weight, bias, *cores)]
 
 

@@ -1,6 +1,6 @@
 """Rows times a tensor train or ring, alone or beside a dense weight."""
 
-import math
+import sys
 from functools import lru_cache
 
 import torch
@@ -45,6 +45,8 @@ def linear_with_branch(
     weight^T + scale * W, built a few columns at a time. Neither keeps that matrix, and nothing of the size of x
     or y is saved but x.
     """
+    if weight is None:
+        raise ShapeError("weight is None; without a dense weight there is tt_matmul")
     return _contract(x, weight, bias, tt, scale, strategy)
 
 
@@ -53,7 +55,7 @@ def _contract(x, weight, bias, tt, scale, strategy):
         raise ShapeError(f"rows are multiplied by a TensorTrain or TensorRing, not by a {type(tt).__name__}")
     if not tt.is_matrix:
         raise ShapeError(f"rows can be multiplied by a matrix; {tt!r} is a tensor of shape {tt.shape}")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= sys.float_info.max:
         raise ShapeError(f"scale is {scale!r}; it must be a finite number, which is not trained")
     cores = list(tt.cores)
     check_strategy(strategy, len(cores), tt.closed)
@@ -65,7 +67,7 @@ def _contract(x, weight, bias, tt, scale, strategy):
     problem = _problem(strategy, tt.closed, autocast := autocast_dtype(x.device), *kinds)
     if autocast is not None:
         x, bias = in_autocast_dtype(x), in_autocast_dtype(bias)
-    return contract_eagerly(problem, scale, x, weight, bias, *cores)
+    return contract_eagerly(problem, float(scale), x, weight, bias, *cores)
 
 
 @lru_cache(maxsize=4096)

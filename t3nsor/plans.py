@@ -28,11 +28,13 @@ class Plan:
     code: str = field(init=False, repr=False, compare=False)  # for operations of a compiled graph, which take no Plan
 
     def __post_init__(self):
-        whole = isinstance(self.groups, tuple) and all(isinstance(k, int) and k > 0 for k in self.groups)
-        if self.kind not in KINDS or not whole or not self.groups or (self.kind != "chain" and len(self.groups) != 2):
+        whole = isinstance(self.groups, tuple) and all(type(k) is int and k > 0 for k in self.groups)
+        fitting = whole and self.groups and (self.kind == "chain" or len(self.groups) == 2)
+        if self.kind not in KINDS or not fitting or not isinstance(self.right_to_left, bool):
             raise ShapeError(
-                f"Plan({self.kind!r}, {self.groups!r}): the kind is one of {', '.join(KINDS)}, the groups a tuple of "
-                'whole numbers of at least 1, two of them unless the kind is "chain"'
+                f"Plan({self.kind!r}, {self.groups!r}, {self.right_to_left!r}): the kind is one of {', '.join(KINDS)}, "
+                'the groups a tuple of whole numbers of at least 1, two of them unless the kind is "chain", '
+                "right_to_left True or False"
             )
         code = f"{self.kind} {'-'.join(map(str, self.groups))} {int(self.right_to_left)}"
         object.__setattr__(self, "code", code)

@@ -17,29 +17,29 @@ from t3nsor.plans import Plan, Sizes
 class Recipe:
     """A plan with all that follows from the sizes alone.
 
-    rows: that a chain or a pair handles at once; modes: of the output for which the full matrix is built at once;
-    0: for all, alone.
+    block: rows that a chain or a pair handles at once. modes: how many output modes of a full matrix are built at once;
+    None: all of them, which is for a matrix without a weight beside it only.
     """
 
     sizes: Sizes
     plan: Plan
     steps: list[StepShape]
-    rows: int
-    modes: int
+    block: int
+    modes: int | None
 
     def chain(self, matrices) -> Chain:
-        return Chain(self.steps, matrices, self.rows)
+        return Chain(self.steps, matrices, self.block)
 
     def pair(self, factors) -> Pair:
-        return Pair(*factors, self.rows, exchanged=not self.plan.right_to_left)
+        return Pair(*factors, self.block, exchanged=not self.plan.right_to_left)
 
     def full(self, factors, weight) -> Whole | Pieces:
-        return Pieces(*factors, weight, self.modes) if self.modes else Whole(*factors)
+        return Whole(*factors) if self.modes is None else Pieces(*factors, weight, self.modes)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The sizes of a contraction and its strategy, or plan, with the recipes for both passes."""
+    """The sizes of a contraction and its strategy, or plan, with the recipes for both passes that follow."""
 
     sizes: Sizes
     strategy: str | Plan
@@ -66,17 +66,23 @@ def problem_of(x: torch.Tensor, cores, closed: bool, beside: bool, strategy: str
 
 @lru_cache(maxsize=4096)
 def problem_of_shapes(strategy, closed, beside, dtype, device, x_shape, *shapes) -> Problem:
-    """Rows are rounded to a power of two, so that there are few choices to make."""
-    rows = 2 ** round(math.log2(max(1, math.prod(x_shape[:-1]))))
     inputs, outputs = tuple(shape[1] for shape in shapes), tuple(shape[2] for shape in shapes)
-    ranks = (*(shape[0] for shape in shapes), shapes[-1][-1])
+    ranks, rows = (*(shape[0] for shape in shapes), shapes[-1][-1]), counted(math.prod(x_shape[:-1]))
     sizes = Sizes(inputs, outputs, ranks, closed, rows, str(dtype).removeprefix("torch."), device.type, beside)
-    return Problem(sizes, strategy)
+    return _problem(sizes, strategy)
 
 
-@lru_cache(maxsize=4096)
+def counted(rows: int) -> int:
+    """The power of two as which rows are counted, so that there are few choices to make."""
+    return 2 ** round(math.log2(max(1, rows)))
+
+
+_problem = lru_cache(maxsize=4096)(Problem)
+
+
 def _recipe(sizes: Sizes, strategy: str | Plan, backward: bool) -> Recipe:
     plan = choose(sizes, strategy, backward)
     steps = step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
-    modes = 0 if plan.kind == "chain" or is_built_whole(sizes) else outputs_per_block(sizes, plan)
+    in_pieces = plan.kind in ("full", "hybrid") and not is_built_whole(sizes)
+    modes = outputs_per_block(sizes, plan) if in_pieces else None
     return Recipe(sizes, plan, steps, rows_per_block(sizes, plan), modes)

@@ -22,6 +22,7 @@ class Cores(nn.Module):
 
     def __init__(self, cores: Sequence[torch.Tensor], trainable: bool, frozen: Sequence[int] = ()):
         super().__init__()
+        self.names = tuple(map(str, range(len(cores))))
         for k, core in enumerate(cores):
             if not trainable:
                 self.register_buffer(str(k), core)
@@ -31,7 +32,7 @@ class Cores(nn.Module):
             self.register_parameter(str(k), core.requires_grad_(False) if k in frozen else core)
 
     def __len__(self) -> int:
-        return len(self._parameters) + len(self._buffers)
+        return len(self.names)
 
     def __getitem__(self, index: int | slice):
         if isinstance(index, slice):
@@ -41,7 +42,7 @@ class Cores(nn.Module):
         return getattr(self, str(index % len(self)))
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        return iter((*self._parameters.values(), *self._buffers.values()))
+        return (getattr(self, name) for name in self.names)  # a core may be parametrized, or registered anew
 
 
 class CoreChain(nn.Module):

@@ -92,8 +92,41 @@ def test_gradients_of_first_and_second_order_and_forward_mode(plan, beside):
     def function(x, bias, core0, core1, core2, weight=None):
         return contract(x, weight, bias, TensorTrain([core0, core1, core2]), plan)
 
-    assert torch.autograd.gradcheck(function, tensors, check_forward_ad=True)
+    assert torch.autograd.gradcheck(function, tensors, check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(function, tensors)
+
+
+@pytest.mark.parametrize("plan", KINDS, ids=str)
+def test_forward_mode_within_forward_mode(plan):
+    """torch does not differentiate the jvp of a torch.autograd.Function in forward mode: the mixed terms would be 0."""
+    cores = tuple(core.detach() for core in small().cores)
+    x = torch.randn(3, 12, dtype=torch.float64)
+
+    def second(product):
+        def function(x, *cores):
+            return product(torch.tanh(x), *cores).square()
+
+        along = torch.ones_like(x), *map(torch.ones_like, cores)
+        first = lambda *at: torch.func.jvp(function, at, along)[1]  # noqa: E731
+        return torch.func.jvp(first, (x, *cores), along)[1]
+
+    found = second(lambda x, *cores: tt_matmul(x, TensorTrain(cores), plan))
+    assert torch.allclose(found, second(lambda x, *cores: x @ TensorTrain(cores).full()))
+
+
+def test_what_comes_out_can_be_written_into():
+    x, weight, bias = inputs(tt := small(), (2, 3), True, True)
+    for out in (contract(x, None, bias, tt, "auto"), contract(x, weight, bias, tt, "full")):
+        torch.relu_(out).sum().backward()
+
+
+def test_a_bias_is_not_saved():
+    x, _, bias = inputs(tt := small(), (3,), False, True)
+    y = contract(x, None, bias, tt, "auto")
+    with torch.no_grad():
+        bias += 1
+    y.sum().backward()
+    assert torch.equal(bias.grad, torch.full_like(bias, 3))
 
 
 @pytest.mark.parametrize("plan", KINDS, ids=str)
@@ -242,3 +275,17 @@ def test_compiled_equals_eager(strategy, beside):
         tensors = [x, *tt.parameters()]
         got, wanted = (torch.autograd.grad(out.square().sum(), tensors) for out in (y, expected))
         assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(got, wanted, strict=True))
+
+
+def test_compiled_gradients_of_operands_in_any_layout():
+    tt = small(dtype=torch.float32)
+    x, weight, _ = (None if t is None else t.detach().float().requires_grad_() for t in inputs(tt, (8,), True, False))
+
+    def loss(x, weight):
+        turned = x.view(4, 2, 12).transpose(0, 1)
+        return contract(turned, weight.t().contiguous().t(), None, tt, "auto").square().sum()
+
+    found, wanted = (
+        torch.autograd.grad(f(x, weight), [x, weight]) for f in (torch.compile(loss, backend="aot_eager"), loss)
+    )
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(found, wanted, strict=True))

@@ -68,6 +68,8 @@ def test_explain_prints_candidates_costs_and_the_choice(capsys):
     assert "-> " in text
     assert text.count("->") == 3  # the shape of the train, and one choice for each pass
     assert "full (1)(2 3)" in text
+    explain(TTLinear(768, 3072, rank=2), 180)
+    assert "forward, 180 rows, counted as 128, of float32" in capsys.readouterr().out
     explain(TRLinear(64, 64, rank=2, cores_nonlinearity=torch.relu), 8)
     assert "one way only" in capsys.readouterr().out
     explain(random_matrix(((4, 4), (4, 4)), 2), 8, dtype=torch.bfloat16, beside=True)
@@ -109,10 +111,16 @@ def under_autocast(x):
         (lambda: linear_with_branch(torch.zeros(1, 4), [[1.0]], TT), "weight is a list; it must be a tensor"),
         (lambda: tt_matmul(X, torch.ones(4, 4)), "by a TensorTrain or TensorRing, not by a Tensor"),
         (lambda: tt_matmul(X, swapped()), "a core torch.float64 on cpu"),
-        (lambda: Plan("foo", (1, 1)), "Plan('foo', (1, 1)): the kind is one of chain, full, paired, hybrid"),
+        (lambda: Plan("foo", (1, 1)), "Plan('foo', (1, 1), False): the kind is one of chain, full, paired, hybrid"),
         (lambda: Plan("full", (2,)), "two of them unless the kind is"),
         (lambda: Plan("chain", [1, 1]), "the groups a tuple of whole numbers"),
         (lambda: Plan("chain", (2, 0)), "of at least 1"),
+        (lambda: Plan("chain", (1, True)), "of at least 1"),
+        (lambda: Plan("chain", (1, 1), "yes"), "right_to_left True or False"),
+        (lambda: linear_with_branch(X, None, TT), "weight is None"),
+        (lambda: linear_with_branch(X, torch.ones(4, 4).to_sparse(), TT), "weight of shape (4, 4) has the layout"),
+        (lambda: linear_with_branch(X, torch.ones(4, 4), TT, scale=10**400), "it must be a finite number"),
+        (lambda: tt_matmul(torch.nested.nested_tensor([X, X]), TT), "x is a nested tensor; it must be dense"),
         (lambda: TRLinear(8, 8, strategy=Plan("chain", (1, 1, 1))), "has 3 factors; a ring is contracted as two"),
         (lambda: linear_with_branch(X, torch.ones(4, 4), TT, scale=torch.ones(())), "it must be a finite number"),
         (lambda: linear_with_branch(X, torch.ones(4, 4), TT, scale=float("nan")), "scale is nan"),
