@@ -13,7 +13,7 @@ from t3nsor.dense import built_in_batches
 from t3nsor.machines import MEBIBYTE, Machine, is_cpu, item_size, machine_for
 from t3nsor.plans import Plan, Sizes, candidates
 
-PAIRED = 1.14  # what blocks of rows cost beside their products, as a factor
+PAIRED = 1.05  # what blocks of rows cost beside their products, as a factor
 NARROW_BATCH = 4.0  # how much longer batches of products with few columns take than one wide product
 
 
