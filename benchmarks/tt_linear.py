@@ -10,22 +10,18 @@ left out, and so is one that takes more than 8 times as long as ours after its f
 full grid need 13 GB: the intermediate results of the chains.
 """
 
-import tt_linear_malloc
-
-if __name__ == "__main__":
-    tt_linear_malloc.start_again()
-
-import argparse  # noqa: E402
-import itertools  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from dataclasses import asdict  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import itertools
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import torch  # noqa: E402
 import tt_linear_checks as checks  # noqa: E402
+import tt_linear_malloc  # noqa: E402
 import tt_linear_report as report  # noqa: E402
 from rich.console import Console  # noqa: E402
 from tt_linear_figure import draw  # noqa: E402
@@ -143,6 +139,7 @@ def measure_all(args, found: dict, path: Path, console: Console) -> list[dict]:
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
+    tt_linear_malloc.start_again()
     torch.set_num_threads(args.threads)
     if args.peak_of:
         print(checks.peak_memory(args.peak_of, jobs(args)[0][0], args.device))

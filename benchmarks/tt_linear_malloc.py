@@ -1,7 +1,7 @@
-"""The same memory allocator for all contestants of tt_linear.py, set before torch is there.
+"""The same memory allocator for all contestants of tt_linear.py.
 
-glibc gives blocks over 32 MB back to the system each time, which punishes whoever allocates large ones; thresholds in
-the environment stop this.
+glibc gives blocks over 32 MB back to the system each time, which punishes whoever allocates large ones; thresholds that
+stop this have to be in the environment when a process starts.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The code of docs/t3nsor.md runs."""
+"""The code of docs/t3nsor.md runs, and prints what the page says."""
 
 import re
 from pathlib import Path
@@ -12,4 +12,8 @@ def test_the_blocks_of_the_page_run_in_order(capsys):
     namespace = {}
     for block in blocks:
         exec(block, namespace)
-    assert "right to left (1)(2)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "right to left (1)(2)" in printed
+    said = re.findall(r"^print\(.*\)  # (.*)$", "\n".join(blocks), flags=re.MULTILINE)
+    assert said
+    assert all(text in printed for text in said)
