@@ -52,18 +52,23 @@ def rows_per_block(sizes: Sizes, plan: Plan) -> int:
 
 
 def is_built_whole(sizes: Sizes) -> bool:
-    """Whether a full matrix, with nothing beside it, is built at once rather than in pieces."""
-    most = 8 * MEBIBYTE if is_cpu(sizes.device) else 64 * MEBIBYTE
+    """Whether a full matrix, with nothing beside it, is built at once rather than in pieces, as a small one is."""
+    most = max(8 * MEBIBYTE if is_cpu(sizes.device) else 64 * MEBIBYTE, _bytes_of_rows(sizes))
     return not sizes.beside and sizes.in_features * sizes.out_features * item_size(sizes.dtype) <= most
 
 
 def outputs_per_block(sizes: Sizes, plan: Plan) -> int:
-    """How many of the first factor's output modes of the full matrix are built at a time."""
+    """How many of the first factor's output modes of the full matrix are built at a time: each time x is read again."""
     (_, _, m1, _), (_, _, m2, _) = sizes.factor_shapes(plan.groups)
     bytes_per_mode = m2 * sizes.in_features * item_size(sizes.dtype)
-    wanted = 4 * MEBIBYTE if is_cpu(sizes.device) else 64 * MEBIBYTE
+    wanted = max(4 * MEBIBYTE if is_cpu(sizes.device) else 64 * MEBIBYTE, _bytes_of_rows(sizes) / 3)
     pieces = math.ceil(m1 * bytes_per_mode / max(wanted, bytes_per_mode))
     return math.ceil(m1 / pieces)
+
+
+def _bytes_of_rows(sizes: Sizes) -> int:
+    """Of x and y."""
+    return sizes.rows * (sizes.in_features + sizes.out_features) * item_size(sizes.dtype)
 
 
 @dataclass(frozen=True)
