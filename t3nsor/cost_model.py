@@ -61,7 +61,7 @@ def outputs_per_block(sizes: Sizes, plan: Plan) -> int:
     """How many of the first factor's output modes of the full matrix are built at a time: each time x is read again."""
     (_, _, m1, _), (_, _, m2, _) = sizes.factor_shapes(plan.groups)
     bytes_per_mode = m2 * sizes.in_features * item_size(sizes.dtype)
-    wanted = max(4 * MEBIBYTE if is_cpu(sizes.device) else 64 * MEBIBYTE, _bytes_of_rows(sizes) / 3)
+    wanted = max(4 * MEBIBYTE if is_cpu(sizes.device) else 64 * MEBIBYTE, _bytes_of_rows(sizes) / 4)
     pieces = math.ceil(m1 * bytes_per_mode / max(wanted, bytes_per_mode))
     return math.ceil(m1 / pieces)
 
