@@ -15,9 +15,7 @@ def contract_eagerly(problem: Problem, scale: float, *tensors) -> torch.Tensor:
 
     tensors: x (.., in), weight (out, in) or None, bias (out,) or None, and the cores of W.
     """
-    if (
-        forward_ad._current_level >= 0
-    ):  # the jvp of a torch.autograd.Function cannot be differentiated in this mode again
+    if forward_ad._current_level >= 0:  # the jvp of a Function could not be differentiated in this mode again
         return compose(problem, scale, *tensors)
     if torch._C._are_functorch_transforms_active():  # as torch.autograd.Function itself asks
         return _TransformedContraction.apply(problem, scale, *tensors)
