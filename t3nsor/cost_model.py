@@ -100,7 +100,7 @@ class _Costs:
     def __init__(self, sizes: Sizes, plan: Plan, rates: Machine):
         self.sizes, self.plan, self.rates = sizes, plan, rates
         self.item_size = item_size(sizes.dtype)
-        # Cores are merged in float32, and large copies take no longer in half precision.
+        # More than two cores are merged in float32, and large copies take no longer in half precision.
         self.wide = machine_for(sizes.device, "float32") if self.item_size == 2 else rates
         self.rows = max(1, sizes.rows)
         self.whole = is_built_whole(sizes)
