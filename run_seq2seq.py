@@ -7,15 +7,18 @@ import datasets
 import torch
 from transformers import set_seed
 
-from adapters import ConfigError
+from adapters import ConfigError, rounding_losses
+from adapters.adapter_configuration import AFTER_SUBLAYER
 from seq2seq.data.batches import collator_for, load_texts, longest_target, tokenise
+from seq2seq.dry_run import dry_run
 from seq2seq.models import load_backbone, load_tokenizer
 from seq2seq.report import majority_baseline, peak_memory_mib, print_report
 from seq2seq.runs import RunDirectory
 from seq2seq.settings import Settings, load_settings, print_keys
 from seq2seq.tracking import TrackingCallback, start_tracking
 from seq2seq.trainer import AdapterTrainer
-from utils import count_parameters, get_adapter_config, modify_model_after_init
+from third_party.models.t5.export import check_foldable
+from utils import count_parameters, get_adapter_config, modify_model_after_init, print_num_parameters
 
 USAGE = "usage: python run_seq2seq.py FILE.json [--key value ..]    (--help lists the keys)"
 SPLIT_SEED = 42  # of published splits that are halved; data_seed changes it
@@ -32,7 +35,10 @@ def main(argv: list[str]) -> int:
         settings, warnings = load_settings(argv[0], argv[1:])
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        print_report(run(settings))
+        if settings.training.dry_run:
+            dry_run(settings)
+        else:
+            print_report(run(settings))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -54,13 +60,17 @@ def run(settings: Settings) -> dict:
     )
     datasets.disable_progress_bars()
     # Adapters of a task's own know the task; other models are told its name in the source.
-    prefix = settings.adapter.method is None
+    prefix = AFTER_SUBLAYER not in settings.adapter.methods
     split_seed = SPLIT_SEED if training.data_seed is None else training.data_seed
     tasks, texts = load_texts(data, needed_splits(training), split_seed, prefix)
     set_seed(training.seed)
     tokenizer = load_tokenizer(settings.model, texts["train"]["source"] if "train" in texts else None)
     model = load_backbone(settings.model, tokenizer)
     modify_model_after_init(model, get_adapter_config(settings.given, tasks=[data.task_name]))
+    if training.print_num_parameters:
+        print_num_parameters(model)
+    if training.merge_and_export:
+        check_foldable(model)
     tokens = {split: tokenise(rows, tokenizer, data) for split, rows in texts.items()}
     if training.generation_max_length is None:
         training.generation_max_length = longest_target(tokens.values())
@@ -92,11 +102,14 @@ def run(settings: Settings) -> dict:
         for split in ("validation", "test")
         if split in tokens
     }
+    if training.merge_and_export:
+        trainer.export(directory.path / "merged")
     results = {
         "experiment_name": training.experiment_name,
         "method": settings.method,
         "splits": splits,
         "parameters": counts,
+        "merged": merging(model),
         "seed": training.seed,
         "seconds": time.perf_counter() - start,
         "peak_memory_mib": peak_memory_mib(),
@@ -105,6 +118,12 @@ def run(settings: Settings) -> dict:
     directory.finish(results)
     tracker.finish()
     return results
+
+
+def merging(model) -> dict | None:
+    """How many weights the scores were computed with are merged ones, and the most that rounding lost of an update."""
+    losses = rounding_losses(model) if model.merged else {}
+    return {"weights": len(losses), "rounding_loss": max(losses.values())} if losses else None
 
 
 def needed_splits(training) -> list[str]:

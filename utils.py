@@ -1,11 +1,13 @@
 """What stands between a configuration and a trainable model: reading, attaching, freezing, counting."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import torch
+from rich.console import Console
+from rich.table import Table
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from adapters import AdapterConfig, AdapterController, ConfigError
+from adapters import AdapterConfig, AdapterPart, ConfigError
 from third_party.models.t5 import T5ForConditionalGeneration
 
 
@@ -29,11 +31,12 @@ def freeze_model_params(model: T5ForConditionalGeneration) -> None:
         return
     trained = set()
     for module in model.modules():
-        if isinstance(module, AdapterController):
+        if isinstance(module, AdapterPart):
             trained.update(p for p in module.parameters() if p.requires_grad)
         elif isinstance(module, T5LayerNorm) and config.unfreeze_layer_norms:
             trained.update(module.parameters())
-    if config.unfreeze_lm_head:
+    head_in_bitfit = config.bitfit and not (config.freeze_bitfit_lm_head or config.freeze_bitfit_lm_head_all)
+    if config.unfreeze_lm_head or head_in_bitfit:
         trained.update(model.lm_head.parameters())
     for parameter in model.parameters():
         parameter.requires_grad = parameter in trained
@@ -55,12 +58,63 @@ def modify_model_after_init(model: T5ForConditionalGeneration, adapter_config: A
     return model
 
 
-def count_parameters(model: torch.nn.Module) -> dict[str, int]:
-    """Number of parameters: "trainable", "total", and "backbone" (all but the adapters'); tied ones count once."""
-    in_adapters = {p for m in model.modules() if isinstance(m, AdapterController) for p in m.parameters()}
+def count_parameters(model: T5ForConditionalGeneration) -> dict[str, int]:
+    """Number of parameters: "trainable", "total", and "backbone", before anything was attached; tied ones once."""
     parameters = list(model.parameters())
     return {
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
         "total": sum(p.numel() for p in parameters),
-        "backbone": sum(p.numel() for p in parameters if p not in in_adapters),
+        "backbone": model.backbone_size,
     }
+
+
+@dataclass
+class Component:
+    """A row of the parameter table."""
+
+    name: str
+    trainable: int = 0
+    total: int = 0
+
+
+COMPONENTS = ("adapters", "norms", "biases", "prompts", "head", "rest of the backbone")
+
+
+def parameters_by_component(model: T5ForConditionalGeneration) -> list[Component]:
+    """The parameters of each kind, tied and shared ones once. The head is the embedding too, where the two are one."""
+    home = dict.fromkeys(model.lm_head.parameters(recurse=False), "head")
+    for module in model.modules():
+        if isinstance(module, T5LayerNorm):
+            home |= dict.fromkeys(module.parameters(recurse=False), "norms")
+        elif isinstance(module, AdapterPart):
+            home |= dict.fromkeys(module.parameters(), module.component)
+    table = {name: Component(name) for name in COMPONENTS}
+    for parameter in model.parameters():
+        row = table[home.get(parameter, COMPONENTS[-1])]
+        row.total += parameter.numel()
+        row.trainable += parameter.numel() if parameter.requires_grad else 0
+    return list(table.values())
+
+
+def cost_of_tasks(model: T5ForConditionalGeneration, tasks: int = 8) -> float:
+    """The parameters of `tasks` tasks, trained ones for each and the rest once, as a multiple of one backbone."""
+    counts = count_parameters(model)
+    return (counts["total"] - counts["trainable"] + tasks * counts["trainable"]) / counts["backbone"]
+
+
+def print_num_parameters(model: T5ForConditionalGeneration) -> None:
+    """Print the table by component, the share of the backbone, and what 8 tasks cost."""
+    table = Table(title="parameters", title_justify="left")
+    table.add_column("component")
+    for column in ("trainable", "total", "trainable, % of the backbone"):
+        table.add_column(column, justify="right")
+    rows = parameters_by_component(model)
+    all_rows = Component("all", sum(row.trainable for row in rows), sum(row.total for row in rows))
+    for row in [*(row for row in rows if row.total), all_rows]:
+        share = 100 * row.trainable / model.backbone_size
+        table.add_row(row.name, f"{row.trainable:,}", f"{row.total:,}", f"{share:.4f}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"8 tasks cost {cost_of_tasks(model):.4f} times the backbone's {model.backbone_size:,}", highlight=False
+    )

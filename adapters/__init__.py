@@ -1,22 +1,38 @@
 """Parameter-efficient adapters: their configuration, layers and controllers. Needs torch and t3nsor only."""
 
+from adapters.adapted_linear import AdaptedLinear
 from adapters.adapter_configuration import AdapterConfig
 from adapters.adapter_controller import AdapterController, TaskSwitch
 from adapters.adapter_modeling import Adapter, TensorTrainAdapter, TensorTrainSingleAdapter
-from adapters.errors import ConfigError, one_line
-from adapters.registry import AFTER_SUBLAYER_METHODS, build_adapter
+from adapters.errors import ConfigError, one_line, warn_once
+from adapters.merged_weight import Branch, MergedWeight
+from adapters.merging import is_merged, merge_adapters, remerge, rounding_losses, unmerge_adapters
+from adapters.parts import AdapterPart, Place, SharedParts
+from adapters.registry import METHODS, build
 from adapters.tensor_train_linear import TensorTrainLinear
 
 __all__ = [
-    "AFTER_SUBLAYER_METHODS",
+    "METHODS",
+    "AdaptedLinear",
     "Adapter",
     "AdapterConfig",
     "AdapterController",
+    "AdapterPart",
+    "Branch",
     "ConfigError",
+    "MergedWeight",
+    "Place",
+    "SharedParts",
     "TaskSwitch",
     "TensorTrainAdapter",
     "TensorTrainLinear",
     "TensorTrainSingleAdapter",
-    "build_adapter",
+    "build",
+    "is_merged",
+    "merge_adapters",
     "one_line",
+    "remerge",
+    "rounding_losses",
+    "unmerge_adapters",
+    "warn_once",
 ]

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from adapters.adapter_configuration import AdapterConfig
-from adapters.registry import build_adapter
+from adapters.adapter_configuration import AFTER_SUBLAYER, AdapterConfig
+from adapters.parts import AdapterPart, SharedParts
+from adapters.registry import build
 
 
 class TaskSwitch:
@@ -30,18 +31,19 @@ class TaskSwitch:
             self.current = previous
 
 
-class AdapterController(nn.Module):
+class AdapterController(AdapterPart):
     """y -> y + adapter(y) with the adapter of the current task; y: (.., d_model).
 
     The optional layer norms before and after the adapter are shared by the tasks.
     """
 
-    def __init__(self, config: AdapterConfig, d_model: int, switch: TaskSwitch):
+    def __init__(self, config: AdapterConfig, d_model: int, switch: TaskSwitch, shared: SharedParts):
         super().__init__()
         self.switch = switch
         # A module's name cannot hold a dot, a task's can (superglue-wsc.fixed).
         self.module_names = {task: task.replace(".", "_") for task in switch.tasks}
-        self.adapters = nn.ModuleDict({name: build_adapter(config, d_model) for name in self.module_names.values()})
+        adapters = {name: build(config, AFTER_SUBLAYER, d_model, shared) for name in self.module_names.values()}
+        self.adapters = nn.ModuleDict(adapters)
         self.pre_layer_norm = nn.LayerNorm(d_model) if config.add_layer_norm_before_adapter else nn.Identity()
         self.post_layer_norm = nn.LayerNorm(d_model) if config.add_layer_norm_after_adapter else nn.Identity()
 

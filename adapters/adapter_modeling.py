@@ -5,6 +5,7 @@ from torch import nn
 
 from adapters.activations import get_activation
 from adapters.adapter_configuration import AdapterConfig
+from adapters.parts import SharedParts
 from adapters.tensor_train_linear import TensorTrainLinear
 
 
@@ -23,19 +24,21 @@ class Adapter(nn.Module):
     the adapted model starts near the backbone.
     """
 
-    def __init__(self, config: AdapterConfig, d_model: int):
+    def __init__(self, config: AdapterConfig, d_model: int, shared: SharedParts):
         super().__init__()
         hidden = hidden_size(config, d_model)
-        self.down_sampler = self._linear(config, d_model, hidden)
+        self.down_sampler = self._linear(config, d_model, hidden, shared, "down")
         self.activation = get_activation(config.non_linearity)
-        self.up_sampler = self._linear(config, hidden, d_model)
+        self.up_sampler = self._linear(config, hidden, d_model, shared, "up")
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """y: (.., d_model) -> (.., d_model)."""
         return self.up_sampler(self.activation(self.down_sampler(y)))
 
     @staticmethod
-    def _linear(config: AdapterConfig, in_features: int, out_features: int) -> nn.Linear:
+    def _linear(
+        config: AdapterConfig, in_features: int, out_features: int, shared: SharedParts, role: str
+    ) -> nn.Module:
         linear = nn.Linear(in_features, out_features, bias=config.use_bias)
         nn.init.trunc_normal_(linear.weight, std=0.01, a=-0.02, b=0.02)
         if config.use_bias:
@@ -44,19 +47,21 @@ class Adapter(nn.Module):
 
 
 class TensorTrainAdapter(nn.Module):
-    """up(activation(down(y))) where both matrices are tensor trains.
+    """up(activation(down(y))) where both matrices are tensor trains, or with tensor_ring rings.
 
     down: d_model -> hidden starts from Glorot's variance, up: hidden -> d_model from zero (its last core is zero): the
     adapted model starts exactly as the backbone. Parameters of a matrix: sum of r_{k-1} n_k m_k r_k, plus the bias.
     """
 
-    def __init__(self, config: AdapterConfig, d_model: int):
+    def __init__(self, config: AdapterConfig, d_model: int, shared: SharedParts):
         super().__init__()
-        hidden = hidden_size(config, d_model)
-        shape = config.tt_shape
-        self.down_sampler = TensorTrainLinear(config, d_model, hidden, shape)
+        hidden, shape = hidden_size(config, d_model), config.tt_shape
+        options = {"bias": config.use_bias, "shared": shared}
+        self.down_sampler = TensorTrainLinear(config, d_model, hidden, shape, role="down", **options)
         self.activation = get_activation(config.non_linearity)
-        self.up_sampler = TensorTrainLinear(config, hidden, d_model, shape and shape[::-1], init="zero")
+        self.up_sampler = TensorTrainLinear(
+            config, hidden, d_model, shape and shape[::-1], "zero", role="up", **options
+        )
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """y: (.., d_model) -> (.., d_model)."""
@@ -70,10 +75,11 @@ class TensorTrainSingleAdapter(nn.Module):
     activation does at 0.
     """
 
-    def __init__(self, config: AdapterConfig, d_model: int):
+    def __init__(self, config: AdapterConfig, d_model: int, shared: SharedParts):
         super().__init__()
         self.activation = get_activation(config.non_linearity)
-        self.sampler = TensorTrainLinear(config, d_model, d_model, config.tt_shape, init="zero")
+        options = {"bias": config.use_bias, "shared": shared, "role": "single"}
+        self.sampler = TensorTrainLinear(config, d_model, d_model, config.tt_shape, "zero", **options)
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """y: (.., d_model) -> (.., d_model)."""

@@ -1,6 +1,8 @@
 """What a user is told when a setting cannot work."""
 
 import math
+import sys
+from functools import cache
 
 RANGES = {
     "at least 1": lambda value: value >= 1,
@@ -31,3 +33,9 @@ def require(arguments, allowed: str, *names: str) -> None:
         infinite = isinstance(value, float) and not math.isfinite(value)
         if value is not None and (infinite or not RANGES[allowed](value)):
             raise ConfigError(f"{name} is {value!r}; it must be {allowed}")
+
+
+@cache
+def warn_once(text: str) -> None:
+    """One line on standard error, once in a process."""
+    print(f"warning: {text}", file=sys.stderr)

@@ -8,16 +8,19 @@ from torch import nn
 
 from adapters.adapter_configuration import AdapterConfig
 from adapters.adapter_modeling import Adapter
+from adapters.inits import INITS
+from adapters.parts import SharedParts
 
 
 class LowRankLinear(nn.Module):
-    """y = x left right + b; x: (.., in_features), y: (.., out_features); Glorot-uniform factors, zero bias."""
+    """y = x left right + b; x: (.., in_features), y: (.., out_features); the bias starts from zero."""
 
-    def __init__(self, in_features: int, out_features: int, rank: int, bias: bool = True):
+    def __init__(self, config: AdapterConfig, in_features: int, out_features: int):
         super().__init__()
-        self.left = nn.Parameter(nn.init.xavier_uniform_(torch.empty(in_features, rank)))
-        self.right = nn.Parameter(nn.init.xavier_uniform_(torch.empty(rank, out_features)))
-        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        rank, init = config.low_rank_rank, INITS[config.low_rank_w_init]
+        self.left = nn.Parameter(init(torch.empty(in_features, rank)))
+        self.right = nn.Parameter(init(torch.empty(rank, out_features)))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if config.use_bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x @ self.left @ self.right
@@ -28,5 +31,7 @@ class LowRankAdapter(Adapter):
     """up(activation(down(y))) where both matrices have rank `low_rank_rank`."""
 
     @staticmethod
-    def _linear(config: AdapterConfig, in_features: int, out_features: int) -> LowRankLinear:
-        return LowRankLinear(in_features, out_features, config.low_rank_rank, bias=config.use_bias)
+    def _linear(
+        config: AdapterConfig, in_features: int, out_features: int, shared: SharedParts, role: str
+    ) -> nn.Module:
+        return LowRankLinear(config, in_features, out_features)

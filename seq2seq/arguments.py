@@ -92,6 +92,11 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     project_name: str = key("t5-tensor-lab", "Project at wandb.")
     report_to: str | list[str] = key("none", "transformers' own trackers; ours is log_to_wandb.")
     log_to_wandb: bool = key(False, "Log to wandb; otherwise nothing is sent anywhere.")
+    dry_run: bool = key(False, "Print what would be trained and write it to dry_run.json; load and train nothing.")
+    print_num_parameters: bool = key(False, "Print the parameters by component before training.")
+    compute_memory: bool = key(False, "Measure the memory of each layer in one training step before training.")
+    compute_time: bool = key(False, "Report the time of a training step and of an epoch.")
+    merge_and_export: bool = key(False, "Write the trained model as a plain T5, with tokenizer, to output_dir/merged.")
 
     def __post_init__(self):
         for allowed, names in ALLOWED.items():

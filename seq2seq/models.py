@@ -1,5 +1,6 @@
 """The backbone and the tokenizer of a run: by hub id, local directory or `t5-nano`, or from scratch."""
 
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from seq2seq.arguments import ModelArguments
 from seq2seq.pretraining import initialise_embedding, train_tokenizer
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration, adapter_checkpoint
 from third_party.models.t5.configuration_t5 import SHAPES, SHIPPED, resolve_name
+
+NOTHING_NAMED = "model_name_or_path and model_config are both null; name a model, or the sizes of a new one"
+SENTINELS = 100  # that a trained tokenizer has beside its pieces
 
 
 def load_tokenizer(arguments: ModelArguments, training_texts):
@@ -47,6 +51,36 @@ def load_backbone(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
     return check_vocabulary(_load("model_name_or_path", arguments.model_name_or_path, load), tokenizer)
 
 
+@contextmanager
+def wrong_sizes_named():
+    """What a wrong size leads to becomes one line that names model_config."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # each wrong size fails in its own way and class
+        raise ConfigError(f"model_config: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def configuration_of(arguments: ModelArguments) -> T5Config:
+    """The backbone's configuration, without its weights; published sizes are known without the hub."""
+    name, given = arguments.model_name_or_path, arguments.model_config
+    if name is not None and adapter_checkpoint.holds_adapter(name):
+        name = adapter_checkpoint.read_description(Path(name)).base_model
+    if name is not None:
+        published = name.removeprefix("google-t5/") in SHAPES and not Path(name).exists()
+        return T5Config.from_shape(name) if published else _load("model_name_or_path", name, T5Config.from_pretrained)
+    if given is None:
+        raise ConfigError(NOTHING_NAMED)
+    if isinstance(given, dict):
+        _check_fields(given)
+        if "vocab_size" not in given:
+            named = arguments.tokenizer_name and _load("tokenizer_name", arguments.tokenizer_name, _tokenizer_of)
+            given = given | {"vocab_size": len(named) if named else arguments.tokenizer_vocab_size + SENTINELS}
+        return T5Config(**given)
+    return T5Config.from_shape(given) if given in SHAPES else _load("model_config", given, T5Config.from_pretrained)
+
+
 def check_vocabulary(model, tokenizer):
     """The model, if its embedding has a row for each token. Raises ConfigError."""
     rows = model.get_input_embeddings().num_embeddings
@@ -60,15 +94,11 @@ def check_vocabulary(model, tokenizer):
 def _from_scratch(arguments: ModelArguments, tokenizer) -> T5ForConditionalGeneration:
     given = arguments.model_config
     if given is None:
-        raise ConfigError("model_name_or_path and model_config are both null; name a model, or the sizes of a new one")
+        raise ConfigError(NOTHING_NAMED)
     if isinstance(given, dict):
         _check_fields(given)
-    try:
+    with wrong_sizes_named():
         model = T5ForConditionalGeneration(_configuration(given, tokenizer))
-    except ConfigError:
-        raise
-    except Exception as error:  # each wrong size fails in its own way and class
-        raise ConfigError(f"model_config: {' '.join(str(error).split()) or type(error).__name__}") from None
     check_vocabulary(model, tokenizer)
     model.name_or_path = ""  # the sizes may be another model's, the weights are not
     if arguments.initial_embedding is not None:

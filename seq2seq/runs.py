@@ -10,12 +10,14 @@ from seq2seq.trainer import STAGING, checkpoints
 
 CONFIGURATION = "resolved_config.json"
 RESULTS = "results.json"
+DRY_RUN = "dry_run.json"
 # Files of a run that starting it again replaces; nothing else is ever removed, nor these where there was no run.
 OWN_FILES = (
     CONFIGURATION,
     RESULTS,
     "adapter_model.safetensors",
     "adapter_config.json",
+    "README.md",
     "model.safetensors",
     "config.json",
     "generation_config.json",
@@ -32,6 +34,8 @@ INCIDENTAL = (
     "log_to_wandb",
     "project_name",
     "disable_tqdm",
+    "dry_run",
+    "print_num_parameters",
 )
 
 
@@ -45,7 +49,7 @@ class RunDirectory:
         self.path = Path(directory)
         self._check_sources(resolved)
         self.resolved = json.loads(json.dumps(resolved))
-        self._check_writable()
+        check_writable(self.path)
         self.checkpoint, self.starts_anew = self._state(overwrite, resume)
 
     def claim(self):
@@ -77,18 +81,9 @@ class RunDirectory:
                     f"{name} is {source!r}, inside output_dir {str(self.path)!r}; choose another output_dir"
                 )
 
-    def _check_writable(self):
-        existing = self.path
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise ConfigError(
-                f"output_dir is {str(self.path)!r}, but {str(existing)!r} is no directory that can be written"
-            )
-
     def _state(self, overwrite: bool, resume: bool | None) -> tuple[Path | None, bool]:
         """(checkpoint to go on with, whether to start anew)."""
-        if not self.path.is_dir() or not any(path.name[0] != "." for path in self.path.iterdir()):
+        if not self.path.is_dir() or all(path.name[0] == "." or path.name == DRY_RUN for path in self.path.iterdir()):
             return self._nothing_to_resume(resume)
         previous = _read_json(self.path / CONFIGURATION)
         finished = (self.path / RESULTS).exists()
@@ -113,6 +108,17 @@ class RunDirectory:
                 f"resume_from_checkpoint is true but {str(self.path)!r} holds no unfinished run of this configuration"
             )
         return None, True
+
+
+def check_writable(directory: Path) -> None:
+    """Raise ConfigError unless `directory` can be written, or made."""
+    existing = directory
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ConfigError(
+            f"output_dir is {str(directory)!r}, but {str(existing)!r} is no directory that can be written"
+        )
 
 
 def write_json(path: Path, content) -> None:

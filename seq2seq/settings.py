@@ -16,6 +16,7 @@ LEGACY_KEYS = {
     "evaluation_strategy": "eval_strategy",
     "num_beams": "generation_num_beams",
     "use_tokenizer_fast": None,
+    "kronecker_prod": None,
     "max_seq_length": None,
     "adapter_config_name": None,
     "dataset_config_name": None,
@@ -89,7 +90,10 @@ def read_overrides(arguments: list[str]) -> dict:
             raise ConfigError(f"{name!r} is neither --key nor the value of one; overrides are written --key value")
         if not equals:
             if not rest or rest[0].startswith("--"):
-                raise ConfigError(f"{name} has no value; write {name} VALUE, for a flag {name} true")
+                if known_keys().get(name[2:]) is bool:  # --dry_run
+                    values[name[2:]] = True
+                    continue
+                raise ConfigError(f"{name} has no value; write {name} VALUE")
             text = rest.pop(0)
         try:
             values[name[2:]] = json.loads(text)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import Seq2SeqTrainer, TrainerState
 
-from adapters import ConfigError, one_line
+from adapters import ConfigError, one_line, warn_once
 from seq2seq.data import Task
 
 STAGING = ".unfinished"
@@ -41,7 +41,7 @@ class AdapterTrainer(Seq2SeqTrainer):
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise ConfigError("do_train is true but these keys leave no parameter to train")
         self.create_optimizer()
-        self.create_scheduler(num_training_steps=1000)
+        super().create_scheduler(num_training_steps=1000)
         self.optimizer = self.lr_scheduler = None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -86,6 +86,21 @@ class AdapterTrainer(Seq2SeqTrainer):
         for tensor in state.values():
             rounded.setdefault(tensor.data_ptr(), tensor.to(dtype))
         self._save(self.args.output_dir, {name: rounded[tensor.data_ptr()] for name, tensor in state.items()})
+
+    def export(self, directory: Path):
+        """Write the model as a plain T5, with its tokenizer. Raises ConfigError where it cannot be one."""
+        self.model.merge_and_export(directory)
+        self.processing_class.save_pretrained(directory)
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        """As the base class; a warm-up that would take the whole training takes a tenth of it."""
+        if self.args.get_warmup_steps(num_training_steps) >= num_training_steps:
+            shorter = num_training_steps // 10
+            warn_once(
+                f"warmup_steps is {self.args.warmup_steps}, training has {num_training_steps}: taken as {shorter}"
+            )
+            self.args.warmup_steps = shorter
+        return super().create_scheduler(num_training_steps, optimizer)
 
     @property
     def _saves_adapter(self) -> bool:

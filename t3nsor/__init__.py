@@ -5,7 +5,7 @@ from t3nsor.automatic_shape import linear_shape
 from t3nsor.decompositions import to_tr_matrix, to_tr_tensor, to_tt_matrix, to_tt_tensor
 from t3nsor.embeddings import TREmbedding, TTEmbedding
 from t3nsor.errors import ShapeError
-from t3nsor.explain import explain
+from t3nsor.explain import chosen_plans, explain
 from t3nsor.initializers import (
     const_initializer,
     eye,
@@ -41,6 +41,7 @@ __all__ = [
     "TensorTrain",
     "auto_shape",
     "best_d",
+    "chosen_plans",
     "const_initializer",
     "explain",
     "eye",

@@ -5,7 +5,7 @@ from torch import nn
 
 from t3nsor.cost_model import choose, cost
 from t3nsor.errors import ShapeError
-from t3nsor.plans import Sizes, candidates
+from t3nsor.plans import Plan, Sizes, candidates
 from t3nsor.recipes import counted
 from t3nsor.shapes import max_rank
 from t3nsor.tensor_train import CoreChain
@@ -37,6 +37,17 @@ def explain(layer: nn.Module, rows: int, *, dtype: torch.dtype | None = None, be
     strategy = getattr(layer, "strategy", "auto")
     for backward in (False, True):
         _print_plans(sizes, rows, strategy, backward)
+
+
+def chosen_plans(chain: CoreChain, rows: int, *, beside: bool = False, device: str | None = None) -> tuple[Plan, Plan]:
+    """The plans, forward and backward, by which the cost model would multiply `rows` rows by a matrix.
+
+    beside: whether it stands beside a dense weight. device: "cpu" or "cuda", by default that of the cores.
+    """
+    (inputs, outputs), kind = chain.raw_shape, str(chain.dtype).removeprefix("torch.")
+    where = device or chain.device.type
+    sizes = Sizes(inputs, outputs, chain.ranks, chain.closed, counted(rows), kind, where, beside)
+    return choose(sizes, "auto", False), choose(sizes, "auto", True)
 
 
 def _print_plans(sizes: Sizes, rows: int, strategy, backward: bool) -> None:

@@ -1,72 +1,163 @@
-"""Every method of the registry: shapes, start, gradients, and the exact errors of its configuration."""
+"""The layers of every method on their own: shapes, start, gradients, and the exact errors of the configuration."""
 
 import pytest
 import torch
 from torch import nn
 
+import t3nsor
 from adapters import (
-    AFTER_SUBLAYER_METHODS,
+    METHODS,
+    AdaptedLinear,
     AdapterConfig,
     AdapterController,
     ConfigError,
+    Place,
+    SharedParts,
     TaskSwitch,
     TensorTrainLinear,
-    build_adapter,
+    build,
 )
 from adapters.activations import ACTIVATIONS
+from adapters.adapter_configuration import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
+from adapters.hypercomplex import HypercomplexLinear
+from adapters.intrinsic import IntrinsicSubspace, walsh_hadamard
+from tests.methods import AFTER, BESIDE, CASES, FLAGS, NORMS, config_for
 
-METHODS = sorted(AFTER_SUBLAYER_METHODS)
 STARTS_AT_ZERO = {"tensor_train_adapters", "tensor_train_single"}
 
 
-def config_for(method: str, **keys) -> AdapterConfig:
-    flags = {} if method == "adapters" else {method: True}
-    if method == "tensor_train_single":
-        flags["tensor_train_adapters"] = True
-    return AdapterConfig(train_task_adapters=True, **flags, **keys)
+def adapter_of(config: AdapterConfig, d_model: int) -> nn.Module:
+    return build(config, AFTER_SUBLAYER, d_model, SharedParts())
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_flag_chooses_the_class(method):
-    config = config_for(method)
-    assert config.method == method
-    assert type(build_adapter(config, 48)) is AFTER_SUBLAYER_METHODS[method]
+def branch_of(config: AdapterConfig, linear: nn.Linear, target: str = "wi") -> nn.Module:
+    return build(config, BESIDE_LINEAR, linear, Place(target, 1, 3, ("wi", "wo", "k")), SharedParts())
+
+
+def norm_of(config: AdapterConfig, size: int) -> nn.Module:
+    norm = nn.RMSNorm(size)
+    norm.variance_epsilon = 1e-6
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    return build(config, INSTEAD_OF_NORM, norm, SharedParts()), norm
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_flag_chooses_the_method(case):
+    config, method = config_for(case), CASES[case][0]
+    assert config.methods[FLAGS[method].metadata["site"]] == method
+    assert method in METHODS
+    assert config.freeze_backbone
+
+
+def train_a_little(layer: nn.Module, x: torch.Tensor, forward=None) -> None:
+    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1)
+    for _ in range(4):
+        optimizer.zero_grad()
+        ((forward or layer)(x) - 1).square().mean().backward()
+        optimizer.step()
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-@pytest.mark.parametrize("method", METHODS)
-def test_shape_start_and_gradients(method, activation):
+@pytest.mark.parametrize("case", AFTER)
+def test_shape_start_and_gradients_after_a_sublayer(case, activation):
     torch.manual_seed(0)
-    adapter = build_adapter(config_for(method, non_linearity=activation, task_reduction_factor=4), 48)
+    adapter = adapter_of(config_for(case, non_linearity=activation), 48)
     y = torch.randn(2, 5, 48)
     update = adapter(y)
     assert update.shape == y.shape
-    if method in STARTS_AT_ZERO and activation != "sigmoid":
+    if CASES[case][0] in STARTS_AT_ZERO and activation != "sigmoid":
         assert not update.any()
-    optimizer = torch.optim.SGD(adapter.parameters(), lr=0.1)
-    for _ in range(3):
-        optimizer.zero_grad()
-        (adapter(y) - 1).square().mean().backward()
-        optimizer.step()
-    assert all(parameter.grad.any() for parameter in adapter.parameters())
+    train_a_little(adapter, y)
+    assert all(parameter.grad.any() for parameter in adapter.parameters() if parameter.requires_grad)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sizes", [(32, 48), (48, 32), (24, 24)])
+@pytest.mark.parametrize("case", BESIDE)
+def test_shape_start_and_gradients_beside_a_linear(case, sizes):
+    torch.manual_seed(0)
+    linear = nn.Linear(*sizes).requires_grad_(False)
+    target = "k" if sizes[0] == 24 else "wo" if sizes[0] == 48 else "wi"
+    branch = branch_of(config_for(case), linear, target)
+    x = torch.randn(2, 5, sizes[0])
+    y = branch.beside(x, linear.weight, linear.bias)
+    assert y.shape == (2, 5, sizes[1])
+    assert torch.allclose(y, linear(x), atol=1e-6)
+    train_a_little(branch, x, lambda x: branch.beside(x, linear.weight, linear.bias))
+    assert all(parameter.grad.any() for parameter in branch.parameters() if parameter.requires_grad)
+    y = branch.beside(x, linear.weight, linear.bias)
+    assert not torch.allclose(y, linear(x), atol=1e-3)
+    if branch.unmergeable is None:
+        merged = branch.double().merged(linear.weight.double())
+        assert torch.allclose(y.double(), x.double() @ merged.T + linear.bias, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_dropout_only_in_training(case):
+    if case == "ia3":
+        pytest.skip("(IA)^3 has none")
+    torch.manual_seed(0)
+    linear = nn.Linear(32, 48).requires_grad_(False)
+    branch = branch_of(config_for(case, lora_dropout=0.5), linear)
+    x = torch.randn(64, 32)
+    train_a_little(branch, x, lambda x: branch.beside(x, linear.weight, linear.bias))
+    first, second = (branch.beside(x, linear.weight, linear.bias) for _ in range(2))
+    assert not torch.equal(first, second)
+    branch.eval()
+    first, second = (branch.beside(x, linear.weight, linear.bias) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_the_scale_is_alpha_over_rank():
+    linear = nn.Linear(32, 48)
+    for case, rank in (("use_LoRA", 2), ("ttlora_separate", 2), ("use_TTLoRA", 2), ("lora_dense", 1)):
+        assert branch_of(config_for(case, lora_alpha=3.0), linear).scale == 3 / rank
+        assert branch_of(config_for(case), linear).scale == 1
+
+
+@pytest.mark.parametrize("case", NORMS)
+def test_norms_start_where_they_say(case):
+    torch.manual_seed(0)
+    layer, norm = norm_of(config_for(case), 48)
+    x = torch.randn(2, 5, 48)
+    expected = {"use_ScaleNorm mean": norm.weight.mean(), "use_TTLayerNorm preinit": norm.weight}.get(case, 1.0)
+    normed = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    assert torch.allclose(layer(x), normed * expected, atol=1e-5)
+    train_a_little(layer, x)
+    assert all(parameter.grad.any() for parameter in layer.parameters())
+
+
+def test_norms_train_what_they_state():
+    """At small ranks TTLayerNorm lies between ScaleNorm and LayerNorm, at rank 10 no longer."""
+
+    def count(**keys) -> int:
+        return sum(p.numel() for p in norm_of(config_for(keys.pop("case"), tt_d=3, **keys), 768)[0].parameters())
+
+    assert count(case="use_ScaleNorm") == 1
+    assert count(case="use_KroneckerLayerNorm") == 4 * (12 + 16) + 4 * 4
+    sizes = [count(case="use_TTLayerNorm", TTLayerNorm_rk=rank) for rank in (1, 2, 8, 10)]
+    assert sizes == [28, 72, 672, 1000]
+    assert sizes == [t3nsor.parameter_count((8, 8, 12), rank) for rank in (1, 2, 8, 10)]
+    assert count(case="use_TTLayerNorm preinit", TTLayerNorm_rk=100) == 976
+
+
+@pytest.mark.parametrize("case", ["adapters", "low_rank_adapters", "tensor_train_adapters", "tensor_train_single"])
 @pytest.mark.parametrize("d_model", [1, 7, 32, 512, 768, 1024])
-def test_defaults_build_on_any_size(method, d_model):
-    adapter = build_adapter(config_for(method), d_model)
+def test_defaults_build_on_any_size(case, d_model):
+    flags = {FLAGS[case].name: True, "train_task_adapters": True, "tensor_train_adapters": case.startswith("tensor")}
+    adapter = adapter_of(AdapterConfig(**flags), d_model)
     assert adapter(torch.randn(2, d_model)).shape == (2, d_model)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_no_bias_means_no_bias(method):
-    adapter = build_adapter(config_for(method, use_bias=False), 48)
+@pytest.mark.parametrize("case", AFTER)
+def test_no_bias_means_no_bias(case):
+    adapter = adapter_of(config_for(case, use_bias=False), 48)
     assert not [name for name, _ in adapter.named_parameters() if "bias" in name]
 
 
 def test_tensor_train_adapter_is_its_dense_formula():
     torch.manual_seed(0)
-    adapter = build_adapter(config_for("tensor_train_adapters", task_expansion_factor=2, tt_rank=3), 24).double()
+    adapter = adapter_of(config_for("tensor_train_adapters", task_expansion_factor=2, tt_rank=3), 24).double()
     for parameter in adapter.parameters():
         nn.init.normal_(parameter)
     y = torch.randn(5, 24, dtype=torch.float64)
@@ -74,6 +165,111 @@ def test_tensor_train_adapter_is_its_dense_formula():
     hidden = nn.functional.gelu(y @ down + adapter.down_sampler.bias, approximate="tanh")
     assert down.shape == (24, 48)
     assert torch.allclose(adapter(y), hidden @ up + adapter.up_sampler.bias)
+
+
+@pytest.mark.parametrize("case", [case for case in AFTER if CASES[case][0] == "hypercomplex_adapters"])
+def test_a_hypercomplex_matrix_is_a_sum_of_kronecker_products(case):
+    torch.manual_seed(0)
+    layer = HypercomplexLinear(config_for(case), 16, 8, SharedParts(), "down")
+    rule, blocks = layer.rule.full(), layer.W.full()
+    expected = sum(torch.kron(a, b) for a, b in zip(rule, blocks, strict=True))
+    if "normalized" in case:
+        expected = expected / expected.norm()
+    assert torch.allclose(layer.full(), expected, atol=1e-6)
+    x = torch.randn(3, 16)
+    assert torch.allclose(layer(x), x @ expected + layer.bias, atol=1e-5)
+    cut = HypercomplexLinear(config_for(case, hypercomplex_division=5), 16, 3, SharedParts(), "down")
+    assert cut.full().shape == (16, 3)
+    assert cut(x).shape == (3, 3)
+
+
+def test_cross_layer_is_its_formula():
+    """W[l, t] = G_1 (L_l T_t) G_2, computed entry by entry, and its transpose for the layer that maps back."""
+    torch.manual_seed(0)
+    config, shared = config_for("tt_cross_layer", tt_rank=3), SharedParts()
+    places = [(nn.Linear(6, 8), Place("wi", 2, 3, ("wi", "wo"))), (nn.Linear(8, 6), Place("wo", 1, 3, ("wi", "wo")))]
+    branches = [build(config, BESIDE_LINEAR, linear, place, shared) for linear, place in places]
+    assert branches[0].cores is branches[1].cores
+    for parameter in branches[0].parameters():
+        nn.init.normal_(parameter)
+    first, second = branches[0].cores.matrix.cores
+    layer, kind = branches[0].cores.layer, branches[0].cores.kind
+    for branch, (_, place), transposed in zip(branches, places, (False, True), strict=True):
+        middle = layer[:, place.layer] @ kind[:, place.targets.index(place.target)]
+        w = torch.einsum("inma,ab,bpqj->npmq", first, middle, second).reshape(6, 8)
+        expected = w if transposed else w.T
+        assert torch.allclose(branch.delta(torch.float32), expected, atol=1e-5)
+
+
+def test_a_basis_is_a_sum_of_trains():
+    torch.manual_seed(0)
+    linear, shared = nn.Linear(12, 8), SharedParts()
+    branches = [build(config_for("tt_basis"), BESIDE_LINEAR, linear, Place(), shared) for _ in range(2)]
+    assert branches[0].basis is branches[1].basis
+    assert [p.numel() for p in branches[0].parameters()] == [3]
+    dense = []
+    for k in range(3):
+        with torch.no_grad():
+            branches[0].coefficients.zero_()
+            branches[0].coefficients[k] = 1
+        dense.append(branches[0].delta(torch.float32))
+    assert all(matrix.norm() > 0.1 for matrix in dense)
+    with torch.no_grad():
+        branches[0].coefficients.copy_(torch.tensor([0.5, -2.0, 3.0]))
+    assert torch.allclose(branches[0].delta(torch.float32), 0.5 * dense[0] - 2 * dense[1] + 3 * dense[2], atol=1e-5)
+
+
+def test_svd_starts_at_zero_and_near_the_weight():
+    torch.manual_seed(0)
+    linear = nn.Linear(16, 16)
+    before = linear.weight.detach().clone()
+    branch = branch_of(config_for("use_TTLoRA svd", tt_rank=16), linear)
+    assert torch.allclose(branch.start.full().T, linear.weight, atol=1e-5)  # of full rank: exact
+    assert branch.delta(torch.float64).abs().max() < 1e-15  # equal products may round differently
+    assert torch.equal(linear.weight, before)
+
+
+def test_shared_cores_are_one_and_others_are_not():
+    config, shared = config_for("tensor_train_adapters", share_cores=[0]), SharedParts()
+    a, b = (build(config, AFTER_SUBLAYER, 32, shared) for _ in range(2))
+    for one, other in ((a.down_sampler, b.down_sampler), (a.up_sampler, b.up_sampler)):
+        assert one.weight.cores[0] is other.weight.cores[0]
+        assert one.weight.cores[1] is not other.weight.cores[1]
+    assert a.down_sampler.weight.cores[0] is not a.up_sampler.weight.cores[0]
+
+
+@pytest.mark.parametrize("size", [1, 2, 8, 64, 128, 4096])
+def test_walsh_hadamard_is_the_matrix(size):
+    h = torch.ones(1, 1, dtype=torch.float64)
+    while len(h) < size:
+        h = torch.kron(h, torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64))
+    x = torch.randn(3, size, dtype=torch.float64)
+    assert torch.allclose(walsh_hadamard(x), x @ h)
+
+
+@pytest.mark.parametrize("case", ["intrinsic_model", "intrinsic dense", "intrinsic_said", "intrinsic normalized"])
+def test_the_projection_nearly_keeps_lengths_and_is_drawn_again(case):
+    config = config_for(case, intrinsic_dim=60)
+    subspace, again = (IntrinsicSubspace(config, [5000, 300]) for _ in range(2))
+    columns = []
+    for k in range(20):
+        with torch.no_grad():
+            for one in (subspace, again):
+                one.theta.zero_()
+                one.theta[k] = 1
+        assert torch.equal(subspace.delta(0, torch.float32), again.delta(0, torch.float32))
+        columns.append(subspace.delta(0, torch.float64))
+    gram = torch.stack(columns) @ torch.stack(columns).T
+    assert torch.allclose(gram, torch.eye(20, dtype=torch.float64), atol=0.1)
+    other = IntrinsicSubspace(config_for(case, intrinsic_dim=60, intrinsic_seed=1), [5000, 300])
+    with torch.no_grad():
+        other.theta[19] = 1
+    assert not torch.allclose(other.delta(0, torch.float32), subspace.delta(0, torch.float32), atol=1e-3)
+    other.check_loaded()
+    with torch.no_grad():
+        other.fingerprint.copy_(subspace.fingerprint)
+    with pytest.raises(ConfigError, match="cannot be drawn again"):
+        other.check_loaded()
 
 
 def test_shape_keys():
@@ -86,27 +282,31 @@ def test_shape_keys():
     assert shape(auto_shape_mode="descending", tt_d=2) == ((32, 24), (6, 4))
     assert shape(auto_shape_mode="skewed", tt_d=2) == ((96, 8), (8, 3))
     assert shape(factorize_smaller_dim=False) == ((8, 8, 12), (1, 1, 24))
+    best = shape(tt_d="auto")
+    assert t3nsor.parameter_count(best, 8) == min(t3nsor.parameter_count((768, 24), 8, d) for d in range(1, 7))
     with_shape = config_for("tensor_train_adapters", tt_shape=[[16, 48], [4, 6]])
-    adapter = build_adapter(with_shape, 768)
+    adapter = adapter_of(AdapterConfig(**{**with_shape.to_dict(), "task_reduction_factor": 32}), 768)
     assert adapter.down_sampler.weight.raw_shape == ((16, 48), (4, 6))
     assert adapter.up_sampler.weight.raw_shape == ((4, 6), (16, 48))
+    swapped = branch_of(config_for("use_TTLoRA", tt_shape=[[4, 8], [6, 8]]), nn.Linear(48, 32))
+    assert swapped.tt.weight.raw_shape == ((6, 8), (4, 8))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_controller_runs_the_adapter_of_the_task(method):
+@pytest.mark.parametrize("case", AFTER)
+def test_controller_runs_the_adapter_of_the_task(case):
     torch.manual_seed(0)
     switch = TaskSwitch(["a", "b.c"])
-    config = config_for(method, add_layer_norm_before_adapter=True, add_layer_norm_after_adapter=True)
-    controller = AdapterController(config, 24, switch)
+    config = config_for(case, add_layer_norm_before_adapter=True, add_layer_norm_after_adapter=True)
+    controller = AdapterController(config, 32, switch, SharedParts())
     for parameter in controller.parameters():
         nn.init.normal_(parameter)
-    y = torch.randn(3, 24)
+    y = torch.randn(3, 32)
     with switch.pinned("b.c"):
         got = controller(y)
         norm = nn.functional.layer_norm
         pre, post = controller.pre_layer_norm, controller.post_layer_norm
-        inner = controller.adapters["b_c"](norm(y, (24,), pre.weight, pre.bias))
-    assert torch.allclose(got, y + norm(inner, (24,), post.weight, post.bias))
+        inner = controller.adapters["b_c"](norm(y, (32,), pre.weight, pre.bias))
+    assert torch.allclose(got, y + norm(inner, (32,), post.weight, post.bias), atol=1e-5)
     with switch.pinned("a"):
         assert not torch.allclose(controller(y), got)
     with pytest.raises(ValueError, match="name one of: a, b.c"):
@@ -115,32 +315,63 @@ def test_controller_runs_the_adapter_of_the_task(method):
         pass
 
 
+def test_a_serial_adapter_beside_lora_runs_only_when_asked_for():
+    both = {"train_task_adapters": True, "tensor_train_adapters": True, "use_TTLoRA": True}
+    assert list(AdapterConfig(**both).methods.values()) == ["use_TTLoRA"]
+    kept = AdapterConfig(**both, keep_serial_adapter=True)
+    assert set(kept.methods.values()) == {"use_TTLoRA", "tensor_train_adapters"}
+
+
+def test_a_linear_layer_keeps_its_keys_and_its_weight():
+    linear = nn.Linear(4, 6)
+    adapted = AdaptedLinear(linear, AdapterConfig())
+    assert list(adapted.state_dict()) == ["weight", "bias"]
+    assert adapted.weight is linear.weight
+    x = torch.randn(3, 4)
+    assert torch.equal(adapted(x), linear(x))
+
+
+ON = {"train_task_adapters": True}
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        (
-            {"train_task_adapters": True, "tensor_train_adapters": True, "low_rank_adapters": True},
-            "one site carries one",
-        ),
+        ({**ON, "tensor_train_adapters": True, "low_rank_adapters": True}, "carries one method"),
+        ({"use_LoRA": True, "ia3": True}, "use_LoRA and ia3 are both true; one site, beside a linear layer"),
+        ({"use_TTLoRA": True, "ttlora_separate": True, "tt_cross_layer": True}, "carries one method"),
+        ({"use_ScaleNorm": True, "use_TTLayerNorm": True}, "one site, instead of a layer norm"),
         ({"tensor_train_adapters": True}, "set train_task_adapters to true"),
-        ({"train_task_adapters": True, "tensor_train_single": True}, "set tensor_train_adapters to true"),
+        ({**ON, "tensor_train_single": True}, "set tensor_train_adapters to true"),
+        ({"ttlora_separate": True}, "set use_TTLoRA to true"),
+        ({"tt_basis": 4}, "tt_basis is 4 but use_TTLoRA is not"),
+        ({"lora_dense": True}, "set use_LoRA to true"),
+        ({"intrinsic_said": True}, "set intrinsic_model to true"),
+        ({"intrinsic_model": True, "bitfit": True}, "intrinsic_model and bitfit are both true"),
         (
-            {
-                "train_task_adapters": True,
-                "add_adapter_in_self_attention": False,
-                "add_adapter_in_feed_forward": False,
-            },
+            {**ON, "add_adapter_in_self_attention": False, "add_adapter_in_feed_forward": False},
             "no sublayer carries an adapter",
         ),
-        ({"train_task_adapters": True, "freeze_backbone": False}, "freeze_backbone is false"),
+        ({**ON, "freeze_backbone": False}, "freeze_backbone is false"),
         ({"tt_rank": 0}, "tt_rank is 0"),
         ({"tt_d": -1}, "tt_d is -1"),
         ({"task_reduction_factor": 0}, "task_reduction_factor is 0"),
         ({"task_expansion_factor": 0}, "task_expansion_factor is 0"),
         ({"low_rank_rank": 0}, "low_rank_rank is 0"),
+        ({"lora_alpha": 0.0}, "lora_alpha is 0.0"),
+        ({"lora_dropout": 1.0}, "lora_dropout is 1.0"),
+        ({"lora_targets": ["wi", "w0"]}, "lora_targets holds 'w0'; allowed: wi, wo, q"),
+        ({"lora_targets": []}, "lora_targets is empty"),
         ({"non_linearity": "rely"}, "non_linearity is 'rely'; allowed: gelu,"),
+        ({"cores_nonlinearity": "rely"}, "cores_nonlinearity is 'rely'; allowed: gelu,"),
+        ({"freeze_cores": [3]}, "freeze_cores holds 3; 3 cores have the indices -3 to 2"),
+        ({"share_cores": [0, -4]}, "share_cores holds -4"),
+        ({"TTLoRA_init": "svd", "cores_nonlinearity": "relu"}, "cores_nonlinearity is set"),
+        ({"use_TTLoRA": True, "tt_basis": 2, "freeze_cores": "first"}, "freeze_cores is set; tt_basis shares"),
+        ({"use_LayerNorm_mean": True, "ScaleNorm_scale": 1.0}, "starts from one of them"),
         ({"auto_shape_mode": "skewed"}, "tt_d is 3; with auto_shape_mode skewed it must be 2"),
-        ({"auto_shape_mode": "skewed", "tt_d": 2, "reverse_out_shape": True}, "reverse_out_shape is True; with"),
+        ({"auto_shape_mode": "skewed", "tt_d": 2, "reverse_out_shape": True}, "reverse_out_shape is true; with"),
+        ({"tt_d": "auto", "factorize_smaller_dim": False}, "factorize_smaller_dim is false; with tt_d 'auto'"),
         ({"auto_shape_mode": "up"}, "auto_shape_mode is 'up'; allowed: ascending"),
         ({"tt_shape": [[2, 3], [4]]}, "tt_shape: shape [2, 3] -> [4]"),
         ({"tasks": ()}, "tasks is empty"),
@@ -153,6 +384,21 @@ def test_conflicts_name_the_key_and_what_is_allowed(keys, words):
     assert "\n" not in str(error.value)
 
 
-def test_a_shape_that_does_not_fit_the_dimension():
-    with pytest.raises(ConfigError, match="tt_shape: .* multiply to 256, the input dimension is 768"):
-        build_adapter(config_for("tensor_train_adapters", tt_shape=[[16, 16], [4, 6]]), 768)
+@pytest.mark.parametrize(
+    ("build_it", "words"),
+    [
+        (lambda: adapter_of(config_for("tensor_train_adapters", tt_shape=[[16, 16], [4, 6]]), 768), "multiply to 256"),
+        (
+            lambda: norm_of(config_for("use_KroneckerLayerNorm", KroneckerLayerNorm_n=5), 48),
+            "KroneckerLayerNorm_n is 5",
+        ),
+        (lambda: branch_of(config_for("tt_cross_layer", tt_d=1), nn.Linear(4, 6)), "tt_d is 1"),
+        (lambda: branch_of(config_for("tt_basis", tt_d=1), nn.Linear(4, 6)), "tt_d is 1"),
+        (lambda: branch_of(config_for("use_TTLoRA", tt_shape=[[2, 2], [3, 3]]), nn.Linear(4, 6)), "tt_shape"),
+        (lambda: IntrinsicSubspace(config_for("intrinsic_said", intrinsic_dim=2), [9, 9]), "intrinsic_dim is 2"),
+        (lambda: IntrinsicSubspace(config_for("intrinsic dense"), [10**9]), 'intrinsic_projection is "dense"'),
+    ],
+)
+def test_what_does_not_fit_the_model(build_it, words):
+    with pytest.raises(ConfigError, match=words):
+        build_it()

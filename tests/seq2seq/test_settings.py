@@ -36,6 +36,51 @@ def test_the_resolved_configuration_repeats_the_run(tmp_path):
     assert again.adapter == settings.adapter
 
 
+PUBLISHED_KEYS = {
+    "do_train": True, "do_eval": True, "do_test": True, "warmup_steps": 500, "save_steps": 1000,
+    "model_name_or_path": "t5-base", "tokenizer_name": "t5-base", "save_total_limit": 1,
+    "per_device_train_batch_size": 100, "per_device_eval_batch_size": 100, "load_best_model_at_end": True,
+    "metric_for_best_model": "average_metrics", "greater_is_better": True, "max_source_length": 128,
+    "learning_rate": 3e-3, "output_dir": "outputs/x", "task_name": "mrpc", "eval_dataset_name": "mrpc",
+    "test_dataset_name": "mrpc", "num_train_epochs": 20, "predict_with_generate": True,
+    "add_layer_norm_before_adapter": False, "add_layer_norm_after_adapter": False, "train_task_adapters": False,
+    "task_reduction_factor": 32, "task_expansion_factor": None, "non_linearity": "gelu_new", "unfreeze_lm_head": False,
+    "unfreeze_layer_norms": True, "overwrite_output_dir": True, "add_adapter_in_self_attention": True,
+    "add_adapter_in_feed_forward": True, "task_adapter_layers_encoder": [5, 6], "task_adapter_layers_decoder": None,
+    "task_adapter_in_decoder": True, "hypercomplex_adapters": False, "hypercomplex_division": 4,
+    "hypercomplex_nonlinearity": "glorot-uniform", "learn_phm": True, "normalize_phm_weight": False,
+    "factorized_phm": True, "shared_phm_rule": True, "factorized_phm_rule": False, "shared_W_phm": False, "phm_rank": 1,
+    "phm_c_init": "normal", "phm_init_range": 1e-4, "low_rank_adapters": False, "low_rank_w_init": "glorot-uniform",
+    "low_rank_rank": 1, "bitfit": False, "freeze_bitfit_lm_head": True, "freeze_bitfit_lm_head_all": False,
+    "prefix_tuning": False, "prefix_dim": 100, "init_prefix_from_vocab": False, "intrinsic_model": False,
+    "intrinsic_said": False, "intrinsic_dim": 20000, "intrinsic_projection": "fastfood",
+    "normalize_intrinsic_projections": False, "gradient_accumulation_steps": 2, "max_train_samples": 10,
+    "max_val_samples": 10, "max_test_samples": 10, "data_seed": 42, "compute_time": True, "compute_memory": True,
+    "print_num_parameters": True,
+    "tensor_train_adapters": False, "tensor_train_single": False, "tt_rank": 8, "tt_d": 3,
+    "tt_shape": [[8, 8, 12], [2, 3, 4]], "reverse_out_shape": False, "factorize_smaller_dim": True,
+    "auto_shape_mode": "mixed", "cores_nonlinearity": None, "use_bias": True, "use_TTBias": False, "TTBias_rk": 2,
+    "use_ScaleNorm": False, "ScaleNorm_scale": 1.0, "use_TTLayerNorm": False, "TTLayerNorm_rk": 2,
+    "TTLayerNorm_preinit": False, "use_LayerNorm_mean": False, "use_LoRA": True, "lora_dense": False,
+    "use_TTLoRA": False, "ttlora_separate": False, "TTLoRA_init": "kaiming", "freeze_cores": [0],
+    "use_checkpointing": False, "experiment_name": "x", "project_name": "y", "log_to_wandb": False,
+}  # fmt: skip
+RENAMED_OR_GONE = {
+    "evaluation_strategy": "epoch", "num_beams": 2, "max_seq_length": 128, "adapter_config_name": "adapter",
+    "dataset_config_name": ["en"], "eval_dataset_config_name": ["en"], "test_dataset_config_name": ["en"],
+    "split_validation_test": True, "pad_to_max_length": False, "ignore_pad_token_for_loss": True,
+    "kronecker_prod": True,
+}  # fmt: skip
+
+
+def test_every_published_key_loads(tmp_path):
+    path = write(tmp_path, **PUBLISHED_KEYS, **RENAMED_OR_GONE, save_strategy="epoch")
+    settings, warnings = load_settings(path, [])
+    assert sorted(warning.split()[0] for warning in warnings) == sorted(RENAMED_OR_GONE)
+    for name, value in PUBLISHED_KEYS.items():
+        assert settings.given[name] == value
+
+
 def test_legacy_keys_load_with_a_warning_each(tmp_path):
     path = write(
         tmp_path, evaluation_strategy="epoch", max_seq_length=128, num_beams=2, eval_dataset_config_name=["en"]
@@ -78,12 +123,19 @@ def test_wrong_keys_and_values(tmp_path, values, words):
     assert "\n" not in str(error.value)
 
 
+def test_a_flag_alone_is_true(tmp_path):
+    settings, _ = load_settings(write(tmp_path), ["--dry_run", "--tt_rank", "4", "--bitfit"])
+    assert settings.training.dry_run is True
+    assert settings.adapter.bitfit is True
+    assert settings.adapter.tt_rank == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["tt_rank", "4"], "'tt_rank' is neither --key"),
         (["--tt_rank"], "--tt_rank has no value"),
-        (["--do_train", "--tt_rank", "4"], "for a flag --do_train true"),
+        (["--tt_rank", "--do_train", "false"], "write --tt_rank VALUE"),
     ],
 )
 def test_wrong_overrides(tmp_path, arguments, words):

@@ -1,19 +1,24 @@
-"""The code of docs/t3nsor.md runs, and prints what the page says."""
+"""The code of the pages on tensor trains runs, and prints what they say."""
 
 import re
 from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs" / "t3nsor.md"
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_blocks_of_the_page_run_in_order(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+@pytest.mark.parametrize(
+    ("page", "shown"), [("t3nsor.md", "right to left (1)(2)"), ("tensor_train.md", "ranks=(1, 4, 8, 1)")]
+)
+def test_the_blocks_of_the_page_run_in_order(page, shown, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
     assert len(blocks) >= 5
     namespace = {}
     for block in blocks:
         exec(block, namespace)
     printed = capsys.readouterr().out
-    assert "right to left (1)(2)" in printed
+    assert shown in printed
     said = re.findall(r"^print\(.*\)  # (.*)$", "\n".join(blocks), flags=re.MULTILINE)
     assert said
     assert all(text in printed for text in said)

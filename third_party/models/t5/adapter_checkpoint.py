@@ -1,10 +1,12 @@
 """Small checkpoints: the tensors that cannot be rebuilt from the backbone, and what they belong to.
 
 `adapter_model.safetensors` holds every parameter that is trained and every tensor of the adapters, trained or frozen;
-`adapter_config.json` the method, the base model and the versions of the libraries.
+`adapter_config.json` the method, the base model with a fingerprint of its weights, and the versions of the libraries;
+`README.md` the same in words.
 """
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,11 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from adapters import AdapterConfig, AdapterController, ConfigError
+from adapters import AdapterConfig, AdapterPart, ConfigError
 
 WEIGHTS = "adapter_model.safetensors"
 DESCRIPTION = "adapter_config.json"
+CARD = "README.md"
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Description:
 
     adapter_config: AdapterConfig
     base_model: str | None
+    base_fingerprint: list[float]
     tensors: dict[str, list[int]]
 
 
@@ -34,36 +38,102 @@ def holds_adapter(directory) -> bool:
     return (Path(directory) / WEIGHTS).is_file() and (Path(directory) / DESCRIPTION).is_file()
 
 
+def first_names(model) -> dict[torch.Tensor, str]:
+    """Parameter or buffer -> its name; one that is shared or tied has several, of which this is the first."""
+    names = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        names.setdefault(tensor, name)
+    return names
+
+
+def part_tensors(model) -> dict[str, torch.Tensor]:
+    """Name -> tensor of all that the adapters added, trained or not."""
+    names = first_names(model)
+    parts = [module for module in model.modules() if isinstance(module, AdapterPart)]
+    return {names[tensor]: tensor for part in parts for tensor in part.state_dict(keep_vars=True).values()}
+
+
 def adapter_tensors(model) -> dict[str, torch.Tensor]:
-    """Name -> tensor of all that the backbone's own file does not give back; tied parameters appear once."""
-    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for path, module in model.named_modules():
-        if isinstance(module, AdapterController):
-            names.update(f"{path}.{name}" for name in module.state_dict())
-    state = model.state_dict(keep_vars=True)
-    return {name: state[name] for name in sorted(names)}
+    """Name -> tensor of all that the backbone's file does not give back: what is trained, and all of the adapters."""
+    names = first_names(model)
+    trained = {names[parameter]: parameter for parameter in model.parameters() if parameter.requires_grad}
+    return dict(sorted((part_tensors(model) | trained).items()))
 
 
 def save(model, directory: Path):
-    """Write both files, each under another name first, so that a reader never meets half of one."""
+    """Write all three files, each under another name first, so that a reader never meets half of one."""
     if model.adapter_config is None:
         raise ConfigError("the model has no adapters; save it whole with save_pretrained")
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_tensors(model).items()}
-    unfinished = directory / f".{WEIGHTS}"
-    save_file(tensors, unfinished, metadata={"format": "pt"})
-    os.replace(unfinished, directory / WEIGHTS)
     description = {
         "method": model.adapter_config.method,
         "base_model": model.name_or_path or None,
+        "base_fingerprint": fingerprint(model, tensors),
         "tasks": list(model.adapter_config.tasks),
         "adapter_config": model.adapter_config.to_dict(),
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    unfinished = directory / f".{DESCRIPTION}"
-    unfinished.write_text(json.dumps(description, indent=2) + "\n")
-    os.replace(unfinished, directory / DESCRIPTION)
+    _replace(directory / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    _replace(directory / CARD, lambda path: path.write_text(card(model, description)))
+    _replace(directory / DESCRIPTION, lambda path: path.write_text(json.dumps(description, indent=2) + "\n"))
+
+
+def _replace(path: Path, write) -> None:
+    unfinished = path.with_name(f".{path.name}")
+    write(unfinished)
+    os.replace(unfinished, path)
+
+
+def card(model, description: dict) -> str:
+    """The model card, in Markdown."""
+    base, defaults = description["base_model"], AdapterConfig().to_dict()
+    changed = {key: value for key, value in description["adapter_config"].items() if value != defaults[key]}
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    lines = [
+        "---",
+        *([f"base_model: {base}"] if base else []),
+        "library_name: t5-tensor-lab",
+        "---",
+        f"# {description['method'] or 'Trained parts of a T5'}",
+        "",
+        f"What was trained on {base or 'a backbone that has no name'}: {trained:,} parameters, "
+        f"{100 * trained / model.backbone_size:.3f}% of the backbone's {model.backbone_size:,}. The backbone is not "
+        "here.",
+        "",
+        "```python",
+        "from third_party.models.t5 import T5ForConditionalGeneration",
+        "",
+        'model = T5ForConditionalGeneration.from_pretrained("THIS DIRECTORY")',
+        "```",
+        "",
+        f"Tasks: {', '.join(description['tasks'])}. Keys that differ from their defaults: `{json.dumps(changed)}`.",
+        f"Written with torch {torch.__version__} and transformers {transformers.__version__}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@torch.no_grad()
+def fingerprint(model, left_out) -> list[float]:
+    """The length of some entries of the backbone, and 8 sums of them with alternating signs: see `_same_backbone`.
+
+    left_out: names of the tensors that are not the backbone's.
+    """
+    sums, square = [0.0] * 8, 0.0
+    for tensor, name in first_names(model).items():
+        if name not in left_out and not tensor.is_meta:
+            entries = tensor.flatten()[:: max(1, tensor.numel() // 64)][:64].double().cpu()
+            signs = torch.ones_like(entries)
+            signs[1::2] = -1
+            sums[len(name) % 8] += (entries * signs).sum().item()
+            square += entries.square().sum().item()
+    return [math.sqrt(square), *sums]
+
+
+def _same_backbone(one: list[float], other: list[float]) -> bool:
+    """Whether two fingerprints are those of one backbone, perhaps in two precisions."""
+    return all(abs(a - b) <= 0.02 * one[0] for a, b in zip(one, other, strict=True))
 
 
 def read_description(directory: Path) -> Description:
@@ -71,7 +141,7 @@ def read_description(directory: Path) -> Description:
     try:
         content = json.loads((directory / DESCRIPTION).read_text())
         config = AdapterConfig(tasks=tuple(content["tasks"]), **content["adapter_config"])
-        return Description(config, content["base_model"], content["tensors"])
+        return Description(config, content["base_model"], content["base_fingerprint"], content["tensors"])
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ConfigError(f"{directory / DESCRIPTION} is no adapter description of this project: {error!r}") from None
 
@@ -84,7 +154,7 @@ def load(model, directory: Path):
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{directory / WEIGHTS} cannot be read: {error}") from None
     state = model.state_dict(keep_vars=True)
-    required = description.tensors.keys() | {name for name in state if "adapter_controller" in name}
+    required = description.tensors.keys() | part_tensors(model).keys()
     missing, unexpected = sorted(required - saved.keys()), sorted(saved.keys() - state.keys())
     if missing or unexpected:
         raise ConfigError(f"{directory / WEIGHTS} does not fit the model: missing {missing}, unexpected {unexpected}")
@@ -94,6 +164,14 @@ def load(model, directory: Path):
     here = model.adapter_config and model.adapter_config.to_dict()
     if here != description.adapter_config.to_dict():
         raise ConfigError(f"{directory} holds adapters of another configuration than the model's")
+    if not _same_backbone(description.base_fingerprint, fingerprint(model, saved)):
+        raise ConfigError(
+            f"{directory} was trained on {description.base_model or 'a backbone without a name'}, whose weights were "
+            "others than those of this model; adapters fit the backbone that they were trained on"
+        )
     with torch.no_grad():
         for name, tensor in saved.items():
             state[name].copy_(tensor)
+    for module in model.modules():
+        if isinstance(module, AdapterPart):
+            module.check_loaded()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import transformers
 
-from adapters import AdapterConfig, ConfigError
+from adapters import AdapterConfig, ConfigError, warn_once
 
 # Sizes of the published T5 v1.0 models, so that parameters can be counted without a hub.
 SHAPES = {
@@ -50,23 +50,40 @@ class T5Config(transformers.T5Config):
     @classmethod
     def from_shape(cls, name: str, **overrides) -> "T5Config":
         """The configuration of "t5-small", "t5-base" or "t5-large"; `overrides` replace single fields."""
+        name = name.removeprefix("google-t5/")
         if name not in SHAPES:
             raise ConfigError(f"model_config is {name!r}; built-in sizes: {', '.join(SHAPES)}")
         return cls(**{"decoder_start_token_id": 0, **SHAPES[name], **overrides})
 
-    def adapter_sites(self, adapter_config: AdapterConfig) -> Iterator[AdapterSite]:
-        """Yield the sites that `adapter_config` asks for. Raises ConfigError for a layer that the model lacks."""
-        stacks = [("encoder", self.num_layers, 1, adapter_config.task_adapter_layers_encoder)]
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of both stacks together."""
+        return self.num_layers + self.num_decoder_layers
+
+    def adapted_blocks(self, adapter_config: AdapterConfig) -> Iterator[tuple[str, int, int]]:
+        """(stack, block, number among all blocks) of those that `adapter_config` adapts. Warns of one that lacks."""
+        stacks = [("encoder", self.num_layers, 0, adapter_config.task_adapter_layers_encoder)]
         if adapter_config.task_adapter_in_decoder:
-            stacks.append(("decoder", self.num_decoder_layers, 2, adapter_config.task_adapter_layers_decoder))
-        for stack, depth, feed_forward, chosen in stacks:
-            wrong = [block for block in chosen or [] if not 0 <= block < depth]
-            if wrong:
-                raise ConfigError(
-                    f"task_adapter_layers_{stack} holds {wrong[0]}; the {stack} has layers 0 to {depth - 1}"
+            decoder = self.num_decoder_layers, self.num_layers, adapter_config.task_adapter_layers_decoder
+            stacks.append(("decoder", *decoder))
+        for stack, depth, first, chosen in stacks:
+            wanted = range(depth) if chosen is None else sorted(set(chosen))
+            if any(block < 0 for block in wanted):
+                raise ConfigError(f"task_adapter_layers_{stack} holds {wanted[0]}; layers are counted from 0")
+            lacking = [block for block in wanted if block >= depth]
+            if lacking:  # a published file may be for a deeper model
+                warn_once(
+                    f"task_adapter_layers_{stack} holds {lacking}; the {stack} has layers 0 to {depth - 1} and is "
+                    f"adapted in {[block for block in wanted if block < depth]}"
                 )
-            for block in range(depth) if chosen is None else sorted(set(chosen)):
-                if adapter_config.add_adapter_in_self_attention:
-                    yield AdapterSite(stack, block, 0, "SelfAttention")
-                if adapter_config.add_adapter_in_feed_forward:
-                    yield AdapterSite(stack, block, feed_forward, "DenseReluDense")
+            for block in wanted:
+                if block < depth:
+                    yield stack, block, first + block
+
+    def adapter_sites(self, adapter_config: AdapterConfig) -> Iterator[AdapterSite]:
+        """Yield the sites behind sublayers that `adapter_config` asks for."""
+        for stack, block, _ in self.adapted_blocks(adapter_config):
+            if adapter_config.add_adapter_in_self_attention:
+                yield AdapterSite(stack, block, 0, "SelfAttention")
+            if adapter_config.add_adapter_in_feed_forward:
+                yield AdapterSite(stack, block, 1 if stack == "encoder" else 2, "DenseReluDense")

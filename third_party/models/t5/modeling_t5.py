@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 import transformers
 
-from adapters import AdapterConfig, AdapterController, ConfigError, TaskSwitch
+from adapters import AdapterConfig, ConfigError, TaskSwitch, is_merged
 from third_party.models.t5 import adapter_checkpoint
+from third_party.models.t5.attach import attach
 from third_party.models.t5.configuration_t5 import T5Config, resolve_name
+from third_party.models.t5.export import merge_and_export
 
 
 class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
@@ -34,6 +36,7 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
     def __init__(self, config: T5Config, adapter_config: AdapterConfig | None = None):
         super().__init__(config)
         self.adapter_config = None
+        self.backbone_size = sum(parameter.numel() for parameter in self.parameters())
         self.task_switch = TaskSwitch(("task",))
         if adapter_config is not None:
             self.attach_adapters(adapter_config)
@@ -78,16 +81,15 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         if self.adapter_config is not None:
             raise ConfigError("the model has adapters already; attach them to a fresh backbone")
         switch = TaskSwitch(adapter_config.tasks)
-        if adapter_config.method is not None:
-            for site in self.config.adapter_sites(adapter_config):
-                layer = self.get_submodule(site.path)
-                norm = layer.layer_norm.weight
-                with torch.device(norm.device):
-                    controller = AdapterController(adapter_config, self.config.d_model, switch).to(norm.dtype)
-                layer.add_module("adapter_controller", controller)
-                getattr(layer, site.sublayer).register_forward_hook(controller.adapt_output)
+        attach(self, adapter_config, switch)
         self.task_switch = switch
         self.adapter_config = adapter_config
+        self.train(self.training)  # what was attached takes the model's mode, and is merged in evaluation
+
+    @property
+    def merged(self) -> bool:
+        """Whether all branches that can be merged are merged into the weights that the model computes with."""
+        return is_merged(self)
 
     def __call__(self, *args, task: str | None = None, **kwargs):
         with self.task_switch.pinned(task):
@@ -107,6 +109,13 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
     def save_adapter(self, directory):
         """Write the adapters and everything else that is trained to `directory`; the backbone is not written."""
         adapter_checkpoint.save(self, Path(directory))
+
+    def merge_and_export(self, directory):
+        """Write a plain T5 with all that was trained folded into its weights, which stock transformers loads.
+
+        Raises ConfigError, naming the reason, for methods that cannot be folded.
+        """
+        merge_and_export(self, Path(directory))
 
     def load_adapter(self, directory):
         """Load what `save_adapter` wrote. Raises ConfigError, listing the keys, unless they are those expected."""

@@ -1,0 +1,39 @@
+"""A linear layer of the backbone with a branch beside it, a bias on it, or both."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from adapters.adapter_configuration import AdapterConfig
+from adapters.merged_weight import MergedWeight
+
+
+class AdaptedLinear(MergedWeight, nn.Linear):
+    """y = x W0^T + branch + bias; x: (.., in_features), y: (.., out_features). Takes the place of `linear`.
+
+    State-dict keys: those of `linear`, and below `branch.` and `added_bias.` those of what was added.
+    """
+
+    def __init__(self, linear: nn.Linear, config: AdapterConfig):
+        super().__init__(linear, config)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.register_parameter("bias", linear.bias)
+        self.added_bias: nn.Module | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = self._whole_bias()
+        if self.branch is None:
+            return functional.linear(x, self.weight, bias)
+        if not self.computes_merged:
+            return self.branch.beside(x, self.weight, bias)
+        weight = self.merged_weight()
+        if weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
+            return functional.linear(x, weight, bias)
+        bias = bias if bias is None else bias.to(weight.dtype)
+        return functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
+
+    def _whole_bias(self) -> torch.Tensor | None:
+        if self.added_bias is None:
+            return self.bias
+        added = self.added_bias.full()
+        return added if self.bias is None else self.bias + added

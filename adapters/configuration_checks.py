@@ -1,0 +1,136 @@
+"""What AdapterConfig refuses: contradictions and values out of range, each in one line that names the key."""
+
+from dataclasses import fields
+
+from adapters.activations import ACTIVATIONS
+from adapters.errors import ConfigError, require
+from t3nsor.automatic_shape import SHAPE_MODES
+from t3nsor.shapes import check_matrix_shape
+
+LINEARS = ("wi", "wo", "q", "k", "v", "o")
+AT_LEAST_ONE = (
+    "task_reduction_factor",
+    "task_expansion_factor",
+    "low_rank_rank",
+    "hypercomplex_division",
+    "phm_rank",
+    "tt_rank",
+    "TTBias_rk",
+    "tt_basis",
+    "lora_rank",
+    "TTLayerNorm_rk",
+    "KroneckerLayerNorm_n",
+    "prefix_dim",
+    "attention_prefix_length",
+    "intrinsic_dim",
+)
+
+
+def check_method_flags(config) -> None:
+    """Raise ConfigError where two methods want one site, or a form stands without what it is a form of."""
+    flags = [f for f in fields(config) if "site" in f.metadata and config.is_set(f.name)]
+    parents = {f.name: f.metadata.get("form_of") for f in flags}
+    for name, parent in parents.items():
+        if parent and parent not in parents:
+            raise ConfigError(
+                f"{name} is {shown(config, name)} but {parent} is not; it is a form of it: set {parent} to true"
+            )
+    chosen = {f.name: f.metadata["site"] for f in flags if f.name not in parents.values()}
+    for name, site in chosen.items():
+        others = [other for other in chosen if other != name and chosen[other] == site]
+        if others:
+            raise ConfigError(
+                f"{name} and {others[0]} are both true; one site, {site}, carries one method: set at most one of them"
+            )
+    if config.is_set("intrinsic_model") and len(config.methods) > 1:
+        other = next(name for name in config.methods.values() if not name.startswith("intrinsic"))
+        raise ConfigError(f"intrinsic_model and {other} are both true; intrinsic_model adapts all weights, alone")
+
+
+def check(config) -> None:
+    """Raise ConfigError for the first key whose value cannot work."""
+    _check_ranges(config)
+    _check_places(config)
+    _check_tensor_trains(config)
+    _check_branches(config)
+    if config.freeze_embedding and config.unfreeze_lm_head:
+        raise ConfigError("freeze_embedding and unfreeze_lm_head are both true; embedding and head are one tensor")
+    if config.use_LayerNorm_mean and config.ScaleNorm_scale is not None:
+        raise ConfigError("use_LayerNorm_mean is true and ScaleNorm_scale is set; a ScaleNorm starts from one of them")
+
+
+def shown(config, name: str) -> str:
+    """The value of a key, as JSON has it."""
+    value = getattr(config, name)
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _check_ranges(config) -> None:
+    require(config, "at least 1", *AT_LEAST_ONE)
+    require(config, "above 0", "phm_init_range", "lora_alpha")
+    require(config, "at least 0 and below 1", "lora_dropout")
+    require(config, "at least 0 and below 2**32", "intrinsic_seed")
+    if not isinstance(config.tt_d, str):
+        require(config, "at least 1", "tt_d")
+        require(config, "at most 20", "tt_d")
+    for name, allowed in (("non_linearity", ACTIVATIONS), ("auto_shape_mode", SHAPE_MODES)):
+        if getattr(config, name) not in allowed:
+            raise ConfigError(f"{name} is {getattr(config, name)!r}; allowed: {', '.join(allowed)}")
+    if config.cores_nonlinearity is not None and config.cores_nonlinearity not in ACTIVATIONS:
+        raise ConfigError(f"cores_nonlinearity is {config.cores_nonlinearity!r}; allowed: {', '.join(ACTIVATIONS)}")
+
+
+def _check_places(config) -> None:
+    if config.train_task_adapters and not (config.add_adapter_in_self_attention or config.add_adapter_in_feed_forward):
+        raise ConfigError(
+            "train_task_adapters is true but no sublayer carries an adapter; set add_adapter_in_self_attention or "
+            "add_adapter_in_feed_forward to true"
+        )
+    for target in config.lora_targets or ():
+        if target not in LINEARS:
+            raise ConfigError(f"lora_targets holds {target!r}; allowed: {', '.join(LINEARS)}")
+    if config.lora_targets == []:
+        raise ConfigError(f"lora_targets is empty; it names some of {', '.join(LINEARS)}, or is null for wi and wo")
+    if not config.tasks:
+        raise ConfigError("tasks is empty; the adapters need the name of at least one task")
+
+
+def _check_tensor_trains(config) -> None:
+    if config.tt_shape is not None:
+        try:
+            check_matrix_shape(config.tt_shape)
+        except ValueError as error:
+            raise ConfigError(f"tt_shape: {error}") from None
+    elif config.auto_shape_mode == "skewed":
+        for name, allowed in (
+            ("tt_d", (2, "auto")),
+            ("reverse_out_shape", (False,)),
+            ("factorize_smaller_dim", (True,)),
+        ):
+            if getattr(config, name) not in allowed:
+                raise ConfigError(
+                    f"{name} is {shown(config, name)}; with auto_shape_mode skewed it must be {str(allowed[0]).lower()}"
+                )
+    elif isinstance(config.tt_d, str) and not config.factorize_smaller_dim:
+        raise ConfigError(f"factorize_smaller_dim is false; with tt_d {config.tt_d!r} it must be true")
+    cores = len(config.tt_shape[0]) if config.tt_shape is not None else config.tt_d
+    for name in ("freeze_cores", "share_cores"):
+        indices = getattr(config, name)
+        if isinstance(indices, list) and isinstance(cores, int):
+            wrong = [index for index in indices if not -cores <= index < cores]
+            if wrong:
+                raise ConfigError(f"{name} holds {wrong[0]}; {cores} cores have the indices {-cores} to {cores - 1}")
+
+
+def _check_branches(config) -> None:
+    method = next((name for site, name in config.methods.items() if site == "beside a linear layer"), None)
+    if config.TTLoRA_init == "svd":
+        for name in ("ttlora_separate", "tt_cross_layer", "tt_basis", "cores_nonlinearity", "freeze_cores"):
+            if config.is_set(name):
+                raise ConfigError(
+                    f'TTLoRA_init is "svd" and {name} is set; the TT-SVD of a weight leaves no such choice'
+                )
+    if method in ("tt_cross_layer", "tt_basis"):
+        for name in ("cores_nonlinearity", "freeze_cores", "share_cores"):
+            if config.is_set(name):
+                raise ConfigError(f"{name} is set; {method} shares and combines whole cores: set it to null")

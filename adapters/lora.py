@@ -1,0 +1,57 @@
+"""LoRA (Hu et al. 2021, https://arxiv.org/abs/2106.09685): y = x W0^T + s * x A^T B^T with W0 frozen.
+
+A: (lora_rank, in_features) starts uniform as nn.Linear does, B: (out_features, lora_rank) from zero: the adapted model
+starts exactly as the backbone. s = lora_alpha / lora_rank, or 1. Parameters: lora_rank (in_features + out_features).
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from adapters.adapter_configuration import AdapterConfig
+from adapters.merged_weight import Branch
+from adapters.parts import Place, SharedParts
+
+
+def scale_of(config: AdapterConfig, rank: int) -> float:
+    """s, the factor of the branch."""
+    return 1.0 if config.lora_alpha is None else config.lora_alpha / rank
+
+
+class LoRABranch(Branch):
+    """s * x A^T B^T, with dropout on x in training."""
+
+    def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
+        super().__init__()
+        self.scale = scale_of(config, config.lora_rank)
+        self.dropout = nn.Dropout(config.lora_dropout)
+        self.A = nn.Parameter(torch.empty(config.lora_rank, linear.in_features))
+        self.B = nn.Parameter(torch.zeros(linear.out_features, config.lora_rank))
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(functional.linear(self.dropout(x), self.A), self.B) * self.scale
+
+    def delta(self, dtype: torch.dtype) -> torch.Tensor:
+        return self.scale * self.B.to(dtype) @ self.A.to(dtype)
+
+
+class DenseBranch(Branch):
+    """s * x D^T with a full matrix D: (out_features, in_features) that starts from zero: an upper bound, for debugging.
+
+    s = lora_alpha, or 1: there is no rank to divide by.
+    """
+
+    def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
+        super().__init__()
+        self.scale = scale_of(config, 1)
+        self.dropout = nn.Dropout(config.lora_dropout)
+        self.D = nn.Parameter(torch.zeros_like(linear.weight))
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(self.dropout(x), self.D) * self.scale
+
+    def delta(self, dtype: torch.dtype) -> torch.Tensor:
+        return self.scale * self.D.to(dtype)

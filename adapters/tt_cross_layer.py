@@ -1,0 +1,81 @@
+"""One tensor train for all layers of a model: layer and matrix type are modes of it, beside those of the matrices.
+
+The update of the matrix of type t in layer l is x W[l, t], and W has the cores G_1 .. G_d of one TT-matrix, with L and
+T between the first and the second (Lopez-Piqueres et al. 2025, https://arxiv.org/abs/2506.09105, place them so):
+
+    W[l, t] = G_1 (L_l T_t) G_2 .. G_d,    L: (r, layers, r), T: (r, types, r), G_k: (r_{k-1}, n_k, m_k, r_k)
+
+Matrices of one pair of sizes share one set; of a pair that differs, wi and wo say, the one that maps back takes the
+transpose. Parameters of a set: those of the TT-matrix, and r^2 (layers + types). G_d starts from zero.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from adapters.adapter_configuration import AdapterConfig
+from adapters.errors import ConfigError
+from adapters.lora import scale_of
+from adapters.merged_weight import Branch
+from adapters.parts import Place, SharedParts
+from adapters.tt_lora import branch_shape
+from t3nsor import ShapeError, linear_with_branch, tt_matmul, zero_delta
+from t3nsor.cores import without_autocast
+
+
+class CrossLayerCores(nn.Module):
+    """The cores that the layers have in common: `matrix`, from the smaller to the larger size, `layer` and `kind`."""
+
+    def __init__(self, config: AdapterConfig, small: int, large: int, layers: int, types: int):
+        super().__init__()
+        try:
+            self.matrix = zero_delta(
+                branch_shape(config, small, large), config.tt_rank, ring=config.tensor_ring, trainable=True
+            )
+        except ShapeError as error:
+            raise ConfigError(f"tt_shape: {error}") from None
+        if self.matrix.d < 2:
+            raise ConfigError("tt_d is 1; tt_cross_layer puts its modes between cores: it must be at least 2")
+        rank = self.matrix.ranks[1]
+        # Near the identity: the layers start with one matrix and learn to differ.
+        eye = torch.eye(rank).unsqueeze(1)
+        self.layer = nn.Parameter(eye.repeat(1, layers, 1) + 0.1 * torch.randn(rank, layers, rank))
+        self.kind = nn.Parameter(eye.repeat(1, types, 1) + 0.1 * torch.randn(rank, types, rank))
+
+    def of(self, layer: int, kind: int, dtype: torch.dtype):
+        """The TT-matrix of one layer and type, (small, large), computed in `dtype`."""
+        first, *rest = (core.to(dtype) for core in self.matrix.cores)
+        with without_autocast(first.device):  # it would round the first core, and it alone
+            first = first @ (self.layer[:, layer].to(dtype) @ self.kind[:, kind].to(dtype))
+        return type(self.matrix)([first, *rest])
+
+
+class CrossLayerBranch(Branch):
+    """s * x W[l, t], or its transpose in the layers that map from the larger to the smaller size."""
+
+    def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
+        super().__init__()
+        self.scale = scale_of(config, config.tt_rank)
+        self.dropout = nn.Dropout(config.lora_dropout)
+        self.layer, self.kind = place.layer, place.targets.index(place.target)
+        small, large = sorted((linear.in_features, linear.out_features))
+        self.transposed = linear.in_features > linear.out_features
+        arguments = config, small, large, place.layers, len(place.targets)
+        self.cores = shared.get(("cross layer", small, large), partial(CrossLayerCores, *arguments))
+
+    def chain(self, dtype: torch.dtype):
+        """W[l, t] as a TT-matrix (in_features, out_features)."""
+        chain = self.cores.of(self.layer, self.kind, dtype)
+        return chain.T if self.transposed else chain
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        return tt_matmul(self.dropout(x), self.chain(x.dtype)) * self.scale
+
+    def delta(self, dtype: torch.dtype) -> torch.Tensor:
+        return self.scale * self.chain(dtype).full().t()
+
+    def beside(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if self.training and self.dropout.p:
+            return super().beside(x, weight, bias)
+        return linear_with_branch(x, weight, self.chain(x.dtype), scale=self.scale, bias=bias)
