@@ -9,12 +9,14 @@ from transformers import set_seed
 
 from adapters import ConfigError, rounding_losses
 from adapters.adapter_configuration import AFTER_SUBLAYER
+from adapters.norms import preinit_errors
 from seq2seq.data.batches import collator_for, load_texts, longest_target, tokenise
 from seq2seq.dry_run import dry_run
 from seq2seq.models import load_backbone, load_tokenizer
 from seq2seq.report import majority_baseline, peak_memory_mib, print_report
-from seq2seq.runs import RunDirectory
+from seq2seq.runs import MERGED, RunDirectory
 from seq2seq.settings import Settings, load_settings, print_keys
+from seq2seq.timing import TimingCallback
 from seq2seq.tracking import TrackingCallback, start_tracking
 from seq2seq.trainer import AdapterTrainer
 from third_party.models.t5.export import check_foldable
@@ -88,42 +90,56 @@ def run(settings: Settings) -> dict:
     tracker = start_tracking(settings, counts)
     directory.claim()  # until here nothing was removed or replaced
     trainer.add_callback(TrackingCallback(tracker))
+    timing, memory = TimingCallback(), None
+    trainer.add_callback(timing)
+    if training.compute_memory and training.do_train:
+        memory = trainer.measure_memory()
+        print("\n".join(memory.table()))
     if training.do_train:
         if directory.checkpoint:
             print(f"going on from {directory.checkpoint}")
         trainer.train(resume_from_checkpoint=directory.checkpoint)
         trainer.save_final(getattr(torch, settings.model.save_dtype))
-    splits = {
-        split: {
-            "task": tasks[split].name,
-            "scores": trainer.evaluate_split(tasks[split], split, tokens[split]),
-            "majority": majority_baseline(tasks[split], texts[split]["target"]),
-        }
-        for split in ("validation", "test")
-        if split in tokens
-    }
-    if training.merge_and_export:
-        trainer.export(directory.path / "merged")
     results = {
         "experiment_name": training.experiment_name,
         "method": settings.method,
-        "splits": splits,
+        "splits": {
+            split: {
+                "task": tasks[split].name,
+                "scores": trainer.evaluate_split(tasks[split], split, tokens[split]),
+                "majority": majority_baseline(tasks[split], texts[split]["target"]),
+            }
+            for split in ("validation", "test")
+            if split in tokens
+        },
         "parameters": counts,
-        "merged": merging(model),
+        **extra_results(trainer, timing, memory),
         "seed": training.seed,
         "seconds": time.perf_counter() - start,
         "peak_memory_mib": peak_memory_mib(),
         "output_dir": training.output_dir,
     }
+    if training.merge_and_export:
+        trainer.export(directory.path / MERGED)
     directory.finish(results)
     tracker.finish()
     return results
 
 
-def merging(model) -> dict | None:
-    """How many weights the scores were computed with are merged ones, and the most that rounding lost of an update."""
+def extra_results(trainer: AdapterTrainer, timing: TimingCallback, memory) -> dict:
+    """What was asked for beside scores, and what merging and decomposing cost in accuracy of the weights."""
+    model, extra = trainer.model, {}
     losses = rounding_losses(model) if model.merged else {}
-    return {"weights": len(losses), "rounding_loss": max(losses.values())} if losses else None
+    if losses:
+        extra["merged"] = {"weights": len(losses), "largest_rounding_loss": max(losses.values())}
+    errors = preinit_errors(model)
+    if errors:
+        extra["largest_preinit_error"] = max(errors.values())
+    if trainer.args.compute_time:
+        extra["time"] = timing.summary()
+    if memory is not None:
+        extra["memory"] = memory.to_dict()
+    return extra
 
 
 def needed_splits(training) -> list[str]:

@@ -33,16 +33,14 @@ MOST_DENSE_ENTRIES = 2**31
 def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
     """x H for the last dimension of x, a power of two: H_ij = (-1)^(number of common binary ones of i and j).
 
-    H is a Kronecker product of small ones, so a few GEMMs with matrices of at most 64 rows do it.
+    H is a Kronecker product of small ones, one for each axis of a cube: each axis in turn comes last and takes a GEMM.
     """
-    shape, size = x.shape, x.shape[-1]
-    x = x.reshape(-1, size)
-    done = 1
-    while done < size:
-        step = min(64, size // done)
-        h = _hadamard(step, x.dtype, x.device)
-        x = torch.matmul(h, x.reshape(-1, step, done)).reshape(-1, size)
-        done *= step
+    shape, rest = x.shape, x.shape[-1]
+    x = x.reshape(-1, rest)
+    while rest > 1:
+        side = min(32, rest)
+        x = (x.reshape(len(x), -1, side) @ _hadamard(side, x.dtype, x.device)).transpose(1, 2).reshape(len(x), -1)
+        rest //= side
     return x.reshape(shape)
 
 

@@ -27,11 +27,16 @@ class NormPart(AdapterPart):
 
     def __init__(self, norm: nn.Module):
         super().__init__()
-        self.eps, self.dtype = norm.variance_epsilon, norm.weight.dtype
+        self.eps = norm.variance_epsilon
 
     def full(self) -> torch.Tensor:
         """w: (d_model,)."""
         raise NotImplementedError(f"{type(self).__name__} does not implement full")
+
+    def extra_repr(self) -> str:
+        own = sum(parameter.numel() for name, parameter in self.named_parameters() if not name.startswith("rule."))
+        shared = sum(parameter.numel() for parameter in self.parameters()) - own
+        return f"trains {own} numbers" + (f", and {shared} shared by all" if shared else "")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., d_model) -> (.., d_model); the mean square is taken in float32."""
@@ -91,6 +96,12 @@ class KroneckerLayerNorm(NormPart):
 
     def full(self) -> torch.Tensor:
         return torch.einsum("ia,il,ir->alr", self.rule.vectors, self.left, self.right).reshape(-1)
+
+
+def preinit_errors(model: nn.Module) -> dict[str, float]:
+    """Module name -> relative error with which a TTLayerNorm starts from the vector that it replaces."""
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, TTLayerNorm)}
+    return {name: norm.preinit_error for name, norm in norms.items() if norm.preinit_error is not None}
 
 
 class KroneckerRule(nn.Module):

@@ -50,5 +50,8 @@ def print_report(results: dict) -> None:
         "peak memory": f"{results['peak_memory_mib']:.0f} MiB",
         "written to": results["output_dir"],
     }
+    for unit, seconds in results.get("time", {}).items():
+        if unit != "steps" and seconds is not None:
+            lines[unit.removeprefix("seconds_").replace("_", " ")] = f"{seconds:.3f} s"
     for name, value in lines.items():
         console.print(f"{name:12} {value}", highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from seq2seq.trainer import STAGING, checkpoints
 CONFIGURATION = "resolved_config.json"
 RESULTS = "results.json"
 DRY_RUN = "dry_run.json"
+MERGED = "merged"  # directory of the exported model
 # Files of a run that starting it again replaces; nothing else is ever removed, nor these where there was no run.
 OWN_FILES = (
     CONFIGURATION,
@@ -60,6 +61,7 @@ class RunDirectory:
             if self.starts_anew and (self.path / CONFIGURATION).exists():
                 for old in checkpoints(self.path):
                     shutil.rmtree(old)
+                shutil.rmtree(self.path / MERGED, ignore_errors=True)
                 for name in OWN_FILES:
                     (self.path / name).unlink(missing_ok=True)
             write_json(self.path / CONFIGURATION, self.resolved)

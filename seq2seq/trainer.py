@@ -9,6 +9,7 @@ import torch
 from transformers import Seq2SeqTrainer, TrainerState
 
 from adapters import ConfigError, one_line, warn_once
+from adapters.memory import MemoryReport, measure_memory
 from seq2seq.data import Task
 
 STAGING = ".unfinished"
@@ -86,6 +87,21 @@ class AdapterTrainer(Seq2SeqTrainer):
         for tensor in state.values():
             rounded.setdefault(tensor.data_ptr(), tensor.to(dtype))
         self._save(self.args.output_dir, {name: rounded[tensor.data_ptr()] for name, tensor in state.items()})
+
+    def measure_memory(self) -> MemoryReport:
+        """The memory of one training step, layer by layer, on the first batch; nothing of the training changes by it."""
+        with torch.random.fork_rng():  # drawing a batch uses random numbers of the training
+            batch = next(iter(self.get_train_dataloader()))
+        optimizer, self.optimizer = self.create_optimizer(), None  # training builds its own
+        if self.args.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
+
+        def step() -> torch.Tensor:
+            with self.accelerator.autocast():
+                return self.compute_loss(self.model, dict(batch))
+
+        self.model.train()
+        return measure_memory(self.model, step, optimizer)
 
     def export(self, directory: Path):
         """Write the model as a plain T5, with its tokenizer. Raises ConfigError where it cannot be one."""

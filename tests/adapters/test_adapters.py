@@ -123,6 +123,8 @@ def test_norms_start_where_they_say(case):
     expected = {"use_ScaleNorm mean": norm.weight.mean(), "use_TTLayerNorm preinit": norm.weight}.get(case, 1.0)
     normed = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
     assert torch.allclose(layer(x), normed * expected, atol=1e-5)
+    if case == "use_TTLayerNorm preinit":
+        assert layer.preinit_error < 1e-5
     train_a_little(layer, x)
     assert all(parameter.grad.any() for parameter in layer.parameters())
 
@@ -134,6 +136,7 @@ def test_norms_train_what_they_state():
         return sum(p.numel() for p in norm_of(config_for(keys.pop("case"), tt_d=3, **keys), 768)[0].parameters())
 
     assert count(case="use_ScaleNorm") == 1
+    assert "trains 112 numbers, and 16 shared" in repr(norm_of(config_for("use_KroneckerLayerNorm"), 768)[0])
     assert count(case="use_KroneckerLayerNorm") == 4 * (12 + 16) + 4 * 4
     sizes = [count(case="use_TTLayerNorm", TTLayerNorm_rk=rank) for rank in (1, 2, 8, 10)]
     assert sizes == [28, 72, 672, 1000]
@@ -236,6 +239,14 @@ def test_shared_cores_are_one_and_others_are_not():
         assert one.weight.cores[0] is other.weight.cores[0]
         assert one.weight.cores[1] is not other.weight.cores[1]
     assert a.down_sampler.weight.cores[0] is not a.up_sampler.weight.cores[0]
+
+
+def test_cores_are_shared_by_the_tasks_too():
+    config, switch = config_for("tensor_train_single", share_cores="first"), TaskSwitch(["a", "b"])
+    adapters = AdapterController(config, 32, switch, SharedParts()).adapters
+    first, second = (adapters[task].sampler.weight.cores for task in ("a", "b"))
+    assert first[0] is second[0]
+    assert first[1] is not second[1]
 
 
 @pytest.mark.parametrize("size", [1, 2, 8, 64, 128, 4096])

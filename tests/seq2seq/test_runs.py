@@ -174,6 +174,40 @@ def test_evaluating_a_saved_adapter_gives_the_same_scores(run_main, tmp_path, ti
     assert results(again)["parameters"] == results(trained)["parameters"]
 
 
+def test_a_run_that_merges_exports_and_reports(run_main, batch):
+    """The exported model is a plain T5 with its tokenizer, and computes what the scores were computed with."""
+    from transformers import AutoTokenizer
+    from transformers import T5ForConditionalGeneration as Stock
+
+    status, errors, out = run_main("configs/tt_lora.json", **{**KEYS, "merge_and_export": True})
+    assert status == 0, errors
+    merged = results(out)["merged"]
+    assert merged["weights"] == 8
+    assert 0 < merged["largest_rounding_loss"] < 1e-3
+    stock, tokenizer = Stock.from_pretrained(out / "merged"), AutoTokenizer.from_pretrained(out / "merged")
+    assert len(tokenizer) == stock.config.vocab_size
+    saved = load_file(out / "adapter_model.safetensors")
+    norm = "decoder.final_layer_norm.weight"
+    assert torch.equal(stock.state_dict()[norm], saved[norm])
+    assert stock(**batch).logits.isfinite().all()
+
+
+def test_measuring_changes_nothing(run_main, tmp_path):
+    adapters = []
+    for measured in (False, True):
+        keys = {**KEYS, "compute_memory": measured, "compute_time": measured, "print_num_parameters": measured}
+        status, errors, out = run_main(CONFIG, **keys, output_dir=str(tmp_path / str(measured)))
+        assert status == 0, errors
+        adapters.append(load_file(out / "adapter_model.safetensors"))
+    assert all(torch.equal(tensor, adapters[1][name]) for name, tensor in adapters[0].items())
+    found = results(out)
+    assert found["time"]["steps"] == 9
+    assert found["time"]["seconds_per_epoch"] > found["time"]["seconds_per_step"] > 0
+    assert found["memory"]["total"]["gradients"] == 4 * found["parameters"]["trainable"]
+    assert found["memory"]["total"]["optimizer_state"] >= 8 * found["parameters"]["trainable"]
+    assert found["memory"]["peak"] > found["memory"]["total"]["saved_activations"] > 0
+
+
 def test_accumulated_gradients_equal_one_large_batch(run_main, tmp_path):
     """The forward's **kwargs must not make the trainer believe that the loss is scaled already."""
     keys = {**KEYS, "num_train_epochs": 1, "max_train_samples": 32, "train_sampling_strategy": "random"}

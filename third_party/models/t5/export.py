@@ -57,7 +57,7 @@ def folded(model, name: str) -> torch.Tensor:
     path, _, last = name.rpartition(".")
     module = model.get_submodule(path)
     if isinstance(module, NormPart):
-        return module.full().detach().to(module.dtype).clone()
+        return module.full().detach().contiguous()
     if isinstance(module, MergedWeight) and module.branch is not None:
         return module.exact_weight().to(module.weight.dtype)
     return getattr(module, last).detach()

@@ -1,0 +1,200 @@
+"""The memory of one training step, layer by layer and at its peak: bytes by storage, as torch makes and frees them."""
+
+import copy
+import weakref
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch.autograd.graph import register_multi_grad_hook, saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from adapters.errors import ConfigError
+
+COLUMNS = ("parameters", "gradients", "optimizer_state", "saved_activations", "forward_extra", "backward_extra")
+
+
+@dataclass
+class MemoryReport:
+    """What `measure_memory` found, in bytes, on all devices together; `to_dict()` has it as plain numbers.
+
+    peak: the most that lived at once: parameters, buffers, optimizer state, batch, and all that the step allocated.
+    layers: name -> {column: bytes}; "other" is all outside of layers. What several share counts once, for the first.
+    saved_activations: what the forward pass keeps for the backward pass, without parameters and buffers.
+    forward_extra, backward_extra: how far live bytes rose, at most, above those at the start. A layer's backward pass
+    begins with the gradient of its output, and ends with that of an input or when another layer begins.
+    total: {column: bytes}, the sum over layers; of the extras the largest.
+    cuda_peak: by CUDA's allocator, which sees what kernels allocate for themselves and all else on the device.
+    """
+
+    peak: int
+    total: dict[str, int]
+    layers: dict[str, dict[str, int]]
+    cuda_peak: int | None = None
+
+    to_dict = asdict
+
+    def table(self) -> list[str]:
+        """The lines of a table in MiB."""
+        rows = {**self.layers, "sum, or largest extra": self.total, f"peak: {self.peak / 2**20:.3f}": {}}
+        cells = {n: "".join(f"{row[c] / 2**20:{len(c) + 2}.3f}" for c in row) for n, row in rows.items()}
+        return ["MiB".ljust(22) + "".join(f"  {c}" for c in COLUMNS), *(f"{n:22}{line}" for n, line in cells.items())]
+
+
+def measure_memory(model: nn.Module, step: Callable, optimizer=None, layers: Mapping | None = None) -> MemoryReport:
+    """Run a training step of `model`, in the mode that it is in, count its memory, and undo it.
+
+    step: runs one forward pass and returns the loss, a tensor of one element. With an optimizer the step runs twice and
+    the second counts: only then the optimizer has its state. layers: modules of the model by name, none inside another;
+    by default `blocks(model)`. Sparse tensors do not count. CPU and CUDA are counted alike, but run different kernels:
+    dropout's mask holds floats on a CPU, booleans on CUDA. Raises ConfigError for another loss or other layers.
+    Parameters, gradients, buffers, optimizer and torch's random numbers end as they were; CUDA's peak starts anew.
+    """
+    layers = blocks(model) if layers is None else layers
+    states, groups = (optimizer.state, optimizer.param_groups) if optimizer else ({}, [])
+    owners = _owners(model, layers, groups)
+    cuda = {parameter.device for parameter in owners if parameter.device.type == "cuda"}
+    with torch.random.fork_rng(cuda, device_type="cuda"), _undone(model, owners, states, groups):
+        for _ in range(2 if optimizer else 1):
+            for device in cuda:
+                torch.cuda.reset_peak_memory_stats(device)
+            report = _measure_step(model, step, optimizer, states, layers, owners)
+        report.cuda_peak = sum(map(torch.cuda.max_memory_allocated, cuda)) if cuda else None
+    return report
+
+
+def blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The entries of the model's outermost ModuleLists by name, such as "encoder.block.0"."""
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    return {f"{name}.{number}": block for name in outer for number, block in lists[name].named_children()}
+
+
+def _measure_step(model, step, optimizer, states, layers, owners) -> MemoryReport:
+    rows = defaultdict(Counter)  # rows[layer][column] in bytes
+    saved = weakref.WeakSet(tensor.untyped_storage() for tensor in (*owners, *model.buffers()))  # those do not count
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        rows[live.layer]["saved_activations"] += _new_bytes(tensor, saved)
+        return tensor.detach()  # an output itself would hold the node that holds it
+
+    for parameter in owners:
+        parameter.grad = None
+    with ExitStack() as hooks, _LiveBytes(rows) as live:
+        for name, layer in layers.items():
+            live.watch(name, layer, hooks)
+        live.note([*owners, *model.buffers(), *states.values()], new=False)
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = step()
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            given = f"{type(loss).__name__}{list(getattr(loss, 'shape', [])) or ''}"
+            raise ConfigError(f"step must return the loss, a tensor of one element that requires grad, not {given}")
+        live.enter("other", "backward_extra")
+        loss.backward()
+        if optimizer:
+            live.enter("other", "optimizer_extra")
+            optimizer.step()
+    counted = weakref.WeakSet()
+    for parameter, name in owners.items():
+        for column, value in zip(COLUMNS, (parameter, parameter.grad, states.get(parameter)), strict=False):
+            rows[name][column] += _new_bytes(value, counted)
+    table = {name: {column: rows[name][column] for column in COLUMNS} for name in (*layers, "other")}
+    total = {column: (max if "extra" in column else sum)(row[column] for row in table.values()) for column in COLUMNS}
+    return MemoryReport(live.peak, total, table)
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Follows every storage that it sees until it is freed; writes to `rows` how far live bytes rise in each layer."""
+
+    def __init__(self, rows: Mapping[str, Counter]):
+        super().__init__()
+        self.rows, self.sizes, self.live, self.peak = rows, {}, 0, 0
+        self.enter("other", "forward_extra")
+
+    def enter(self, layer: str, column: str | None = None) -> None:
+        if column or layer != self.layer:
+            self.layer, self.column, self.start = layer, column or self.column, self.live
+
+    def leave(self, layer: str) -> None:
+        if layer == self.layer:
+            self.enter("other")
+
+    def note(self, value, new: bool = True) -> None:
+        """Count the tensors in `value`. new: whether those not seen before were allocated just now."""
+        for storage in [tensor.untyped_storage() for tensor in _tensors(value)]:
+            reference = weakref.ref(storage, self._freed)
+            grown = storage.nbytes() - self.sizes.get(reference, 0)
+            self.sizes[reference] = storage.nbytes()
+            self.live += grown
+            self.start += 0 if new else grown
+        self.peak = max(self.peak, self.live)
+        self.rows[self.layer][self.column] = max(self.rows[self.layer][self.column], self.live - self.start)
+
+    def _freed(self, reference: weakref.ref) -> None:
+        self.live -= self.sizes.pop(reference)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is not torch.ops.aten.lift_fresh.default:  # its argument was made just now, from Python's numbers
+            self.note((args, kwargs), new=False)
+        result = func(*args, **(kwargs or {}))
+        self.note(result)
+        return result
+
+    def watch(self, name: str, layer: nn.Module, hooks: ExitStack) -> None:
+        def before(module, *inputs) -> None:
+            self.enter(name)
+            hooks.callback(register_multi_grad_hook(_tensors(inputs), lambda _: self.leave(name), mode="any").remove)
+
+        def after(module, inputs, output) -> None:
+            hooks.callback(register_multi_grad_hook(_tensors(output), lambda _: self.enter(name), mode="any").remove)
+            if self.column == "forward_extra":  # in a backward pass it is only computed again
+                self.enter("other")
+
+        hooks.callback(layer.register_forward_pre_hook(before, with_kwargs=True, prepend=True).remove)
+        hooks.callback(layer.register_forward_hook(after).remove)
+
+
+def _tensors(value) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor) and leaf.layout == torch.strided]
+
+
+def _new_bytes(value, counted: weakref.WeakSet) -> int:
+    new = {storage for tensor in _tensors(value) if (storage := tensor.untyped_storage()) not in counted}
+    counted.update(new)
+    return sum(storage.nbytes() for storage in new)
+
+
+def _owners(model: nn.Module, layers: Mapping[str, nn.Module], groups: list[dict]) -> dict[nn.Parameter, str]:
+    inside = [module for layer in layers.values() for module in layer.modules()]
+    for name, layer in layers.items():
+        if name == "other" or inside.count(layer) > 1 or layer not in model.modules():
+            raise ConfigError(f"layers has {name!r}; it takes modules of the model, none inside another or named other")
+    rest = [*model.parameters(), *(parameter for group in groups for parameter in group["params"])]
+    held = [(parameter, name) for name, layer in layers.items() for parameter in layer.parameters()]
+    return {**dict.fromkeys(rest, "other"), **dict(reversed(held))}
+
+
+@contextmanager
+def _undone(model: nn.Module, parameters, states: dict, groups: list[dict]):
+    """At the end parameters, gradients, buffers, and the optimizer's state and settings are what they were."""
+    attributes = [(parameter, "grad", parameter.grad) for parameter in parameters]
+    attributes += [(module, *named) for module in model.modules() for named in module.named_buffers(recurse=False)]
+    written = [*(parameter for parameter in parameters if parameter.requires_grad), *model.buffers()]
+    values = [tensor.detach().to("cpu", copy=True) for tensor in written]  # not part of CUDA's peak
+    dictionaries = [(dictionary, dict(dictionary)) for dictionary in (states, *groups)]
+    states.update(zip(states, copy.deepcopy(list(states.values())), strict=True))
+    try:
+        yield
+    finally:
+        for attribute in attributes:
+            setattr(*attribute)
+        for dictionary, content in dictionaries:
+            dictionary.clear()
+            dictionary.update(content)
+        with torch.no_grad():
+            for tensor, value in zip(written, values, strict=True):
+                tensor.copy_(value)

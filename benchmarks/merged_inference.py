@@ -1,0 +1,130 @@
+"""What branches cost in generation: merged and parallel ones beside plain transformers.
+
+    python benchmarks/merged_inference.py [--model t5-base] [--batch 8] [--source 64] [--new_tokens 16] ..
+
+All contestants have the same random backbone, in the same memory, and take turns in one process, in an order of its own
+in each round. Branches start from zero, so all must generate the same tokens, which is checked. Columns: the median of
+the seconds of `generate`; the median and the quartiles of the ratio to plain transformers in the same round; the
+ratio of the shortest times. "plain, again" is the same model once more: its distance from 1 is the machine's noise.
+"""
+
+import argparse
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from tt_linear import Parser, whole  # noqa: E402
+from tt_linear_timing import clock  # noqa: E402
+
+from adapters import AdapterConfig, ConfigError  # noqa: E402
+from third_party.models.t5 import T5Config, T5ForConditionalGeneration  # noqa: E402
+from third_party.models.t5.configuration_t5 import SHAPES  # noqa: E402
+from utils import modify_model_after_init  # noqa: E402
+
+TINY = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "num_layers": 2, "vocab_size": 128}
+MODELS = ("tiny", *SHAPES)
+PLAIN = "plain transformers"
+BRANCHES = {
+    "TT-LoRA, merged": {"use_TTLoRA": True},
+    "TT-LoRA, parallel": {"use_TTLoRA": True, "merge_at_eval": False},
+    "LoRA, merged": {"use_LoRA": True},
+    "LoRA, parallel": {"use_LoRA": True, "merge_at_eval": False},
+}
+
+
+def model_config(name: str, **overrides) -> T5Config:
+    """The sizes of a published T5, or of one for tests."""
+    if name == "tiny":
+        return T5Config(**{"decoder_start_token_id": 0, **TINY, **overrides})
+    return T5Config.from_shape(name, **overrides)
+
+
+def device(text: str) -> str:
+    if text not in ("cpu", "cuda") or (text == "cuda" and not torch.cuda.is_available()):
+        raise argparse.ArgumentTypeError(f"{text!r} must be cpu, or cuda where torch finds a GPU")
+    return text
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(description="Generation with branches, beside plain transformers.", allow_abbrev=False)
+    add = parser.add_argument
+    add("--model", choices=MODELS, default="t5-base")
+    add("--batch", type=whole, default=8)
+    add("--source", type=whole, default=64, help="length of the inputs")
+    add("--new_tokens", type=whole, default=16, help="length of what is generated")
+    add("--rounds", type=lambda text: whole(text, 2), default=7, help="each has every contestant once")
+    add("--rank", type=whole, default=8, help="tt_rank and lora_rank")
+    add("--tt_d", type=whole, default=2, help="number of cores")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    add("--device", type=device, default="cpu", help="cpu or cuda")
+    return parser.parse_args(arguments)
+
+
+def contestants(args) -> dict[str, torch.nn.Module]:
+    """All models, in evaluation, by name."""
+    torch.manual_seed(0)
+    config = model_config(args.model)
+    plain = transformers.T5ForConditionalGeneration(config).to(args.device, getattr(torch, args.dtype)).eval()
+    models = {PLAIN: plain, "plain, again": plain}
+    for name, keys in BRANCHES.items():
+        with torch.device("meta"):
+            model = T5ForConditionalGeneration(config)
+        model.load_state_dict(plain.state_dict(), assign=True)
+        adapter_config = AdapterConfig(tt_rank=args.rank, tt_d=args.tt_d, lora_rank=args.rank, **keys)
+        models[name] = modify_model_after_init(model, adapter_config).eval()
+    return models
+
+
+def generation(model: torch.nn.Module, args) -> Callable[[], torch.Tensor]:
+    """Greedy generation of as many tokens as asked for, whatever they are."""
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randint(2, model.config.vocab_size, (args.batch, args.source), generator=generator).to(args.device)
+    options = {"attention_mask": torch.ones_like(source), "do_sample": False}
+    options |= {"min_new_tokens": args.new_tokens, "max_new_tokens": args.new_tokens}
+    return torch.no_grad()(lambda: model.generate(source, **options))
+
+
+def check_tokens(runs: dict[str, Callable]) -> None:
+    """Run everyone once, to warm up. ConfigError where one generates other tokens than plain transformers."""
+    tokens = {name: run() for name, run in runs.items()}
+    for name, found in tokens.items():
+        if not torch.equal(found, tokens[PLAIN]):
+            raise ConfigError(f"{name} does not generate what {PLAIN} generates; no comparison would be fair")
+
+
+def compare(args) -> None:
+    """Measure, and print the table."""
+    runs = {name: generation(model, args) for name, model in contestants(args).items()}
+    check_tokens(runs)
+    seconds = {name: [] for name in runs}
+    for _ in range(args.rounds):
+        for name in random.sample([*runs], len(runs)):
+            seconds[name].append(clock(runs[name], args.device))
+    print(f"{args.model}, {args.dtype}, {args.device}: {args.batch} x {args.source} tokens, {args.new_tokens} new ones")
+    print(f"{'':20} {'seconds':>8}  {'to plain':>8}  {'quartiles':>13}  {'shortest':>8}")
+    for name, values in seconds.items():
+        ratios = [value / plain for value, plain in zip(values, seconds[PLAIN], strict=True)]
+        shortest = min(values) / min(seconds[PLAIN])
+        low, _, high = quantiles(ratios, n=4, method="inclusive")
+        print(f"{name:20} {median(values):8.4f}  {median(ratios):8.3f}  {low:6.3f} {high:6.3f}  {shortest:8.3f}")
+
+
+def status_of(work: Callable[[], None]) -> int:
+    """The exit status after `work`; what cannot be done ends in one line."""
+    try:
+        work()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    given = parse(sys.argv[1:])
+    sys.exit(status_of(lambda: compare(given)))

@@ -1,0 +1,150 @@
+"""The memory that one training step takes: our branches beside peft's LoRA.
+
+    python benchmarks/training_memory.py [--model t5-base] [--batch 8] [--source 64] [--target 8] [--device cpu] ..
+
+Every contestant, a frozen T5 with random weights and branches on wi and wo, makes one step (forward, backward, AdamW)
+in a process of its own. Columns, in MB (10^6 bytes): what there is before the step; the peaks of forward, backward and
+optimiser, and the highest of them; the process' peak of resident memory; last, the peak divided by that of the first
+contestant, peft. On a CPU the storages that operations made and nobody freed are counted after each operation; on a GPU
+it is torch.cuda.max_memory_allocated. "skewed": the shape with which the branch has as many parameters as LoRA.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import weakref
+from contextlib import nullcontext
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from merge_drift import load_peft  # noqa: E402
+from merged_inference import MODELS, device, model_config, status_of  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+from tt_linear import Parser, whole  # noqa: E402
+from tt_linear_malloc import THRESHOLDS  # noqa: E402
+
+from adapters import AdapterConfig, ConfigError  # noqa: E402
+from third_party.models.t5 import T5ForConditionalGeneration  # noqa: E402
+from utils import modify_model_after_init  # noqa: E402
+
+CONTESTANTS = {
+    "peft LoRA": None,
+    "use_TTLoRA": {"use_TTLoRA": True, "tt_d": 2},
+    "use_TTLoRA, skewed": {"use_TTLoRA": True, "tt_d": 2, "auto_shape_mode": "skewed"},
+    "use_LoRA": {"use_LoRA": True},
+}
+COLUMNS = ("before", "forward", "backward", "optimiser", "peak", "resident")
+ROW = "{:20} {:>9}  {:>8}  {:>8} {:>8} {:>9}  {:>8} {:>8}  {:>7}"
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the storages that are alive, of `tensors` and of all that operations make; and their peak."""
+
+    def __init__(self, tensors):
+        super().__init__()
+        self.live = self.peak = 0
+        self.sizes = {}
+        self.see(tensors)
+
+    def see(self, tensors) -> None:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = storage.nbytes()
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self.forget, storage._cdata)
+        self.peak = max(self.peak, self.live)
+
+    def forget(self, address: int) -> None:
+        self.live -= self.sizes.pop(address)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.see(leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
+        return result
+
+
+def take_peak(memory: LiveBytes | None) -> int:
+    """The peak since the last call; None: on the GPU."""
+    if memory is not None:
+        peak, memory.peak = memory.peak, memory.live
+        return peak
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return peak
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(description="Memory of a training step: ours beside peft's LoRA.", allow_abbrev=False)
+    add = parser.add_argument
+    add("--model", choices=MODELS, default="t5-base")
+    add("--batch", type=whole, default=8)
+    add("--source", type=whole, default=64, help="length of the inputs")
+    add("--target", type=whole, default=8, help="length of the labels")
+    add("--rank", type=whole, default=8, help="tt_rank and lora_rank")
+    add("--device", type=device, default="cpu", help="cpu or cuda")
+    names = {"nargs": "+", "choices": list(CONTESTANTS), "default": list(CONTESTANTS)}
+    add("--contestants", help="in this order", **names)
+    add("--step-of", choices=list(CONTESTANTS), help="this contestant only, in this process; prints bytes as JSON")
+    return parser.parse_args(arguments)
+
+
+def build(name: str, args) -> torch.nn.Module:
+    """A contestant: a frozen T5 with branches that are trained."""
+    config, keys = model_config(args.model), CONTESTANTS[name]
+    if keys is None:
+        peft = load_peft()
+        lora = peft.LoraConfig(r=args.rank, lora_alpha=args.rank, target_modules=["wi", "wo"])
+        return peft.get_peft_model(transformers.T5ForConditionalGeneration(config), lora)
+    adapter_config = AdapterConfig(**keys, tt_rank=args.rank, lora_rank=args.rank)
+    return modify_model_after_init(T5ForConditionalGeneration(config), adapter_config)
+
+
+def step_of(args) -> dict[str, int]:
+    """Make one step of a contestant: how many parameters it trains, and bytes."""
+    model = build(args.step_of, args).to(args.device).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    sizes = {"input_ids": (args.batch, args.source), "labels": (args.batch, args.target)}
+    batch = {key: torch.randint(2, model.config.vocab_size, size, device=args.device) for key, size in sizes.items()}
+    tensors = [*model.parameters(), *model.buffers(), *batch.values()]
+    with nullcontext() if args.device == "cuda" else LiveBytes(tensors) as memory:
+        found = {"before": take_peak(memory)}
+        loss = model(**batch).loss
+        found["forward"] = take_peak(memory)
+        loss.backward()
+        found["backward"] = take_peak(memory)
+        optimizer.step()
+        found["optimiser"] = take_peak(memory)
+    found["peak"] = max(found.values())
+    found["trained"] = sum(parameter.numel() for parameter in trained)
+    return found | {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def compare(args, arguments: list[str]) -> None:
+    """Measure everyone in a process that maps each large block by itself, and print the table."""
+    print(f"{args.model}, float32, {args.device}: batch {args.batch}, source {args.source}, target {args.target}")
+    print(ROW.format(f"rank {args.rank}", "trained", *COLUMNS, "ratio"))
+    environment, reference = os.environ | dict.fromkeys(THRESHOLDS, "65536"), None
+    for name in args.contestants:
+        command = [sys.executable, __file__, *arguments, "--step-of", name]
+        process = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if process.returncode:
+            last = process.stderr.strip().rpartition("\n")[2]
+            raise ConfigError(f"{name}: {last.removeprefix('error: ') or process.returncode}")
+        found = json.loads(process.stdout)
+        reference = reference or found["peak"]
+        cells = [f"{found[column] / 1e6:.1f}" for column in COLUMNS]
+        print(ROW.format(name, found["trained"], *cells, f"{found['peak'] / reference:.4f}"), flush=True)
+
+
+if __name__ == "__main__":
+    given = parse(sys.argv[1:])
+    sys.exit(status_of(lambda: print(json.dumps(step_of(given))) if given.step_of else compare(given, sys.argv[1:])))
