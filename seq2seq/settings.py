@@ -90,7 +90,7 @@ def read_overrides(arguments: list[str]) -> dict:
             raise ConfigError(f"{name!r} is neither --key nor the value of one; overrides are written --key value")
         if not equals:
             if not rest or rest[0].startswith("--"):
-                if known_keys().get(name[2:]) is bool:  # --dry_run
+                if name[2:] in known_keys() and has_type(True, known_keys()[name[2:]]):  # --dry_run
                     values[name[2:]] = True
                     continue
                 raise ConfigError(f"{name} has no value; write {name} VALUE")

@@ -89,7 +89,7 @@ class AdapterTrainer(Seq2SeqTrainer):
         self._save(self.args.output_dir, {name: rounded[tensor.data_ptr()] for name, tensor in state.items()})
 
     def measure_memory(self) -> MemoryReport:
-        """The memory of one training step, layer by layer, on the first batch; nothing of the training changes by it."""
+        """The memory of one training step, layer by layer, on the first batch; the training does not change by it."""
         with torch.random.fork_rng():  # drawing a batch uses random numbers of the training
             batch = next(iter(self.get_train_dataloader()))
         optimizer, self.optimizer = self.create_optimizer(), None  # training builds its own

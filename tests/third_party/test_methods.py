@@ -386,6 +386,12 @@ def test_a_subspace_moves_every_tensor_by_its_own_projection(tiny_config):
     )
 
 
+def test_the_backbone_is_counted_once_its_tensors_are_tied():
+    for config in (None, config_for("use_ScaleNorm")):
+        model = T5ForConditionalGeneration.from_pretrained("t5-nano", adapter_config=config)
+        assert count_parameters(model)["backbone"] == model.backbone_size == 5_747_968
+
+
 def test_components_add_up(tiny_config):
     model = adapted(tiny_config, config_for("both"))
     rows = {row.name: row for row in parameters_by_component(model)}

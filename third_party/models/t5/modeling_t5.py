@@ -36,7 +36,7 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
     def __init__(self, config: T5Config, adapter_config: AdapterConfig | None = None):
         super().__init__(config)
         self.adapter_config = None
-        self.backbone_size = sum(parameter.numel() for parameter in self.parameters())
+        self._size_when_attached = None
         self.task_switch = TaskSwitch(("task",))
         if adapter_config is not None:
             self.attach_adapters(adapter_config)
@@ -80,11 +80,17 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         """Put adapters on every site that `adapter_config` asks for, in the dtype and on the device of the backbone."""
         if self.adapter_config is not None:
             raise ConfigError("the model has adapters already; attach them to a fresh backbone")
+        self._size_when_attached = self.backbone_size
         switch = TaskSwitch(adapter_config.tasks)
         attach(self, adapter_config, switch)
         self.task_switch = switch
         self.adapter_config = adapter_config
         self.train(self.training)  # what was attached takes the model's mode, and is merged in evaluation
+
+    @property
+    def backbone_size(self) -> int:
+        """Number of parameters of the backbone as it was before anything was attached to it."""
+        return self._size_when_attached or sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def merged(self) -> bool:
