@@ -33,14 +33,15 @@ MOST_DENSE_ENTRIES = 2**31
 def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
     """x H for the last dimension of x, a power of two: H_ij = (-1)^(number of common binary ones of i and j).
 
-    H is a Kronecker product of small ones, one for each axis of a cube: each axis in turn comes last and takes a GEMM.
+    H is a Kronecker product of small ones, one for each axis of a cube; GEMMs with at most 64 rows do it, axis by axis.
     """
-    shape, rest = x.shape, x.shape[-1]
-    x = x.reshape(-1, rest)
-    while rest > 1:
-        side = min(32, rest)
-        x = (x.reshape(len(x), -1, side) @ _hadamard(side, x.dtype, x.device)).transpose(1, 2).reshape(len(x), -1)
-        rest //= side
+    shape, size = x.shape, x.shape[-1]
+    done = min(64, size)
+    x = x.reshape(-1, done) @ _hadamard(done, x.dtype, x.device)
+    while done < size:
+        side = min(64, size // done)
+        x = _hadamard(side, x.dtype, x.device) @ x.reshape(-1, side, done)
+        done *= side
     return x.reshape(shape)
 
 
