@@ -22,15 +22,15 @@ class AdaptedLinear(MergedWeight, nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         bias = self._whole_bias()
+        if self.computes_merged:
+            weight = self.merged_weight()
+            if weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
+                return functional.linear(x, weight, bias)
+            bias = bias if bias is None else bias.to(weight.dtype)
+            return functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
         if self.branch is None:
             return functional.linear(x, self.weight, bias)
-        if not self.computes_merged:
-            return self.branch.beside(x, self.weight, bias)
-        weight = self.merged_weight()
-        if weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
-            return functional.linear(x, weight, bias)
-        bias = bias if bias is None else bias.to(weight.dtype)
-        return functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
+        return self.branch.beside(x, self.weight, bias)
 
     def _whole_bias(self) -> torch.Tensor | None:
         if self.added_bias is None:

@@ -5,7 +5,7 @@
 All contestants have the same random backbone, in the same memory, and take turns in one process, in an order of its own
 in each round. Branches start from zero, so all must generate the same tokens, which is checked. Columns: the median of
 the seconds of `generate`; the median and the quartiles of the ratio to plain transformers in the same round; and the
-ratio of the medians of CPU time, in which waiting for other processes does not count. "plain, again" is the same model
+median of that ratio of CPU time, in which waiting for other processes does not count. "plain, again" is the same model
 once more: its distance from 1 is the machine's noise.
 """
 
@@ -100,6 +100,11 @@ def check_tokens(runs: dict[str, Callable]) -> None:
             raise ConfigError(f"{name} does not generate what {PLAIN} generates; no comparison would be fair")
 
 
+def ratios_to_plain(measured: dict[str, list[float]], name: str) -> list[float]:
+    """Of each round."""
+    return [value / plain for value, plain in zip(measured[name], measured[PLAIN], strict=True)]
+
+
 def compare(args) -> None:
     """Measure, and print the table."""
     runs = {name: generation(model, args) for name, model in contestants(args).items()}
@@ -113,9 +118,8 @@ def compare(args) -> None:
     print(f"{args.model}, {args.dtype}, {args.device}: {args.batch} x {args.source} tokens, {args.new_tokens} new ones")
     print(f"{'':20} {'seconds':>8}  {'to plain':>8}  {'quartiles':>13}  {'CPU time':>8}")
     for name, values in seconds.items():
-        ratios = [value / plain for value, plain in zip(values, seconds[PLAIN], strict=True)]
+        ratios, cpu = ratios_to_plain(seconds, name), median(ratios_to_plain(busy, name))
         low, _, high = quantiles(ratios, n=4, method="inclusive")
-        cpu = median(busy[name]) / median(busy[PLAIN])
         print(f"{name:20} {median(values):8.4f}  {median(ratios):8.3f}  {low:6.3f} {high:6.3f}  {cpu:8.3f}")
 
 

@@ -95,6 +95,14 @@ def adapted(config: T5Config, adapter_config: AdapterConfig, seed: int = 0, dtyp
     return moved(modify_model_after_init(model, adapter_config)).eval()
 
 
+def changed(config: T5Config, **fields) -> T5Config:
+    """The configuration with other fields; what follows from `feed_forward_proj` is not taken over."""
+    kept = config.to_dict()
+    for name in ("is_gated_act", "dense_act_fn"):
+        kept.pop(name, None)
+    return T5Config(**{**kept, **fields})
+
+
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     """|a - b| / |b|."""
     return (torch.linalg.vector_norm((a - b).double()) / torch.linalg.vector_norm(b.double())).item()

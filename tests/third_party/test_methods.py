@@ -8,7 +8,7 @@ import torch
 
 from adapters import AdapterPart
 from t3nsor.tensor_train import CoreChain
-from tests.methods import CASES, STARTS_ELSEWHERE, adapted, config_for, moved, relative
+from tests.methods import CASES, STARTS_ELSEWHERE, adapted, changed, config_for, moved, relative
 from third_party.models.t5 import T5ForConditionalGeneration
 from utils import freeze_model_params, modify_model_after_init
 
@@ -120,6 +120,27 @@ def test_gradient_checkpointing_changes_nothing(tiny_config, batch, case):
     model.gradient_checkpointing_enable()
     for name, gradient in gradients().items():
         assert torch.allclose(gradient, expected[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_other_shapes_of_t5(tiny_config, batch, case):
+    """As in T5 v1.1: a gated feed-forward and a head of its own; and heads that are not as wide as the model."""
+    other = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "d_kv": 12, "num_layers": 1}
+    config = changed(tiny_config, **other)
+    torch.manual_seed(0)
+    plain = T5ForConditionalGeneration(config).eval()
+    model = adapted(config, config_for(case, lora_targets=["wi", "wo", "q", "o"]))
+    with torch.no_grad():
+        merged = model(**batch).logits
+        assert relative(merged, plain(**batch).logits) > 1e-4
+        model.train()
+        assert relative(model(**batch).logits, merged) < 1e-5
+    model(**batch).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    names = {name for name in model.state_dict() if "branch" in name}
+    if "use_TTLoRA" in case or case == "use_LoRA":
+        assert any(".DenseReluDense.wi_1.branch" in name for name in names)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -5,14 +5,15 @@ import torch
 import transformers
 
 from adapters import AdapterConfig, ConfigError
-from tests.methods import CASES, adapted, config_for
+from tests.methods import CASES, adapted, changed, config_for
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 from utils import freeze_model_params, get_adapter_config
 
 
 @pytest.mark.parametrize("projection", ["relu", "gated-gelu"])
 def test_without_adapters_it_is_the_stock_model(tiny_config, batch, projection):
-    config = T5Config(**{**tiny_config.to_dict(), "feed_forward_proj": projection})
+    config = changed(tiny_config, feed_forward_proj=projection)
+    assert config.is_gated_act == projection.startswith("gated")
     models = []
     for cls in (transformers.T5ForConditionalGeneration, T5ForConditionalGeneration):
         torch.manual_seed(0)
