@@ -1,45 +1,24 @@
 """What stands between a configuration and a trainable model: reading, attaching, freezing, counting."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from adapters import AdapterConfig, AdapterPart, ConfigError
+from adapters import AdapterConfig, AdapterController, AdapterPart, ConfigError, one_line
+from adapters.intrinsic import AdaptedNorm
 from third_party.models.t5 import T5ForConditionalGeneration
+from third_party.models.t5.freezing import freeze_model_params
 
 
 def get_adapter_config(settings: Mapping, tasks: Sequence[str] = ("task",)) -> AdapterConfig:
-    """Pick the adapter keys out of `settings`; each of `tasks` gets adapters of its own."""
+    """Pick the adapter keys out of `settings`; each of `tasks` gets adapters after the sublayers of its own."""
     return AdapterConfig(
         tasks=tuple(tasks), **{name: settings[name] for name in AdapterConfig.key_names() if name in settings}
     )
-
-
-def freeze_model_params(model: T5ForConditionalGeneration) -> None:
-    """Set `requires_grad` of every parameter, once, by the model's adapter configuration and the type of its modules.
-
-    Parameters that a layer marked as never trained when it was built (`requires_grad` false in an adapter) stay so.
-    """
-    config = model.adapter_config
-    if config is None:
-        return
-    if not config.freeze_backbone:
-        model.shared.weight.requires_grad = not config.freeze_embedding
-        return
-    trained = set()
-    for module in model.modules():
-        if isinstance(module, AdapterPart):
-            trained.update(p for p in module.parameters() if p.requires_grad)
-        elif isinstance(module, T5LayerNorm) and config.unfreeze_layer_norms:
-            trained.update(module.parameters())
-    head_in_bitfit = config.bitfit and not (config.freeze_bitfit_lm_head or config.freeze_bitfit_lm_head_all)
-    if config.unfreeze_lm_head or head_in_bitfit:
-        trained.update(model.lm_head.parameters())
-    for parameter in model.parameters():
-        parameter.requires_grad = parameter in trained
 
 
 def modify_model_after_init(model: T5ForConditionalGeneration, adapter_config: AdapterConfig | None):
@@ -48,14 +27,28 @@ def modify_model_after_init(model: T5ForConditionalGeneration, adapter_config: A
     A model that was loaded with adapters keeps them; ConfigError if `adapter_config` asks for others.
     """
     if adapter_config is not None and model.adapter_config is None:
-        model.attach_adapters(adapter_config)
+        with too_large_named(adapter_config):
+            model.attach_adapters(adapter_config)
     elif adapter_config is not None:
-        here, asked = model.adapter_config.to_dict(), adapter_config.to_dict()
+        here, asked = model.adapter_config.what_is_trained(), adapter_config.what_is_trained()
         wrong = [f"{name} is {asked[name]!r}, there {here[name]!r}" for name in here if here[name] != asked[name]]
         if wrong:
             raise ConfigError(f"model_name_or_path names a run with other adapters: {'; '.join(wrong)}")
     freeze_model_params(model)
     return model
+
+
+@contextmanager
+def too_large_named(adapter_config: AdapterConfig):
+    """A failure to allocate becomes one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "alloc" in str(error).lower() or "memory" in str(error).lower():
+            raise ConfigError(
+                f"{adapter_config.method} with these sizes does not fit into memory ({one_line(error)})"
+            ) from None
+        raise
 
 
 def count_parameters(model: T5ForConditionalGeneration) -> dict[str, int]:
@@ -84,7 +77,7 @@ def parameters_by_component(model: T5ForConditionalGeneration) -> list[Component
     """The parameters of each kind, tied and shared ones once. The head is the embedding too, where the two are one."""
     home = dict.fromkeys(model.lm_head.parameters(recurse=False), "head")
     for module in model.modules():
-        if isinstance(module, T5LayerNorm):
+        if isinstance(module, T5LayerNorm | AdaptedNorm):
             home |= dict.fromkeys(module.parameters(recurse=False), "norms")
         elif isinstance(module, AdapterPart):
             home |= dict.fromkeys(module.parameters(), module.component)
@@ -98,8 +91,12 @@ def parameters_by_component(model: T5ForConditionalGeneration) -> list[Component
 
 def cost_of_tasks(model: T5ForConditionalGeneration, tasks: int = 8) -> float:
     """The parameters of `tasks` tasks, trained ones for each and the rest once, as a multiple of one backbone."""
-    counts = count_parameters(model)
-    return (counts["total"] - counts["trainable"] + tasks * counts["trainable"]) / counts["backbone"]
+    counts, of_one = count_parameters(model), {}
+    for module in model.modules():
+        if isinstance(module, AdapterController):  # where the model has adapters for several tasks already
+            of_one |= {p: 1 / len(module.adapters) for p in module.adapters.parameters()}
+    each = sum(of_one.get(p, 1) * p.numel() for p in model.parameters() if p.requires_grad)
+    return (counts["total"] - counts["trainable"] + tasks * each) / counts["backbone"]
 
 
 def print_num_parameters(model: T5ForConditionalGeneration) -> None:

@@ -189,7 +189,7 @@ class AdapterConfig:
         "fastfood", "How the subspace lies: a fast transform, or a stored dense matrix (small models only)."
     )
     normalize_intrinsic_projections: bool = key(
-        False, "Random directions of length 1 in each tensor; false: of that length in expectation."
+        False, "Scale the projection's random numbers to their expected length; false: leave them as drawn."
     )
     intrinsic_seed: int = key(0, "Seed of the subspace.")
 
@@ -236,6 +236,11 @@ class AdapterConfig:
     def key_names(cls) -> list[str]:
         """The names that a configuration file may set."""
         return [f.name for f in fields(cls) if not f.metadata.get("runtime")]
+
+    def what_is_trained(self) -> dict:
+        """The keys that say which tensors there are and what they compute; the others may change between two runs."""
+        incidental = ("merge_at_eval", "merge_dtype", "lora_dropout", "use_checkpointing")
+        return {name: value for name, value in self.to_dict().items() if name not in incidental}
 
     def to_dict(self) -> dict:
         """All keys with their values, tasks left out."""

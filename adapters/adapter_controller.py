@@ -15,6 +15,10 @@ class TaskSwitch:
     """The task of the batch under way; one object is shared by all controllers of a model."""
 
     def __init__(self, tasks: Sequence[str]):
+        self.take(tasks)
+
+    def take(self, tasks: Sequence[str]):
+        """Know these tasks, and no other."""
         self.tasks = tuple(tasks)
         self.current = self.tasks[0] if len(self.tasks) == 1 else None
 

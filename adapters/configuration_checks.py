@@ -42,6 +42,10 @@ def check_method_flags(config) -> None:
             raise ConfigError(
                 f"{name} and {others[0]} are both true; one site, {site}, carries one method: set at most one of them"
             )
+    if config.freeze_bitfit_lm_head_all and not config.freeze_bitfit_lm_head:
+        raise ConfigError(
+            "freeze_bitfit_lm_head_all is true, freeze_bitfit_lm_head false; the first includes the second"
+        )
     if config.is_set("intrinsic_model") and len(config.methods) > 1:
         other = next(name for name in config.methods.values() if not name.startswith("intrinsic"))
         raise ConfigError(f"intrinsic_model and {other} are both true; intrinsic_model adapts all weights, alone")
@@ -68,6 +72,7 @@ def shown(config, name: str) -> str:
 def _check_ranges(config) -> None:
     require(config, "at least 1", *AT_LEAST_ONE)
     require(config, "above 0", "phm_init_range", "lora_alpha")
+    require(config, "a finite number", "ScaleNorm_scale")
     require(config, "at least 0 and below 1", "lora_dropout")
     require(config, "at least 0 and below 2**32", "intrinsic_seed")
     if not isinstance(config.tt_d, str):
@@ -93,6 +98,9 @@ def _check_places(config) -> None:
         raise ConfigError(f"lora_targets is empty; it names some of {', '.join(LINEARS)}, or is null for wi and wo")
     if not config.tasks:
         raise ConfigError("tasks is empty; the adapters need the name of at least one task")
+    modules = [task.replace(".", "_") for task in config.tasks]
+    if len(set(modules)) < len(modules):
+        raise ConfigError(f"tasks are {', '.join(config.tasks)}; two of them are one name for adapters: rename one")
 
 
 def _check_tensor_trains(config) -> None:
@@ -123,14 +131,25 @@ def _check_tensor_trains(config) -> None:
 
 
 def _check_branches(config) -> None:
-    method = next((name for site, name in config.methods.items() if site == "beside a linear layer"), None)
-    if config.TTLoRA_init == "svd":
-        for name in ("ttlora_separate", "tt_cross_layer", "tt_basis", "cores_nonlinearity", "freeze_cores"):
-            if config.is_set(name):
-                raise ConfigError(
-                    f'TTLoRA_init is "svd" and {name} is set; the TT-SVD of a weight leaves no such choice'
-                )
+    method = config.methods.get("beside a linear layer")
+    if config.TTLoRA_init == "svd" and method == "use_TTLoRA":
+        _refuse_beside(config, 'TTLoRA_init "svd"', "cores_nonlinearity", "freeze_cores", "share_cores")
+    if config.TTLoRA_init is not None and method in ("tt_cross_layer", "tt_basis"):
+        raise ConfigError(f"TTLoRA_init is {config.TTLoRA_init!r}; {method} starts in a way of its own: set it to null")
+    if config.TTLoRA_init == "svd" and method == "ttlora_separate":
+        raise ConfigError('TTLoRA_init is "svd"; ttlora_separate has nothing to decompose: set it to null or "kaiming"')
     if method in ("tt_cross_layer", "tt_basis"):
-        for name in ("cores_nonlinearity", "freeze_cores", "share_cores"):
-            if config.is_set(name):
-                raise ConfigError(f"{name} is set; {method} shares and combines whole cores: set it to null")
+        _refuse_beside(config, method, "cores_nonlinearity", "freeze_cores", "share_cores")
+    if method == "ttlora_separate":
+        _refuse_beside(config, method, "tt_shape")
+    if method == "ia3":
+        _refuse_beside(config, method, "lora_targets", "lora_alpha")
+    if "intrinsic_model" in config.methods.values() or config.intrinsic_said:
+        _refuse_beside(config, "intrinsic_model", "unfreeze_lm_head", "unfreeze_layer_norms")
+
+
+def _refuse_beside(config, method: str, *names: str) -> None:
+    """Raise ConfigError for the first of these keys that is set: `method` leaves no such choice."""
+    for name in names:
+        if config.is_set(name):
+            raise ConfigError(f"{name} is {shown(config, name)}; {method} leaves no such choice: set it to its default")

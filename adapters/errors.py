@@ -9,6 +9,7 @@ RANGES = {
     "at most 20": lambda value: value <= 20,
     "at least 2": lambda value: value >= 2,
     "at least 0": lambda value: value >= 0,
+    "a finite number": lambda value: True,
     "above 0": lambda value: value > 0,
     "at least 0 and below 1": lambda value: 0 <= value < 1,
     "at least 0 and below 2**32": lambda value: 0 <= value < 2**32,

@@ -2,20 +2,21 @@
 et al. 2020, https://arxiv.org/abs/2012.13255).
 
 For the l-th tensor of the backbone W_l = W0_l + lambda_l * P_l theta, with theta: (d,) trained and starting from zero
-and
-P_l: (size of W_l, d) random and fixed. The plain model has all lambda_l = 1; with intrinsic_said they are trained. The
-m lambdas count among the intrinsic_dim numbers, as in the paper, so that d = intrinsic_dim - m and exactly
+and P_l: (size of W_l, d) random and fixed. The plain model has all lambda_l = 1; with intrinsic_said they are trained.
+The m lambdas count among the intrinsic_dim numbers, as in the paper, so that d = intrinsic_dim - m and exactly
 intrinsic_dim numbers are trained.
 
 "fastfood": P_l is never built. It stands for blocks H G_j R H B / sqrt(L size) of L = 2^k >= d rows (Le et al. 2013,
 https://proceedings.mlr.press/v28/le13.html): H the Walsh-Hadamard transform, B random signs, R a permutation, G_j a
 diagonal of normal numbers, one for each block. B and R may be the same for all blocks: the rows are independent
 through the G_j. So R H B theta is computed once, and each tensor costs one transform. The G_j take the memory of the
-weights once more. "dense": P_l is a stored matrix with entries from N(0, 1 / size).
+weights once more.
+"dense": P_l is a stored matrix with entries from N(0, 1 / size).
 All of it is drawn again from intrinsic_seed; a checkpoint holds a fingerprint, and loading compares it.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -64,6 +65,8 @@ class IntrinsicSubspace(AdapterPart):
             raise ConfigError(
                 f"intrinsic_dim is {config.intrinsic_dim}; with intrinsic_said it must be above the {scales} tensors"
             )
+        if config.intrinsic_dim > sum(sizes):
+            raise ConfigError(f"intrinsic_dim is {config.intrinsic_dim}; the model has only {sum(sizes)} parameters")
         self.d = config.intrinsic_dim - scales
         self.dense = config.intrinsic_projection == "dense"
         if self.dense and sum(sizes) * self.d > MOST_DENSE_ENTRIES:
@@ -89,9 +92,9 @@ class IntrinsicSubspace(AdapterPart):
                 delta = self._fastfood(number, size, theta)
             return delta if self.scales is None else delta * self.scales[number].to(dtype)
 
-    def check_loaded(self) -> None:
-        """Raise ConfigError if the loaded adapter was trained in a subspace that is drawn otherwise here."""
-        if not torch.allclose(self.fingerprint.float().cpu(), self._normal(-1, 8), rtol=1e-2):
+    def check_saved(self, saved: Mapping[torch.Tensor, torch.Tensor]) -> None:
+        """Raise ConfigError if a saved adapter was trained in a subspace that is drawn otherwise here."""
+        if not torch.allclose(saved[self.fingerprint].float().cpu(), self._normal(-1, 8), rtol=1e-2):
             raise ConfigError(
                 f"the adapter's subspace cannot be drawn again: intrinsic_seed {self.seed} gives other numbers in "
                 f"torch {torch.__version__}; use the torch version that adapter_config.json names"

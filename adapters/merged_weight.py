@@ -4,6 +4,8 @@ In evaluation one merged tensor, W0 + s * dW, is held beside W0, outside the sta
 was to the bit, whatever the precision and however often the mode changes.
 """
 
+from weakref import WeakSet
+
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -12,19 +14,19 @@ from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import AdapterPart
 from t3nsor.cores import without_autocast
 
-
-class Steps:
-    """Counts the steps of all optimisers of the process: fused ones write parameters without counting a version."""
-
-    def __init__(self):
-        self.count = 0
-        register_optimizer_step_post_hook(self._add)
-
-    def _add(self, *args) -> None:
-        self.count += 1
+MERGED: WeakSet["MergedWeight"] = WeakSet()
 
 
-STEPS = Steps()
+def rebuild_after_step(optimizer: torch.optim.Optimizer, *args) -> None:
+    """A hook of all optimisers: fused ones write parameters without a trace in their version counters."""
+    if MERGED:
+        written = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        for layer in list(MERGED):
+            if layer.reads_any(written):
+                layer.remerge()
+
+
+register_optimizer_step_post_hook(rebuild_after_step)
 
 
 class Branch(AdapterPart):
@@ -52,6 +54,18 @@ class Branch(AdapterPart):
     def merged(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight with the branch in it, in the precision of `weight`."""
         return weight + self.delta(weight.dtype)
+
+
+class Watched:
+    """A tensor in its place in a module, which goes stale when it is written or another one takes the place."""
+
+    def __init__(self, home: dict, name: str):
+        self.home, self.name, self.tensor = home, name, home[name]
+        self.version = None if self.tensor.is_inference() else self.tensor._version
+
+    def is_stale(self) -> bool:
+        tensor = self.tensor
+        return self.home[self.name] is not tensor or self.version is not None and self.version != tensor._version
 
 
 class MergedWeight(nn.Module):
@@ -94,6 +108,7 @@ class MergedWeight(nn.Module):
     def unmerge(self) -> None:
         """From now on compute with weight and branch side by side."""
         self.is_merged = False
+        MERGED.discard(self)
         self._drop()
 
     def remerge(self) -> None:
@@ -107,40 +122,54 @@ class MergedWeight(nn.Module):
         """Whether the next call uses the merged weight: merged, and no gradient of the branch can be asked for."""
         if not self.is_merged:
             return False
-        return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.branch.parameters()))
+        return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self._sources()))
 
     def merged_weight(self) -> torch.Tensor:
-        """W0 + s * dW, of the weight's shape, computed in float64 and rounded once to merge_dtype.
+        """W0 + s * dW, of the weight's shape, computed in float64 and rounded to merge_dtype.
 
         Kept until `unmerge`; built anew when the weight or the branch was written since.
         """
-        if self._merged is None or not torch.compiler.is_compiling() and self._versions != self._current_versions():
-            self._drop()
+        merged, watched = self._kept
+        if merged is None or not torch.compiler.is_compiling() and any(entry.is_stale() for entry in watched):
             # A tensor made under inference_mode could not be used outside of it.
             with torch.inference_mode(False), torch.no_grad(), without_autocast(self.weight.device):
-                self._merged = self.exact_weight().to(self.merge_dtype or self.weight.dtype)
-            self._watched = [self.weight, *self.branch.parameters(), *self.branch.buffers()]
-            self._versions = self._current_versions()
-        return self._merged
+                merged = self.exact_weight().to(self.merge_dtype or self.weight.dtype)
+            self._kept = merged, [Watched(*source) for source in self._homes()]
+            MERGED.add(self)
+        return merged
 
     @torch.no_grad()
     def rounding_loss(self) -> float:
-        """The part of dW that rounding the merged weight loses, |merged - W0 - dW| / |dW|; 0 where dW is 0."""
+        """What rounding the merged weight loses, as a part of dW: |merged - W0 - dW| / |dW|; 0 where dW is 0.
+
+        With a merge_dtype narrower than the weight's it is mostly W0 that loses, and the number may be above 1.
+        """
         exact = self.exact_weight()
         change = torch.linalg.vector_norm(exact - self.weight.to(exact.dtype))
         lost = torch.linalg.vector_norm(exact.to(self.merge_dtype or self.weight.dtype).to(exact.dtype) - exact)
-        return (lost / change.clamp(min=torch.finfo(exact.dtype).tiny)).item()
+        return (lost / change).item() if change else 0.0
+
+    def reads_any(self, tensors: set[torch.Tensor]) -> bool:
+        """Whether the merged weight was made of one of `tensors`."""
+        return any(entry.tensor in tensors for entry in self._kept[1])
 
     def exact_weight(self) -> torch.Tensor:
         """W0 + s * dW in float64, or where a device has none in float32."""
         precise = torch.float32 if self.weight.device.type == "mps" else torch.float64
         return self.branch.merged(self.weight.detach().to(precise))
 
-    def _current_versions(self) -> list[int]:
-        return [STEPS.count, *(tensor._version for tensor in self._watched)]
+    def _homes(self):
+        """(dictionary, key) of the weight and of all tensors of the branch."""
+        yield self._parameters, "weight"
+        for module in self.branch.modules():
+            for home in (module._parameters, module._buffers):
+                yield from ((home, name) for name, tensor in home.items() if tensor is not None)
+
+    def _sources(self):
+        return (home[name] for home, name in self._homes())
 
     def _drop(self) -> None:
-        self._merged, self._watched, self._versions = None, [], []
+        self._kept = None, []
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
@@ -153,4 +182,4 @@ class MergedWeight(nn.Module):
 
     def __getstate__(self) -> dict:
         """For pickling and deepcopy: without what can be built again."""
-        return {**self.__dict__, "_merged": None, "_watched": [], "_versions": []}
+        return {**self.__dict__, "_kept": (None, [])}

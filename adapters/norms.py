@@ -34,8 +34,12 @@ class NormPart(AdapterPart):
         raise NotImplementedError(f"{type(self).__name__} does not implement full")
 
     def extra_repr(self) -> str:
-        own = sum(parameter.numel() for name, parameter in self.named_parameters() if not name.startswith("rule."))
-        shared = sum(parameter.numel() for parameter in self.parameters()) - own
+        own = sum(
+            parameter.numel()
+            for name, parameter in self.named_parameters()
+            if name.split(".")[0] not in ("rule", "added_bias")
+        )
+        shared = sum(parameter.numel() for name, parameter in self.named_parameters() if name.startswith("rule."))
         return f"trains {own} numbers" + (f", and {shared} shared by all" if shared else "")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -69,10 +73,14 @@ class TTLayerNorm(NormPart):
         super().__init__(norm)
         weight = norm.weight.detach()
         d = 3 if isinstance(config.tt_d, str) else config.tt_d
-        # The SVD of a vector without values (meta) has no values either.
+        shape, rank = t3nsor.auto_shape(weight.numel(), d), config.TTLayerNorm_rk
+        if config.TTLayerNorm_preinit:
+            rank = t3nsor.useful_ranks(shape, rank)
         preinit = weight if config.TTLayerNorm_preinit and not weight.is_meta else None
-        inner = t3nsor.TTLayerNorm(weight.numel(), rank=config.TTLayerNorm_rk, d=d, preinit=preinit)
-        self.weight, self.preinit_error = inner.weight, inner.preinit_error
+        inner = t3nsor.TTLayerNorm(weight.numel(), rank=rank, shape=shape, preinit=preinit)
+        self.preinit_error = inner.preinit_error
+        # A vector that is nearly of lower rank gets all ranks too: how much is trained does not depend on its values.
+        self.weight = inner.weight if preinit is None else t3nsor.padded(inner.weight, rank, trainable=True)
 
     def full(self) -> torch.Tensor:
         return self.weight.full().reshape(-1)

@@ -1,9 +1,10 @@
 """What all modules of adapters have in common, whatever their site."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 Part = TypeVar("Part")
@@ -19,8 +20,8 @@ class AdapterPart(nn.Module):
 
     component = "adapters"
 
-    def check_loaded(self) -> None:
-        """Called after a checkpoint was loaded. Raises ConfigError where its numbers cannot be used here."""
+    def check_saved(self, saved: Mapping[torch.Tensor, torch.Tensor]) -> None:
+        """Raise ConfigError where a checkpoint cannot be used here. saved: own tensor -> the one in the file."""
 
 
 @dataclass
@@ -40,8 +41,9 @@ class SharedParts:
 class Place:
     """Which linear layer of the model a branch stands beside.
 
-    target: name of the layer ("wi", "q", "EncDecAttention.q", ..). layer: number of the block, the decoder's after the
-    encoder's. layers: how many blocks there are. targets: the names of all layers that get branches.
+    target: name of the layer ("wi", "q", "EncDecAttention.q", ..). targets: the names of all layers with branches that
+    have the same two sizes, in this order or the other. layer: number of its block among those where such layers are.
+    layers: how many these are.
     """
 
     target: str = "wi"

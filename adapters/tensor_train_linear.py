@@ -18,7 +18,7 @@ class TensorTrainLinear(TTLinear):
     bias: whether there is one; with use_TTBias it is a tensor train, `tt_bias`.
     shared: where the cores that share_cores names are kept; layers with the same `role` and core sizes have them in
         common.
-    Raises ConfigError when `shape` does not fit the two sizes.
+    Raises ConfigError when `shape` or the named cores do not fit.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class TensorTrainLinear(TTLinear):
                 cores_nonlinearity=None if activation is None else get_activation(activation),
                 use_checkpointing=config.use_checkpointing,
             )
+            if config.share_cores is not None and shared is not None:
+                self._share(config, shared, role)
         except ShapeError as error:
-            raise ConfigError(f"tt_shape: {error}") from None
+            raise ConfigError(f"tt_shape: {error}" if config.tt_shape else str(error)) from None
         self.tt_bias = TTBias(out_features, rank=config.TTBias_rk) if bias and config.use_TTBias else None
-        if config.share_cores is not None and shared is not None:
-            self._share(config, shared, role)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = super().forward(x)

@@ -22,7 +22,7 @@ from t3nsor.cores import merge_cores
 
 
 class RandomBasis(nn.Module):
-    """B_1 .. B_K: `core_0`, `core_1`, .., each (K, r_{k-1}, n_k, m_k, r_k), in buffers."""
+    """B_1 .. B_K: `core_0`, `core_1`, .., each (K, r_{k-1}, n_k, m_k, r_k), never trained."""
 
     def __init__(self, config: AdapterConfig, in_features: int, out_features: int):
         super().__init__()
@@ -31,11 +31,16 @@ class RandomBasis(nn.Module):
             draws = [glorot_initializer(shape, config.tt_rank, ring=config.tensor_ring) for _ in range(config.tt_basis)]
         except ShapeError as error:
             raise ConfigError(f"tt_shape: {error}") from None
-        self.d = draws[0].d
+        self.d, self.kind = draws[0].d, type(draws[0])
         if self.d < 2:
             raise ConfigError("tt_d is 1; tt_basis parts the cores in two: it must be at least 2")
         for k in range(self.d):
-            self.register_buffer(f"core_{k}", torch.stack([chain.cores[k] for chain in draws]))
+            core = torch.stack([chain.cores[k] for chain in draws])
+            self.register_parameter(f"core_{k}", nn.Parameter(core, requires_grad=False))
+
+    def first(self):
+        """B_1, as a train or ring."""
+        return self.kind([getattr(self, f"core_{k}")[0] for k in range(self.d)])
 
     def combined(self, coefficients: torch.Tensor, dtype: torch.dtype) -> TensorTrain:
         """sum_k c_k B_k with c: (K,), as two cores whose bond runs over k and the bonds that part each B_k in two."""

@@ -5,8 +5,9 @@ W: (in_features, out_features), cores G_k: (r_{k-1}, n_k, m_k, r_k), so sum of r
 https://arxiv.org/abs/2408.01008). The last core starts from zero, the others random: the adapted model starts exactly
 as the backbone. s = lora_alpha / tt_rank, or 1.
 
-With TTLoRA_init "svd" all cores start from the TT-SVD of W0, as PiSSA does with its SVD (Meng et al. 2024,
-https://arxiv.org/abs/2404.02948); W0 stays as it is, and the branch is s * x (W - W_start).
+With TTLoRA_init "svd" the cores start from the TT-SVD of W0, as PiSSA does with its SVD (Meng et al. 2024,
+https://arxiv.org/abs/2404.02948); W0 stays as it is, and the branch is s * x (W - W_start): zero at the start, but for
+what the rounding of two products leaves.
 """
 
 import math
@@ -20,7 +21,9 @@ from adapters.lora import scale_of
 from adapters.merged_weight import Branch
 from adapters.parts import Place, SharedParts
 from adapters.tensor_train_linear import TensorTrainLinear, automatic_shape
-from t3nsor import ShapeError, from_matrix, kaiming, linear_with_branch, tt_matmul, zero_delta
+from t3nsor import from_matrix, kaiming, linear_with_branch, padded, tt_matmul, useful_ranks, zero_delta
+
+NO_MATRIX = "an activation between its cores makes it no matrix"
 
 
 def branch_shape(config: AdapterConfig, in_features: int, out_features: int):
@@ -28,8 +31,15 @@ def branch_shape(config: AdapterConfig, in_features: int, out_features: int):
     if config.tt_shape is None:
         return automatic_shape(config, in_features, out_features)
     inputs, outputs = config.tt_shape
-    swapped = (math.prod(inputs), math.prod(outputs)) == (out_features, in_features) != (in_features, out_features)
-    return (outputs, inputs) if swapped else (inputs, outputs)
+    products = math.prod(inputs), math.prod(outputs)
+    if products == (in_features, out_features):
+        return inputs, outputs
+    if products == (out_features, in_features):
+        return outputs, inputs
+    raise ConfigError(
+        f"tt_shape is {config.tt_shape}, a matrix of {products[0]} x {products[1]}; beside a layer "
+        f"{in_features} -> {out_features} it must be of this size, or its transpose's"
+    )
 
 
 def full_in(chain, dtype: torch.dtype) -> torch.Tensor:
@@ -52,9 +62,11 @@ class TTLoRABranch(Branch):
         self.tt = TensorTrainLinear(config, *sizes, shape, init, bias=False, shared=shared, role=place.target)
         if config.TTLoRA_init == "kaiming":
             self._spread_as_kaiming()
-        self.start = type(init)(list(init.cores)) if init != "zero" else None  # not trained: buffers
+        self.start = None
+        if init != "zero":
+            self.start = type(init)(list(init.cores), trainable=True, freeze_cores=list(range(init.d)))
         if config.cores_nonlinearity is not None:
-            self.unmergeable = "an activation between its cores makes it no matrix"
+            self.unmergeable = NO_MATRIX
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
         x = self.dropout(x)
@@ -75,13 +87,11 @@ class TTLoRABranch(Branch):
 
     @staticmethod
     def _decomposed(config: AdapterConfig, linear: nn.Linear, shape):
-        weight = linear.weight.detach()
+        weight, ring = linear.weight.detach(), config.tensor_ring
+        ranks = useful_ranks(shape, config.tt_rank, ring)
         if weight.is_meta:  # only sizes count there
-            return zero_delta(shape, config.tt_rank, ring=config.tensor_ring, dtype=weight.dtype, device="meta")
-        try:
-            return from_matrix(weight.t().float(), shape, config.tt_rank, ring=config.tensor_ring, dtype=weight.dtype)
-        except ShapeError as error:
-            raise ConfigError(f"tt_shape: {error}") from None
+            return zero_delta(shape, ranks, ring=ring, dtype=weight.dtype, device="meta")
+        return padded(from_matrix(weight.t().float(), shape, config.tt_rank, ring=ring, dtype=weight.dtype), ranks)
 
     @torch.no_grad()
     def _spread_as_kaiming(self) -> None:
@@ -91,7 +101,7 @@ class TTLoRABranch(Branch):
             chain.raw_shape, [*chain.ranks[:-1]] if chain.closed else [*chain.ranks[1:-1]], ring=chain.closed
         )
         for core, other in zip(chain.cores, drawn.cores, strict=True):
-            if core.any() or core.is_meta:
+            if core.is_meta or core.any():
                 core.copy_(other)
 
 
@@ -113,7 +123,7 @@ class SeparateTTLoRABranch(Branch):
             config, inner, linear.out_features, None, "zero", role=f"{place.target} B", **options
         )
         if config.cores_nonlinearity is not None:
-            self.unmergeable = "an activation between its cores makes it no matrix"
+            self.unmergeable = NO_MATRIX
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
         return self.B(self.A(self.dropout(x))) * self.scale

@@ -7,12 +7,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from adapters.tt_basis import RandomBasis
+from seq2seq.data import get_task
 from seq2seq.models import configuration_of, wrong_sizes_named
 from seq2seq.runs import DRY_RUN, check_writable, write_json
 from seq2seq.settings import Settings
 from t3nsor import TTLinear, chosen_plans
 from t3nsor.tensor_train import CoreChain
 from third_party.models.t5 import T5ForConditionalGeneration
+from third_party.models.t5.export import check_foldable
 from utils import (
     cost_of_tasks,
     count_parameters,
@@ -32,7 +35,10 @@ def dry_run(settings: Settings) -> dict:
     check_writable(directory)
     with wrong_sizes_named(), torch.device("meta"):
         model = T5ForConditionalGeneration(configuration_of(settings.model))
+    get_task(settings.data.task_name)
     modify_model_after_init(model, get_adapter_config(settings.given, tasks=[settings.data.task_name]))
+    if settings.training.merge_and_export:
+        check_foldable(model)
     counts, trains = count_parameters(model), tensor_trains(model, rows_of(settings))
     components = [vars(row) for row in parameters_by_component(model)]
     content = {
@@ -61,37 +67,52 @@ def rows_of(settings: Settings) -> int:
 def tensor_trains(model, rows: int) -> list[dict]:
     """The tensor trains and rings of a model, like ones together, and how matrices would multiply `rows` tokens."""
     groups: dict[tuple, dict] = {}
-    seen = set()
-    for name, chain in model.named_modules():
-        if not isinstance(chain, CoreChain) or chain in seen:
-            continue
-        seen.add(chain)
-        owner = _owner(name)
+    counted = set()
+    for name, owner, chain, tensors in _chains(model):
         parent = model.get_submodule(name.rpartition(".")[0])
         activated = isinstance(parent, TTLinear) and parent.cores_nonlinearity is not None
-        key = owner, chain.raw_shape, chain.ranks, chain.closed
-        if key not in groups:
-            groups[key] = {
+        planned = chain.is_matrix and not activated
+        row = groups.setdefault(
+            (owner, chain.raw_shape, chain.ranks, chain.closed),
+            {
                 "part": owner,
-                "count": 0,
                 "kind": "ring" if chain.closed else "train",
                 "shape": [list(side) for side in chain.raw_shape],
                 "ranks": list(chain.ranks),
-                "parameters": chain.numel(),
-                **(_plans(chain, rows, beside=".branch" in name) if chain.is_matrix and not activated else {}),
-            }
-        groups[key]["count"] += 1
+                **(_plans(chain, rows, beside=".branch" in name) if planned else {}),
+                "count": 0,
+                "parameters": 0,
+                "trainable": 0,
+            },
+        )
+        row["count"] += 1
+        for tensor in set(tensors) - counted:  # shared cores count once
+            row["parameters"] += tensor.numel()
+            row["trainable"] += tensor.numel() if tensor.requires_grad else 0
+        counted.update(tensors)
     return list(groups.values())
+
+
+def _chains(model):
+    """(name, what it belongs to, train or ring, its parameters); of a basis the first of its trains."""
+    for name, module in model.named_modules():
+        if isinstance(module, CoreChain):
+            yield name, _owner(name), module, list(module.parameters())
+        elif isinstance(module, RandomBasis):
+            yield name, _owner(name), module.first(), list(module.parameters())
 
 
 def _owner(name: str) -> str:
     """What a train belongs to: "down_sampler", "wi branch", "layer_norm", .."""
     parts = name.split(".")
-    return f"{parts[parts.index('branch') - 1]} branch" if "branch" in parts else parts[-2]
+    if "branch" not in parts:
+        return parts[-2]
+    inside = {"start": " start", "A": " A", "B": " B", "basis": " basis"}
+    return f"{parts[parts.index('branch') - 1]} branch" + "".join(inside.get(part, "") for part in parts)
 
 
 def _plans(chain: CoreChain, rows: int, beside: bool) -> dict[str, str]:
-    forward, backward = chosen_plans(chain, rows, beside=beside, device="cpu")
+    forward, backward = chosen_plans(chain, rows, beside=beside, device="cuda" if torch.cuda.is_available() else "cpu")
     return {"forward": str(forward), "backward": str(backward)}
 
 
@@ -102,11 +123,13 @@ def print_tensor_trains(trains: list[dict], rows: int) -> None:
     table = Table(title=f"tensor trains, and how {rows:,} tokens would be multiplied", title_justify="left")
     for column in ("part", "shape", "ranks", "forward", "backward"):
         table.add_column(column)
-    for column in ("parameters", "count"):
+    for column in ("count", "parameters", "trainable"):
         table.add_column(column, justify="right")
     for row in trains:
         shape = " -> ".join("x".join(map(str, side)) for side in row["shape"])
         ranks = f"{row['kind']} {' '.join(map(str, row['ranks']))}"
         plans = row.get("forward", ""), row.get("backward", "")
-        table.add_row(row["part"], shape, ranks, *plans, f"{row['parameters']:,}", str(row["count"]))
+        table.add_row(
+            row["part"], shape, ranks, *plans, *(f"{row[key]:,}" for key in ("count", "parameters", "trainable"))
+        )
     Console().print(table)

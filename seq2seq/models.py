@@ -31,8 +31,16 @@ def load_tokenizer(arguments: ModelArguments, training_texts):
 
 def _tokenizer_of(name: str):
     if adapter_checkpoint.holds_adapter(name):
-        name = adapter_checkpoint.read_description(Path(name)).base_model
+        name = base_of(name)
     return AutoTokenizer.from_pretrained(resolve_name(name))
+
+
+def base_of(directory: str) -> str:
+    """The name of the backbone that an adapter was trained on. Raises ConfigError where it has none."""
+    base = adapter_checkpoint.read_description(Path(directory)).base_model
+    if base is None:
+        raise ConfigError(f"{directory} was trained on a backbone that was never saved; it cannot be loaded by name")
+    return base
 
 
 def load_backbone(arguments: ModelArguments, tokenizer) -> T5ForConditionalGeneration:
@@ -66,19 +74,14 @@ def configuration_of(arguments: ModelArguments) -> T5Config:
     """The backbone's configuration, without its weights; published sizes are known without the hub."""
     name, given = arguments.model_name_or_path, arguments.model_config
     if name is not None and adapter_checkpoint.holds_adapter(name):
-        name = adapter_checkpoint.read_description(Path(name)).base_model
+        name = base_of(name)
     if name is not None:
         published = name.removeprefix("google-t5/") in SHAPES and not Path(name).exists()
         return T5Config.from_shape(name) if published else _load("model_name_or_path", name, T5Config.from_pretrained)
     if given is None:
         raise ConfigError(NOTHING_NAMED)
-    if isinstance(given, dict):
-        _check_fields(given)
-        if "vocab_size" not in given:
-            named = arguments.tokenizer_name and _load("tokenizer_name", arguments.tokenizer_name, _tokenizer_of)
-            given = given | {"vocab_size": len(named) if named else arguments.tokenizer_vocab_size + SENTINELS}
-        return T5Config(**given)
-    return T5Config.from_shape(given) if given in SHAPES else _load("model_config", given, T5Config.from_pretrained)
+    named = arguments.tokenizer_name and _load("tokenizer_name", arguments.tokenizer_name, _tokenizer_of)
+    return _configuration(given, len(named) if named else arguments.tokenizer_vocab_size + SENTINELS)
 
 
 def check_vocabulary(model, tokenizer):
@@ -95,10 +98,8 @@ def _from_scratch(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
     given = arguments.model_config
     if given is None:
         raise ConfigError(NOTHING_NAMED)
-    if isinstance(given, dict):
-        _check_fields(given)
     with wrong_sizes_named():
-        model = T5ForConditionalGeneration(_configuration(given, tokenizer))
+        model = T5ForConditionalGeneration(_configuration(given, len(tokenizer), tokenizer.pad_token_id))
     check_vocabulary(model, tokenizer)
     model.name_or_path = ""  # the sizes may be another model's, the weights are not
     if arguments.initial_embedding is not None:
@@ -106,12 +107,15 @@ def _from_scratch(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
     return model
 
 
-def _configuration(given: dict | str, tokenizer) -> T5Config:
-    """Of a named model; or of published sizes or single fields, then with the tokenizer's vocabulary."""
+def _configuration(given: dict | str, tokens: int, start: int = 0) -> T5Config:
+    """Of a named model; or of published sizes or single fields, then with the tokenizer's number of tokens."""
     if isinstance(given, str) and given not in SHAPES:
         return _load("model_config", given, T5Config.from_pretrained)
-    vocabulary = {"vocab_size": len(tokenizer), "decoder_start_token_id": tokenizer.pad_token_id}
-    return T5Config.from_shape(given, **vocabulary) if isinstance(given, str) else T5Config(**vocabulary | given)
+    vocabulary = {"vocab_size": tokens, "decoder_start_token_id": start}
+    if isinstance(given, str):
+        return T5Config.from_shape(given, **vocabulary)
+    _check_fields(given)
+    return T5Config(**vocabulary | given)
 
 
 def _check_fields(given: dict) -> None:

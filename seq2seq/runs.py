@@ -18,7 +18,6 @@ OWN_FILES = (
     RESULTS,
     "adapter_model.safetensors",
     "adapter_config.json",
-    "README.md",
     "model.safetensors",
     "config.json",
     "generation_config.json",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 
-from adapters import AdapterConfig, ConfigError, one_line
+from adapters import AdapterConfig, ConfigError
 from seq2seq.arguments import DataTrainingArguments, ModelArguments, TrainingArguments
 
 # Keys of existing experiment files: the key of today, or None where the key no longer means anything.
@@ -57,6 +57,11 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, list[str]]
     in_file, warnings = map_legacy(read_file(path))
     on_line, more = map_legacy(read_overrides(overrides))
     values, warnings = {**in_file, **on_line}, warnings + more
+    if values.get("load_best_model_at_end") and "eval_strategy" in values and "save_strategy" not in values:
+        values["save_strategy"] = values[
+            "eval_strategy"
+        ]  # older files name one of the two, and transformers wants both
+        warnings.append(f"save_strategy is taken to be {values['save_strategy']}, as eval_strategy")
     check_keys(values)
     values.setdefault("experiment_name", Path(path).stem)
     name = Path(values["experiment_name"])
@@ -213,7 +218,7 @@ def _build_one(cls, values: dict):
     except ConfigError:
         raise
     except (ValueError, TypeError, ImportError, OSError) as error:  # transformers' own checks, which name their key
-        raise ConfigError(one_line(error)) from None
+        raise ConfigError(" ".join(str(error).split())) from None
 
 
 def _own_defaults() -> dict:

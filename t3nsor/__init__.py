@@ -13,6 +13,7 @@ from t3nsor.initializers import (
     glorot_initializer,
     kaiming,
     matrix_with_random_cores,
+    padded,
     random_matrix,
     random_tensor,
     tensor_const,
@@ -25,7 +26,7 @@ from t3nsor.layers import TRLinear, TTLinear
 from t3nsor.norms import TTBias, TTLayerNorm
 from t3nsor.ops import linear_with_branch, tt_matmul
 from t3nsor.plans import Plan
-from t3nsor.shapes import auto_shape, best_d, max_rank, parameter_count, skewed_shape, suggest_shape
+from t3nsor.shapes import auto_shape, best_d, max_rank, parameter_count, skewed_shape, suggest_shape, useful_ranks
 from t3nsor.tensor_train import TensorRing, TensorTrain
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "linear_with_branch",
     "matrix_with_random_cores",
     "max_rank",
+    "padded",
     "parameter_count",
     "random_matrix",
     "random_tensor",
@@ -65,6 +67,7 @@ __all__ = [
     "to_tt_matrix",
     "to_tt_tensor",
     "tt_matmul",
+    "useful_ranks",
     "zero_delta",
     "zeros",
 ]

@@ -106,6 +106,25 @@ def from_matrix(
     return type(found)(cores, trainable=trainable, freeze_cores=freeze_cores)
 
 
+def padded(chain: CoreChain, rank, *, trainable: bool = False) -> CoreChain:
+    """The same matrix or tensor with larger ranks, where those of `chain` are smaller, so that training can use them.
+
+    The new channels are random in one core and zero in the next. rank: see `check_ranks`.
+    """
+    ranks = check_ranks(rank, chain.d, chain.closed)
+    cores = []
+    for k, core in enumerate(chain.cores):
+        (left, *mode, right), (rows, columns) = (
+            core.shape,
+            (max(ranks[k], core.shape[0]), max(ranks[k + 1], core.shape[-1])),
+        )
+        wide = core.new_zeros(rows, *mode, columns)
+        wide[:left] = torch.randn_like(wide[:left]) * core.detach().std(correction=0)
+        wide[:left, ..., :right] = core.detach()
+        cores.append(wide)
+    return type(chain)(cores, trainable=trainable)
+
+
 def tensor_with_random_cores(shape, rank=8, std: float = 1.0, **options) -> CoreChain:
     """A tensor whose core entries are drawn from N(0, std^2)."""
     return _random_cores(_tensor_plan(shape, rank, options), std)

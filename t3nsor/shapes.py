@@ -125,6 +125,18 @@ def best_d(in_features: int, out_features: int, rank, ring: bool = False, d_max:
     return min(range(1, d_max + 1), key=lambda d: parameter_count((in_features, out_features), rank, d, ring))
 
 
+def useful_ranks(shape, rank, ring: bool = False) -> list[int]:
+    """`rank` for each bond, no larger than the matrix on either side of it can use: d - 1 inner ranks of a train.
+
+    A ring has no such bound: all its d ranks are returned as they are. Arguments as for `parameter_count`.
+    """
+    sizes = [math.prod(mode) for mode in core_modes(shape)]
+    ranks = check_ranks(rank, len(sizes), ring)
+    if ring:
+        return list(ranks[:-1])
+    return [min(r, math.prod(sizes[:k]), math.prod(sizes[k:])) for k, r in enumerate(ranks[1:-1], start=1)]
+
+
 def max_rank(shape, rank, ring: bool = False) -> int:
     """The largest rank that a matrix in tensor-train (or ring) form of this shape and rank can have.
 

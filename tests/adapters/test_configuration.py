@@ -22,6 +22,7 @@ def test_a_serial_adapter_beside_lora_runs_only_when_asked_for():
 
 
 ON = {"train_task_adapters": True}
+SVD = {"use_TTLoRA": True, "TTLoRA_init": "svd"}
 
 
 @pytest.mark.parametrize(
@@ -56,8 +57,20 @@ ON = {"train_task_adapters": True}
         ({"cores_nonlinearity": "rely"}, "cores_nonlinearity is 'rely'; allowed: gelu,"),
         ({"freeze_cores": [3]}, "freeze_cores holds 3; 3 cores have the indices -3 to 2"),
         ({"share_cores": [0, -4]}, "share_cores holds -4"),
-        ({"TTLoRA_init": "svd", "cores_nonlinearity": "relu"}, "cores_nonlinearity is set"),
-        ({"use_TTLoRA": True, "tt_basis": 2, "freeze_cores": "first"}, "freeze_cores is set; tt_basis shares"),
+        ({**SVD, "cores_nonlinearity": "relu"}, "cores_nonlinearity is 'relu'; TTLoRA_init"),
+        ({**SVD, "share_cores": "first"}, "share_cores is 'first'; TTLoRA_init"),
+        ({**SVD, "ttlora_separate": True}, "ttlora_separate has nothing to decompose"),
+        ({**SVD, "tt_cross_layer": True}, "tt_cross_layer starts in a way of its own"),
+        ({"use_TTLoRA": True, "tt_basis": 2, "freeze_cores": "first"}, "freeze_cores is 'first'; tt_basis leaves"),
+        (
+            {"use_TTLoRA": True, "ttlora_separate": True, "tt_shape": [[4], [6]]},
+            "ttlora_separate leaves no such choice",
+        ),
+        ({"ia3": True, "lora_targets": ["q"]}, "ia3 leaves no such choice"),
+        ({"intrinsic_model": True, "unfreeze_lm_head": True}, "unfreeze_lm_head is true; intrinsic_model leaves"),
+        ({"bitfit": True, "freeze_bitfit_lm_head": False, "freeze_bitfit_lm_head_all": True}, "the first includes"),
+        ({"ScaleNorm_scale": float("nan")}, "ScaleNorm_scale is nan"),
+        ({"tasks": ("a.b", "a_b")}, "two of them are one name"),
         ({"use_LayerNorm_mean": True, "ScaleNorm_scale": 1.0}, "starts from one of them"),
         ({"auto_shape_mode": "skewed"}, "tt_d is 3; with auto_shape_mode skewed it must be 2"),
         ({"auto_shape_mode": "skewed", "tt_d": 2, "reverse_out_shape": True}, "reverse_out_shape is true; with"),

@@ -49,8 +49,18 @@ def test_the_tensor_trains_and_how_they_are_multiplied(run_main, capfd):
     assert [(row["part"], row["count"]) for row in trains] == [("wi branch", 24), ("wo branch", 24)]
     assert trains[0]["shape"] == [[24, 32], [48, 64]]
     assert trains[0]["ranks"] == [1, 8, 1]
-    assert trains[0]["parameters"] == parameter_count(((24, 32), (48, 64)), 8)
+    assert trains[0]["parameters"] == 24 * parameter_count(((24, 32), (48, 64)), 8)
     assert all(row["forward"] and row["backward"] for row in trains)
+
+
+@pytest.mark.parametrize("config", ["tt_basis", "tt_lora_svd", "tt_adapter_shared_cores", "tt_lora_separate"])
+def test_the_tensor_trains_add_up(config, run_main, capfd):
+    _, _, out = run_main(f"configs/{config}.json", dry_run=True)
+    content = json.loads((out / "dry_run.json").read_text())
+    trains, rows = content["tensor_trains"], {row["name"]: row for row in content["components"]}
+    coefficients = 6 * 2 * 64 if config == "tt_basis" else 0
+    assert sum(row["parameters"] for row in trains) + coefficients == rows["adapters"]["total"]
+    assert all(row["trainable"] == 0 for row in trains if row["part"].endswith(("start", "basis")))
 
 
 def test_published_sizes_need_no_hub(run_main, capfd):

@@ -68,6 +68,63 @@ def test_a_write_that_is_interrupted_leaves_the_old_adapter(tiny_config, tmp_pat
     assert (tmp_path / "adapter_model.safetensors").read_bytes() == before
 
 
+def test_what_was_loaded_is_saved_again_byte_by_byte(tiny_config, tmp_path):
+    T5ForConditionalGeneration(tiny_config).save_pretrained(tmp_path / "base")
+    model = T5ForConditionalGeneration.from_pretrained(tmp_path / "base", adapter_config=config_for("use_TTLoRA svd"))
+    moved(model).save_adapter(tmp_path / "one")
+    T5ForConditionalGeneration.from_pretrained(tmp_path / "one").save_adapter(tmp_path / "two")
+    for name in ("adapter_model.safetensors", "README.md", "adapter_config.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_slightly_other_backbone_is_another(tiny_config, tmp_path):
+    model = adapted(tiny_config, config_for("use_TTLoRA"))
+    model.save_adapter(tmp_path)
+    with torch.no_grad():
+        model.decoder.block[1].layer[0].SelfAttention.q.weight.mul_(1.001)
+    with pytest.raises(ConfigError, match="whose weights were others"):
+        model.load_adapter(tmp_path)
+
+
+def test_keys_that_change_no_tensor_may_differ(tiny_config, tmp_path):
+    adapted(tiny_config, config_for("use_TTLoRA")).save_adapter(tmp_path)
+    other = adapted(
+        tiny_config, config_for("use_TTLoRA", merge_at_eval=False, lora_dropout=0.1, merge_dtype="bfloat16")
+    )
+    other.load_adapter(tmp_path)
+    wrong = adapted(tiny_config, config_for("use_TTLoRA", lora_alpha=3.0))
+    with pytest.raises(ConfigError, match="lora_alpha is None, in the model 3.0"):
+        wrong.load_adapter(tmp_path)
+
+
+def test_a_readme_of_the_users_stays(tiny_config, tmp_path):
+    (tmp_path / "README.md").write_text("my notes")
+    adapted(tiny_config, config_for("use_TTLoRA")).save_adapter(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "my notes"
+
+
+def test_wrong_descriptions_and_places(tiny_config, tmp_path):
+    model = adapted(tiny_config, config_for("use_TTLoRA"))
+    model.save_adapter(tmp_path / "a")
+    path = tmp_path / "a/adapter_config.json"
+    good = json.loads(path.read_text())
+    for content in ("\xff".encode("latin-1"), b"{}", json.dumps({**good, "tensors": None}).encode()):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="adapter_config.json"):
+            model.load_adapter(tmp_path / "a")
+    (tmp_path / "file").write_text("")
+    for write in (model.save_adapter, model.merge_and_export):
+        with pytest.raises(ConfigError, match="file"):
+            write(tmp_path / "file")
+
+
+def test_export_does_not_replace_the_backbone(tiny_config, tmp_path):
+    T5ForConditionalGeneration(tiny_config).save_pretrained(tmp_path / "base")
+    model = T5ForConditionalGeneration.from_pretrained(tmp_path / "base", adapter_config=config_for("use_TTLoRA"))
+    with pytest.raises(ConfigError, match="holds the backbone"):
+        model.merge_and_export(tmp_path / "base")
+
+
 FOLDABLE = [
     case for case, (name, _) in CASES.items() if METHODS[name].foldable and case not in ("both", "use_TTLoRA activated")
 ]

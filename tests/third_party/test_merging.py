@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import threading
 
 import pytest
 import torch
@@ -184,6 +185,90 @@ def test_a_write_through_data_needs_remerge(tiny_config, batch):
     assert not torch.allclose(merged, before, atol=1e-4)
     model.train()
     assert relative(logits(model, batch), merged) < 1e-5
+
+
+def test_other_tensors_in_its_place_are_seen(tiny_config, batch):
+    model = adapted(tiny_config, config_for("use_TTLoRA"))
+    layer = model.encoder.block[0].layer[1].DenseReluDense.wi
+    other = moved(copy.deepcopy(model), seed=2)
+    expected = logits(other.eval(), batch)
+    parameters = dict(other.named_parameters())
+    with torch.no_grad():
+        assert torch.equal(torch.func.functional_call(model, parameters, kwargs=batch).logits, expected)
+    before = layer.merged_weight().clone()
+    state = other.encoder.block[0].layer[1].DenseReluDense.wi.branch.state_dict()
+    layer.branch.load_state_dict(state, assign=True)
+    assert not torch.equal(layer.merged_weight(), before)
+
+
+def test_an_adapter_loaded_while_merged_and_compiled_is_seen(tiny_config, batch, tmp_path):
+    model = adapted(tiny_config, config_for("use_TTLoRA"))
+    other = moved(copy.deepcopy(model), seed=2).eval()
+    other.save_adapter(tmp_path)
+    compiled = torch.compile(model, backend="aot_eager")
+    before = logits(compiled, batch)
+    model.load_adapter(tmp_path)
+    assert relative(logits(compiled, batch), logits(other, batch)) < 1e-5
+    assert relative(before, logits(other, batch)) > 1e-3
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, fused=True)
+    model(**batch).loss.backward()
+    optimizer.step()
+    assert relative(logits(compiled, batch), logits(model, batch)) < 1e-5
+
+
+def test_a_step_of_another_model_builds_nothing_anew(tiny_config, batch):
+    model = adapted(tiny_config, config_for("use_TTLoRA"))
+    layer = linears(model)[0]
+    merged = layer.merged_weight()
+    other = torch.nn.Linear(2, 2)
+    other(torch.ones(1, 2)).sum().backward()
+    torch.optim.SGD(other.parameters(), lr=0.1).step()
+    assert layer.merged_weight() is merged
+
+
+def test_a_model_built_in_inference_mode(tiny_config, batch):
+    with torch.inference_mode():
+        model = adapted(tiny_config, config_for("use_TTLoRA"))
+        assert model(**batch).logits.isfinite().all()
+        assert model.merged
+
+
+def test_threads_that_share_a_model(tiny_config, batch):
+    model = adapted(tiny_config, config_for("use_TTLoRA"))
+    layer, errors = linears(model)[0], []
+
+    def work():
+        try:
+            for _ in range(200):
+                layer.merged_weight().sum()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    with torch.no_grad():
+        for _ in range(200):
+            layer.branch.tt.weight.cores[0].mul_(1.0)
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+def test_a_trained_weight_gets_its_gradient(tiny_config, batch):
+    model = adapted(tiny_config, config_for("use_TTLoRA"))
+    layer = linears(model)[0]
+    layer.branch.requires_grad_(False)
+    layer.weight.requires_grad_(True)
+    model(**batch).loss.backward()
+    assert layer.weight.grad.any()
+
+
+def test_the_rounding_loss_of_no_change_is_zero(tiny_config):
+    torch.manual_seed(0)
+    config = config_for("use_TTLoRA", merge_dtype="bfloat16")
+    model = modify_model_after_init(T5ForConditionalGeneration(tiny_config), config).eval()
+    assert set(rounding_losses(model).values()) == {0.0}
 
 
 def test_modes_nest(tiny_config, batch):

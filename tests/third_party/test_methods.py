@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from adapters import AdapterPart
+from adapters import AdapterPart, ConfigError
 from t3nsor.tensor_train import CoreChain
 from tests.methods import CASES, STARTS_ELSEWHERE, adapted, changed, config_for, moved, relative
 from third_party.models.t5 import T5ForConditionalGeneration
@@ -29,7 +29,8 @@ def test_gradients_reach_exactly_the_trainable_tensors(tiny_config, batch, case)
             trained += 1
         else:
             assert parameter.grad is None, name
-            assert parameter not in marked or "frozen" in case or "fixed" in case or parameter in frozen, name
+            never = "frozen" in case or "fixed" in case or ".basis." in name or parameter in frozen
+            assert parameter not in marked or never, name
             assert not norm, name
     assert trained
 
@@ -129,7 +130,8 @@ def test_other_shapes_of_t5(tiny_config, batch, case):
     config = changed(tiny_config, **other)
     torch.manual_seed(0)
     plain = T5ForConditionalGeneration(config).eval()
-    model = adapted(config, config_for(case, lora_targets=["wi", "wo", "q", "o"]))
+    targets = {} if case == "ia3" else {"lora_targets": ["wi", "wo", "q", "o"]}
+    model = adapted(config, config_for(case, **targets))
     with torch.no_grad():
         merged = model(**batch).logits
         assert relative(merged, plain(**batch).logits) > 1e-4
@@ -200,6 +202,32 @@ def test_prefixes_are_keys_and_values_before_all_others(tiny_config):
         scores[..., 3:].masked_fill_(torch.ones(6, 6).triu(1).bool(), -torch.inf)
         y = attention.o((scores.softmax(-1) @ v).transpose(1, 2).reshape(2, 6, 32))
     assert torch.allclose(seen["y"], y, atol=1e-5)
+
+
+@pytest.mark.parametrize("keys", [{"lora_targets": ["wi", "wo", "q", "v"]}, {"task_adapter_layers_encoder": [1]}])
+def test_a_cross_layer_train_has_no_number_that_no_layer_reads(tiny_config, batch, keys):
+    model = adapted(tiny_config, config_for("tt_cross_layer", **keys)).train()
+    model(**batch).loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert (parameter.grad != 0).all(), name
+
+
+def test_what_would_break_an_adapted_model_is_refused(tiny_config):
+    model = adapted(tiny_config, config_for("attention_prefix_tuning"))
+    with pytest.raises(ConfigError, match="attention of its own"):
+        model.set_attn_implementation("eager")
+    with pytest.raises(ConfigError, match="resize the embedding first"):
+        model.resize_token_embeddings(130)
+
+
+def test_checkpointing_that_is_enabled_first_knows_the_tasks(tiny_config, batch):
+    model = T5ForConditionalGeneration(tiny_config)
+    model.gradient_checkpointing_enable()
+    model.attach_adapters(config_for("adapters", tasks=("a", "b")))
+    model.train()(**batch, task="b").loss.backward()
+    used = {name.split(".adapters.")[1][0] for name, p in model.named_parameters() if p.grad is not None}
+    assert used == {"b"}
 
 
 def test_a_subspace_moves_every_tensor_by_its_own_projection(tiny_config):

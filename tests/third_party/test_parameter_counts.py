@@ -7,9 +7,9 @@ import t3nsor
 from adapters import AdapterConfig
 from seq2seq.settings import load_settings
 from tests.conftest import ROOT
-from tests.methods import adapted, config_for
+from tests.methods import CASES, adapted, config_for
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
-from utils import count_parameters, modify_model_after_init, parameters_by_component
+from utils import cost_of_tasks, count_parameters, modify_model_after_init, parameters_by_component
 
 # The published methods on T5-base with 32,128 rows of embedding. SAID: 257 of the 20,000 scale one tensor each.
 PUBLISHED = {
@@ -93,6 +93,26 @@ TENSOR_TRAINS = {
 @pytest.mark.parametrize("name", TENSOR_TRAINS)
 def test_tensor_trains_on_t5_base_train_what_t3nsor_counts(name):
     assert count_on_base(keys_of(name)) == TENSOR_TRAINS[name]()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_meta_device_counts_what_is_there(tiny_config, case):
+    counts = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            model = modify_model_after_init(T5ForConditionalGeneration(tiny_config), config_for(case))
+        counts.append((count_parameters(model), [vars(row) for row in parameters_by_component(model)]))
+    assert counts[0] == counts[1]
+
+
+def test_tasks_cost_the_same_whether_they_are_in_the_model_or_not(tiny_config):
+    costs = []
+    for tasks in (("a",), ("a", "b")):
+        config = config_for("adapters", tasks=tasks, unfreeze_layer_norms=True)
+        model = modify_model_after_init(T5ForConditionalGeneration(tiny_config), config)
+        alone = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        costs.append(cost_of_tasks(model) - (count_parameters(model)["total"] - alone) / model.backbone_size)
+    assert costs[0] == pytest.approx(costs[1])
 
 
 def test_the_backbone_is_counted_once_its_tensors_are_tied():

@@ -5,10 +5,11 @@
 `README.md` the same in words.
 """
 
+import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +22,14 @@ from adapters import AdapterConfig, AdapterPart, ConfigError
 WEIGHTS = "adapter_model.safetensors"
 DESCRIPTION = "adapter_config.json"
 CARD = "README.md"
+LIBRARY = "library_name: t5-tensor-lab"  # by which a card of ours is known
+LOADING = (
+    "```python",
+    "from third_party.models.t5 import T5ForConditionalGeneration",
+    "",
+    'model = T5ForConditionalGeneration.from_pretrained("THIS DIRECTORY")',
+    "```",
+)
 
 
 @dataclass
@@ -29,8 +38,8 @@ class Description:
 
     adapter_config: AdapterConfig
     base_model: str | None
-    base_fingerprint: list[float]
-    tensors: dict[str, list[int]]
+    base_fingerprint: "Fingerprint"
+    tensors: list[str]
 
 
 def holds_adapter(directory) -> bool:
@@ -64,19 +73,23 @@ def save(model, directory: Path):
     """Write all three files, each under another name first, so that a reader never meets half of one."""
     if model.adapter_config is None:
         raise ConfigError("the model has no adapters; save it whole with save_pretrained")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{str(directory)!r} cannot be a directory: {error.strerror}") from None
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_tensors(model).items()}
     description = {
         "method": model.adapter_config.method,
         "base_model": model.name_or_path or None,
-        "base_fingerprint": fingerprint(model, tensors),
+        "base_fingerprint": asdict(Fingerprint.of(model, tensors)),
         "tasks": list(model.adapter_config.tasks),
         "adapter_config": model.adapter_config.to_dict(),
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     _replace(directory / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    _replace(directory / CARD, lambda path: path.write_text(card(model, description)))
+    if not (directory / CARD).exists() or LIBRARY in (directory / CARD).read_text(errors="replace"):
+        _replace(directory / CARD, lambda path: path.write_text(card(model, description)))
     _replace(directory / DESCRIPTION, lambda path: path.write_text(json.dumps(description, indent=2) + "\n"))
 
 
@@ -94,7 +107,7 @@ def card(model, description: dict) -> str:
     lines = [
         "---",
         *([f"base_model: {base}"] if base else []),
-        "library_name: t5-tensor-lab",
+        LIBRARY,
         "---",
         f"# {description['method'] or 'Trained parts of a T5'}",
         "",
@@ -102,11 +115,11 @@ def card(model, description: dict) -> str:
         f"{100 * trained / model.backbone_size:.3f}% of the backbone's {model.backbone_size:,}. The backbone is not "
         "here.",
         "",
-        "```python",
-        "from third_party.models.t5 import T5ForConditionalGeneration",
-        "",
-        'model = T5ForConditionalGeneration.from_pretrained("THIS DIRECTORY")',
-        "```",
+        *(
+            LOADING
+            if base
+            else ["Build that backbone again, attach adapters of the same configuration, and call load_adapter."]
+        ),
         "",
         f"Tasks: {', '.join(description['tasks'])}. Keys that differ from their defaults: `{json.dumps(changed)}`.",
         f"Written with torch {torch.__version__} and transformers {transformers.__version__}.",
@@ -114,26 +127,34 @@ def card(model, description: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-@torch.no_grad()
-def fingerprint(model, left_out) -> list[float]:
-    """The length of some entries of the backbone, and 8 sums of them with alternating signs: see `_same_backbone`.
+@dataclass
+class Fingerprint:
+    """Of a backbone: some entries of each tensor. digest: of their bytes, in `dtype`; sums: for another precision."""
 
-    left_out: names of the tensors that are not the backbone's.
-    """
-    sums, square = [0.0] * 8, 0.0
-    for tensor, name in first_names(model).items():
-        if name not in left_out and not tensor.is_meta:
-            entries = tensor.flatten()[:: max(1, tensor.numel() // 64)][:64].double().cpu()
-            signs = torch.ones_like(entries)
-            signs[1::2] = -1
-            sums[len(name) % 8] += (entries * signs).sum().item()
-            square += entries.square().sum().item()
-    return [math.sqrt(square), *sums]
+    dtype: str
+    digest: str
+    sums: list[float]
 
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model, left_out) -> "Fingerprint":
+        """left_out: names of the tensors that are not the backbone's."""
+        digest, sums, square = hashlib.sha256(), [0.0] * 8, 0.0
+        for tensor, name in sorted(first_names(model).items(), key=lambda item: item[1]):
+            if name in left_out or tensor.is_meta:
+                continue
+            entries = tensor.flatten()[:: max(1, tensor.numel() // 64)][:64].cpu()
+            digest.update(entries.contiguous().view(torch.uint8).numpy().tobytes())
+            signed = entries.double() * torch.tensor([1.0, -1.0]).repeat(32)[: len(entries)]
+            sums[len(name) % 8] += signed.sum().item()
+            square += signed.square().sum().item()
+        return cls(str(model.dtype), digest.hexdigest(), [math.sqrt(square), *sums])
 
-def _same_backbone(one: list[float], other: list[float]) -> bool:
-    """Whether two fingerprints are those of one backbone, perhaps in two precisions."""
-    return all(abs(a - b) <= 0.02 * one[0] for a, b in zip(one, other, strict=True))
+    def fits(self, other: "Fingerprint") -> bool:
+        """Whether both are of one backbone: exactly, or to rounding where the precisions differ."""
+        if self.dtype == other.dtype:
+            return self.digest == other.digest
+        return all(abs(a - b) <= 0.02 * self.sums[0] for a, b in zip(self.sums, other.sums, strict=True))
 
 
 def read_description(directory: Path) -> Description:
@@ -141,8 +162,11 @@ def read_description(directory: Path) -> Description:
     try:
         content = json.loads((directory / DESCRIPTION).read_text())
         config = AdapterConfig(tasks=tuple(content["tasks"]), **content["adapter_config"])
-        return Description(config, content["base_model"], content["base_fingerprint"], content["tensors"])
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        base = Fingerprint(**content["base_fingerprint"])
+        return Description(config, content["base_model"], base, list(content["tensors"]))
+    except ConfigError as error:
+        raise ConfigError(f"{directory / DESCRIPTION}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{directory / DESCRIPTION} is no adapter description of this project: {error!r}") from None
 
 
@@ -154,24 +178,32 @@ def load(model, directory: Path):
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{directory / WEIGHTS} cannot be read: {error}") from None
     state = model.state_dict(keep_vars=True)
-    required = description.tensors.keys() | part_tensors(model).keys()
+    required = {*description.tensors, *part_tensors(model)}
     missing, unexpected = sorted(required - saved.keys()), sorted(saved.keys() - state.keys())
     if missing or unexpected:
         raise ConfigError(f"{directory / WEIGHTS} does not fit the model: missing {missing}, unexpected {unexpected}")
     wrong = [f"{n} {tuple(t.shape)} for {tuple(state[n].shape)}" for n, t in saved.items() if t.shape != state[n].shape]
     if wrong:
         raise ConfigError(f"{directory / WEIGHTS} does not fit the model: shapes {', '.join(wrong)}")
-    here = model.adapter_config and model.adapter_config.to_dict()
-    if here != description.adapter_config.to_dict():
-        raise ConfigError(f"{directory} holds adapters of another configuration than the model's")
-    if not _same_backbone(description.base_fingerprint, fingerprint(model, saved)):
+    _check_configuration(model, description, directory)
+    if not description.base_fingerprint.fits(Fingerprint.of(model, saved)):
         raise ConfigError(
             f"{directory} was trained on {description.base_model or 'a backbone without a name'}, whose weights were "
             "others than those of this model; adapters fit the backbone that they were trained on"
         )
+    for module in model.modules():
+        if isinstance(module, AdapterPart):
+            module.check_saved({state[name]: tensor for name, tensor in saved.items()})
     with torch.no_grad():
         for name, tensor in saved.items():
             state[name].copy_(tensor)
-    for module in model.modules():
-        if isinstance(module, AdapterPart):
-            module.check_loaded()
+
+
+def _check_configuration(model, description: Description, directory: Path) -> None:
+    there = description.adapter_config.what_is_trained()
+    here = model.adapter_config.what_is_trained() if model.adapter_config else {}
+    wrong = [
+        f"{key} is {value!r}, in the model {here.get(key)!r}" for key, value in there.items() if here.get(key) != value
+    ]
+    if wrong:
+        raise ConfigError(f"{directory} holds adapters of another configuration than the model's: {'; '.join(wrong)}")

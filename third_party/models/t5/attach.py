@@ -35,12 +35,17 @@ def _after_sublayers(model, config: AdapterConfig, shared: SharedParts, switch: 
 
 def _beside_linears(model, config: AdapterConfig, shared: SharedParts, switch: TaskSwitch) -> None:
     chosen = METHODS[config.methods[sites.BESIDE_LINEAR]].cls.targets or config.lora_targets or DEFAULT_TARGETS
-    found = list(_linears(model, config, chosen))
-    targets, layers = tuple(dict.fromkeys(target for _, target, _ in found)), model.config.num_blocks
-    for path, target, layer in found:
-        linear, place = model.get_submodule(path), Place(target, layer, layers, targets)
+    found = [(path, *rest, model.get_submodule(path)) for path, *rest in _linears(model, config, chosen)]
+    for path, target, layer, linear in found:
+        alike = [other for other in found if _sizes(other[-1]) == _sizes(linear)]
+        targets, layers = (list(dict.fromkeys(column)) for column in list(zip(*alike, strict=True))[1:3])
+        place = Place(target, layers.index(layer), len(layers), tuple(targets))
         branch = _like(linear.weight, build, config, sites.BESIDE_LINEAR, linear, place, shared)
         _adapted(model, path, config).branch = branch
+
+
+def _sizes(linear: nn.Linear) -> list[int]:
+    return sorted((linear.in_features, linear.out_features))
 
 
 def _linears(model, config: AdapterConfig, chosen) -> Iterator[tuple[str, str, int]]:

@@ -9,6 +9,7 @@ import transformers
 
 from adapters import METHODS, ConfigError, MergedWeight
 from adapters.norms import NormPart
+from third_party.models.t5.configuration_t5 import resolve_name
 
 STAGING = ".unfinished"
 
@@ -19,6 +20,10 @@ def merge_and_export(model, directory: Path) -> None:
     Raises ConfigError, naming the reason, where a plain T5 cannot hold it, or where `directory` holds something else.
     """
     check_foldable(model)
+    if directory.resolve() == Path(resolve_name(model.name_or_path or ".")).resolve():
+        raise ConfigError(f"{str(directory)!r} holds the backbone; export the merged model to another directory")
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{str(directory)!r} is a file; export the merged model to a directory")
     if directory.exists() and any(path.name in ("adapter_config.json", "results.json") for path in directory.iterdir()):
         raise ConfigError(f"{str(directory)!r} holds an adapter or a run; export the merged model to another directory")
     config = transformers.T5Config(**model.config.to_dict())

@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 import transformers
 
-from adapters import AdapterConfig, ConfigError, TaskSwitch, is_merged
+from adapters import AdapterConfig, ConfigError, TaskSwitch, is_merged, remerge
+from adapters.adapter_configuration import IN_ATTENTION
 from third_party.models.t5 import adapter_checkpoint
 from third_party.models.t5.attach import attach
 from third_party.models.t5.configuration_t5 import T5Config, resolve_name
 from third_party.models.t5.export import merge_and_export
+from third_party.models.t5.freezing import freeze_model_params
 
 
 class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
@@ -77,14 +79,15 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         return False
 
     def attach_adapters(self, adapter_config: AdapterConfig):
-        """Put adapters on every site that `adapter_config` asks for, in the dtype and on the device of the backbone."""
+        """Put adapters on every site that `adapter_config` asks for, as the backbone is in dtype and device; freeze the
+        rest."""
         if self.adapter_config is not None:
             raise ConfigError("the model has adapters already; attach them to a fresh backbone")
         self._size_when_attached = self.backbone_size
-        switch = TaskSwitch(adapter_config.tasks)
-        attach(self, adapter_config, switch)
-        self.task_switch = switch
+        self.task_switch.take(adapter_config.tasks)  # gradient checkpointing holds this object already
+        attach(self, adapter_config, self.task_switch)
         self.adapter_config = adapter_config
+        freeze_model_params(self)
         self.train(self.training)  # what was attached takes the model's mode, and is merged in evaluation
 
     @property
@@ -106,6 +109,18 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         with self.task_switch.pinned(task):
             return super().generate(*args, **kwargs)
 
+    def resize_token_embeddings(self, new_num_tokens=None, *args, **kwargs):
+        """transformers' method. Raises ConfigError with adapters, some of which have the vocabulary's size."""
+        if new_num_tokens is not None and self.adapter_config is not None:
+            raise ConfigError("the model has adapters; resize the embedding first, then attach them")
+        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+
+    def set_attn_implementation(self, *args, **kwargs):
+        """transformers' method. Raises ConfigError with prefixes in the attention, which another would not see."""
+        if self.adapter_config is not None and IN_ATTENTION in self.adapter_config.methods:
+            raise ConfigError("attention_prefix_tuning has an attention of its own; it cannot be replaced")
+        super().set_attn_implementation(*args, **kwargs)
+
     def save_pretrained(self, save_directory, *args, **kwargs):
         """transformers' `save_pretrained`. Raises ConfigError with adapters, which `from_pretrained` would not find."""
         if self.adapter_config is not None and self.adapter_config.method is not None:
@@ -126,6 +141,7 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
     def load_adapter(self, directory):
         """Load what `save_adapter` wrote. Raises ConfigError, listing the keys, unless they are those expected."""
         adapter_checkpoint.load(self, Path(directory))
+        remerge(self)
 
     def _set_gradient_checkpointing(
         self, enable=True, gradient_checkpointing_func=torch.utils.checkpoint.checkpoint, **kwargs
