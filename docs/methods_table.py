@@ -19,7 +19,7 @@ from adapters import METHODS, AdapterConfig  # noqa: E402
 from adapters.adapter_configuration import BESIDE_LINEAR, ON_WEIGHTS  # noqa: E402
 from seq2seq.settings import load_settings  # noqa: E402
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration  # noqa: E402
-from utils import count_parameters, freeze_model_params  # noqa: E402
+from utils import count_parameters  # noqa: E402
 
 FILE = ROOT / "docs" / "methods.md"
 HEAD = """# Methods
@@ -34,7 +34,8 @@ weight, and `merge_and_export` writes a T5 without any adapter; "on export", the
 
 """
 PLACES = {f"task_adapter_{name}" for name in ("layers_encoder", "layers_decoder", "in_decoder")}
-HIDDEN = PLACES | {"tasks", "merge_at_eval", "merge_dtype"}
+WHAT_ELSE_IS_TRAINED = {"freeze_backbone", "freeze_embedding", "unfreeze_lm_head", "unfreeze_layer_norms", "bitfit"}
+HIDDEN = PLACES | WHAT_ELSE_IS_TRAINED | {"tasks", "merge_at_eval", "merge_dtype"}
 COLUMNS = ("method", "site", "formula", "paper", "keys", "file", "trained", "mergeable")
 
 
@@ -75,7 +76,6 @@ def row_of(method: str) -> tuple[str, ...]:
     with torch.device("meta"):
         model = T5ForConditionalGeneration(T5Config.from_shape("t5-base"), recorded)
         keys = ", ".join(f"`{key}`" for key in sorted(recorded.read - HIDDEN - {method}, key=str.lower))
-        freeze_model_params(model)
     (site,), entry = config.methods, METHODS[method]
     paper, _, url = entry.paper.rpartition(", ")
     shown, trained = f"[{name}](../configs/{name}.json)", f"{count_parameters(model)['trainable']:,}"

@@ -22,7 +22,7 @@ def freeze_model_params(model) -> None:
             trained.update(p for p in module.parameters() if p.requires_grad)
         elif isinstance(module, T5LayerNorm) and config.unfreeze_layer_norms:
             trained.update(module.parameters())
-    head_in_bitfit = config.bitfit and not (config.freeze_bitfit_lm_head or config.freeze_bitfit_lm_head_all)
+    head_in_bitfit = config.bitfit and not config.freeze_bitfit_lm_head
     if config.unfreeze_lm_head or head_in_bitfit:
         trained.update(model.lm_head.parameters())
     for parameter in model.parameters():
