@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import t3nsor
 from t3nsor import initializers as init
 from t3nsor.errors import ShapeError
 from t3nsor.tensor_train import TensorRing, TensorTrain
@@ -177,3 +178,16 @@ def test_errors_say_what_was_given(call, words):
     with pytest.raises(ShapeError) as error:
         call()
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("ring", [False, True])
+def test_padding_keeps_the_matrix_and_lets_training_use_the_ranks(ring):
+    torch.manual_seed(0)
+    chain = t3nsor.random_matrix(((2, 3, 2), (2, 2, 3)), rank=2, ring=ring, dtype=torch.float64)
+    wide = t3nsor.padded(chain, 4, trainable=True)
+    assert set(wide.ranks) == ({4} if ring else {1, 4})
+    assert torch.allclose(wide.full(), chain.full())
+    target = torch.randn(12, 12, dtype=torch.float64)
+    (wide.full() - target).square().sum().backward()
+    gradients = torch.cat([core.grad.flatten() for core in wide.cores])
+    assert (gradients != 0).sum() > 0.5 * gradients.numel()

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import t3nsor
 from t3nsor import shapes
 from t3nsor.errors import ShapeError
 from t3nsor.initializers import random_matrix, random_tensor
@@ -195,3 +196,22 @@ def test_errors_say_what_was_given(call, words):
     with pytest.raises(ShapeError) as error:
         call()
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rank", "expected"),
+    [
+        ((8, 8, 12), 100, [8, 12]),
+        ((8, 8, 12), 5, [5, 5]),
+        (((2, 3), (4, 5)), 100, [8]),
+        (((2, 3, 4), (1, 1, 1)), [7, 1], [2, 1]),
+        ((7,), 3, []),
+    ],
+)
+def test_useful_ranks_are_those_of_a_random_tensor(shape, rank, expected):
+    assert t3nsor.useful_ranks(shape, rank) == expected
+    assert t3nsor.useful_ranks((8, 8, 12), 100, ring=True) == [100] * 3
+    if rank == 100:
+        sizes = [n * m for n, m in zip(*shape, strict=True)] if isinstance(shape[0], tuple) else shape
+        exact = t3nsor.to_tt_tensor(torch.randn(tuple(sizes), dtype=torch.float64))
+        assert list(exact.ranks[1:-1]) == expected
