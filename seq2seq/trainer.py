@@ -105,8 +105,9 @@ class AdapterTrainer(Seq2SeqTrainer):
 
     def export(self, directory: Path):
         """Write the model as a plain T5, with its tokenizer. Raises ConfigError where it cannot be one."""
-        self.model.merge_and_export(directory)
-        self.processing_class.save_pretrained(directory)
+        if self.args.should_save:
+            self.model.merge_and_export(directory)
+            self.processing_class.save_pretrained(directory)
 
     def create_scheduler(self, num_training_steps, optimizer=None):
         """As the base class; a warm-up that would take the whole training takes a tenth of it."""
