@@ -3,6 +3,8 @@ import os
 # Tests never ask a hub; what they need is embedded, shipped or written by themselves.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+# Their matrices are too small for threads, which wait for each other where another process holds a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 from pathlib import Path
