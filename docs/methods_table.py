@@ -62,12 +62,15 @@ class Recorded(AdapterConfig):
 
 
 def file_of(method: str) -> tuple[str, AdapterConfig]:
-    """The first configuration that has this method alone."""
-    for path in sorted((ROOT / "configs").glob("*.json")):
+    """The configuration that has this method alone; of several a train before a ring, and the shortest name."""
+    found = []
+    for path in (ROOT / "configs").glob("*.json"):
         config = load_settings(str(path), [])[0].adapter
         if list(config.methods.values()) == [method]:
-            return path.stem, config
-    raise LookupError(f"{method} has no file in configs/")
+            found.append((config.tensor_ring, len(path.stem), path.stem, config))
+    if not found:
+        raise LookupError(f"{method} has no file in configs/")
+    return min(found, key=lambda entry: entry[:3])[2:]
 
 
 def row_of(method: str) -> tuple[str, ...]:
@@ -109,7 +112,12 @@ if __name__ == "__main__":
     parser.add_argument("--check", action="store_true", help="only compare")
     given, content = parser.parse_args(), table()
     if given.check:
-        sys.exit(FILE.read_text() != content)
+        if FILE.read_text() != content:
+            print(
+                "docs/methods.md is not what the registry says; python docs/methods_table.py writes it", file=sys.stderr
+            )
+            sys.exit(1)
+        sys.exit(0)
     unfinished = FILE.with_name(f".{FILE.name}")
     unfinished.write_text(content)
     os.replace(unfinished, FILE)

@@ -96,12 +96,22 @@ class RunDirectory:
                 return None, True
             return found[-1], False
         if overwrite:
+            self._check_training_replaces_training()
             return self._nothing_to_resume(resume)
         held = "files of something else" if previous is None else "a finished run" if finished else "another run"
         raise ConfigError(
             f"output_dir is {str(self.path)!r}, which holds {held}; "
             "choose another output_dir or experiment_name, or set overwrite_output_dir to true"
         )
+
+    def _check_training_replaces_training(self):
+        """Raise ConfigError where a run that only evaluates would remove what another one trained."""
+        trained = [name for name in ("adapter_model.safetensors", "model.safetensors") if (self.path / name).exists()]
+        if trained and not self.resolved.get("do_train"):
+            raise ConfigError(
+                f"do_train is false, and output_dir {str(self.path)!r} holds a trained model, which would be removed; "
+                "to evaluate it set model_name_or_path to this directory, and output_dir to another"
+            )
 
     def _nothing_to_resume(self, resume: bool | None) -> tuple[None, bool]:
         if resume:

@@ -174,6 +174,15 @@ def test_evaluating_a_saved_adapter_gives_the_same_scores(run_main, tmp_path, ti
     assert results(again)["parameters"] == results(trained)["parameters"]
 
 
+def test_evaluating_does_not_remove_what_was_trained(run_main):
+    _, _, out = run_main(CONFIG, **KEYS)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    status, errors, _ = run_main(CONFIG, **{**KEYS, "do_train": False, "overwrite_output_dir": True})
+    assert (status, len(errors)) == (2, 1)
+    assert "set model_name_or_path to this directory" in errors[0]
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_a_run_that_merges_exports_and_reports(run_main, batch):
     """The exported model is a plain T5 with its tokenizer, and computes what the scores were computed with."""
     from transformers import AutoTokenizer
