@@ -84,7 +84,7 @@ def _measure_step(model, step, optimizer, states, layers, owners) -> MemoryRepor
 
     for parameter in owners:
         parameter.grad = None
-    with ExitStack() as hooks, _LiveBytes(rows) as live:
+    with ExitStack() as hooks, LiveBytes(rows) as live:
         for name, layer in layers.items():
             live.watch(name, layer, hooks)
         live.note([*owners, *model.buffers(), *states.values()], new=False)
@@ -107,12 +107,16 @@ def _measure_step(model, step, optimizer, states, layers, owners) -> MemoryRepor
     return MemoryReport(live.peak, total, table)
 
 
-class _LiveBytes(TorchDispatchMode):
-    """Follows every storage that it sees until it is freed; writes to `rows` how far live bytes rise in each layer."""
+class LiveBytes(TorchDispatchMode):
+    """Follows every storage that it sees until it is freed: `live` bytes now, `peak` bytes at most.
 
-    def __init__(self, rows: Mapping[str, Counter]):
+    rows: where it writes how far live bytes rise in each layer.
+    """
+
+    def __init__(self, rows: Mapping[str, Counter] | None = None):
         super().__init__()
-        self.rows, self.sizes, self.live, self.peak = rows, {}, 0, 0
+        self.rows = defaultdict(Counter) if rows is None else rows
+        self.sizes, self.live, self.peak = {}, 0, 0
         self.enter("other", "forward_extra")
 
     def enter(self, layer: str, column: str | None = None) -> None:

@@ -15,7 +15,6 @@ import os
 import resource
 import subprocess
 import sys
-import weakref
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -25,12 +24,11 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from merge_drift import load_peft  # noqa: E402
 from merged_inference import MODELS, device, model_config, status_of  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
 from tt_linear import Parser, whole  # noqa: E402
 from tt_linear_malloc import THRESHOLDS  # noqa: E402
 
 from adapters import AdapterConfig, ConfigError  # noqa: E402
+from adapters.memory import LiveBytes  # noqa: E402
 from third_party.models.t5 import T5ForConditionalGeneration  # noqa: E402
 from utils import modify_model_after_init  # noqa: E402
 
@@ -42,33 +40,6 @@ CONTESTANTS = {
 }
 COLUMNS = ("before", "forward", "backward", "optimiser", "peak", "resident")
 ROW = "{:20} {:>9}  {:>8}  {:>8} {:>8} {:>9}  {:>8} {:>8}  {:>7}"
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the storages that are alive, of `tensors` and of all that operations make; and their peak."""
-
-    def __init__(self, tensors):
-        super().__init__()
-        self.live = self.peak = 0
-        self.sizes = {}
-        self.see(tensors)
-
-    def see(self, tensors) -> None:
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self.sizes:
-                self.sizes[storage._cdata] = storage.nbytes()
-                self.live += storage.nbytes()
-                weakref.finalize(storage, self.forget, storage._cdata)
-        self.peak = max(self.peak, self.live)
-
-    def forget(self, address: int) -> None:
-        self.live -= self.sizes.pop(address)
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.see(leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
-        return result
 
 
 def take_peak(memory: LiveBytes | None) -> int:
@@ -115,7 +86,9 @@ def step_of(args) -> dict[str, int]:
     sizes = {"input_ids": (args.batch, args.source), "labels": (args.batch, args.target)}
     batch = {key: torch.randint(2, model.config.vocab_size, size, device=args.device) for key, size in sizes.items()}
     tensors = [*model.parameters(), *model.buffers(), *batch.values()]
-    with nullcontext() if args.device == "cuda" else LiveBytes(tensors) as memory:
+    with nullcontext() if args.device == "cuda" else LiveBytes() as memory:
+        if memory is not None:
+            memory.note(tensors, new=False)
         found = {"before": take_peak(memory)}
         loss = model(**batch).loss
         found["forward"] = take_peak(memory)

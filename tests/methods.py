@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import torch
 
-from adapters import METHODS, AdapterConfig
+from adapters import METHODS, AdaptedLinear, AdapterConfig
 from adapters.adapter_configuration import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 from utils import modify_model_after_init
@@ -76,6 +76,20 @@ def cases_at(site: str) -> list[str]:
 
 AFTER, BESIDE, NORMS = cases_at(AFTER_SUBLAYER), cases_at(BESIDE_LINEAR), cases_at(INSTEAD_OF_NORM)
 MERGEABLE = [case for case in [*BESIDE, "intrinsic_model", "intrinsic_said"] if case not in ACTIVATED]
+
+
+SOME_MERGEABLE = ["use_LoRA", "use_TTLoRA", "use_TTLoRA svd", "tt_cross_layer", "tt_basis", "ia3", "intrinsic_said"]
+
+
+def linears(model) -> list[AdaptedLinear]:
+    """The linear layers with a branch."""
+    return [m for m in model.modules() if isinstance(m, AdaptedLinear) and m.branch is not None]
+
+
+def logits(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Of a call without gradients."""
+    with torch.no_grad():
+        return model(**batch).logits
 
 
 def moved(model: T5ForConditionalGeneration, by: float = 0.1, seed: int = 1) -> T5ForConditionalGeneration:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from adapters import AdapterConfig, ConfigError
-from adapters.memory import COLUMNS, blocks, measure_memory
+from adapters.memory import COLUMNS, LiveBytes, blocks, measure_memory
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 from utils import count_parameters, modify_model_after_init
 
@@ -329,3 +329,17 @@ def test_the_table_is_in_mib():
     assert lines[0].split() == ["MiB", *COLUMNS]
     assert lines[1].split() == ["model", "2.000", "2.000", "0.000", "0.004", "0.002", "2.000"]
     assert lines[-1].split() == ["peak:", "4.004"]
+
+
+def test_live_bytes_are_those_that_somebody_holds():
+    x = torch.randn(1000, requires_grad=True)
+    with LiveBytes() as memory:
+        memory.note([x], new=False)
+        assert memory.live == 4000
+        y = x.view(10, 100).exp()
+        loss = y.sum()
+        del y  # the graph holds it
+        assert memory.live == 4000 + 4000 + 4
+        del loss
+        assert memory.live == 4000
+    assert memory.peak == 8004
