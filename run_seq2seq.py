@@ -20,7 +20,7 @@ from seq2seq.timing import TimingCallback
 from seq2seq.tracking import TrackingCallback, start_tracking
 from seq2seq.trainer import AdapterTrainer
 from third_party.models.t5.export import check_foldable
-from utils import count_parameters, get_adapter_config, modify_model_after_init, print_num_parameters
+from utils import check_size, count_parameters, get_adapter_config, modify_model_after_init, print_num_parameters
 
 USAGE = "usage: python run_seq2seq.py FILE.json [--key value ..]    (--help lists the keys)"
 SPLIT_SEED = 42  # of published splits that are halved; data_seed changes it
@@ -68,7 +68,9 @@ def run(settings: Settings) -> dict:
     set_seed(training.seed)
     tokenizer = load_tokenizer(settings.model, texts["train"]["source"] if "train" in texts else None)
     model = load_backbone(settings.model, tokenizer)
-    modify_model_after_init(model, get_adapter_config(settings.given, tasks=[data.task_name]))
+    adapter_config = get_adapter_config(settings.given, tasks=[data.task_name])
+    check_size(model, adapter_config)
+    modify_model_after_init(model, adapter_config)
     if training.print_num_parameters:
         print_num_parameters(model)
     if training.merge_and_export:

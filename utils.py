@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from transformers.models.t5.modeling_t5 import T5LayerNorm
@@ -12,6 +13,8 @@ from adapters import AdapterConfig, AdapterController, AdapterPart, ConfigError,
 from adapters.intrinsic import AdaptedNorm
 from third_party.models.t5 import T5ForConditionalGeneration
 from third_party.models.t5.freezing import freeze_model_params
+
+MOST_ADDED = 10  # times the backbone's parameters; more is a slip of the keyboard
 
 
 def get_adapter_config(settings: Mapping, tasks: Sequence[str] = ("task",)) -> AdapterConfig:
@@ -36,6 +39,18 @@ def modify_model_after_init(model: T5ForConditionalGeneration, adapter_config: A
             raise ConfigError(f"model_name_or_path names a run with other adapters: {'; '.join(wrong)}")
     freeze_model_params(model)
     return model
+
+
+def check_size(backbone: T5ForConditionalGeneration, adapter_config: AdapterConfig) -> None:
+    """Raise ConfigError for adapters of over MOST_ADDED times the backbone's parameters, before memory is taken."""
+    with torch.random.fork_rng(), torch.device("meta"):
+        model = T5ForConditionalGeneration(backbone.config, adapter_config)
+    added = count_parameters(model)["total"] - backbone.backbone_size
+    if added > MOST_ADDED * backbone.backbone_size:
+        raise ConfigError(
+            f"{adapter_config.method} with these sizes adds {added:,} parameters to the backbone's "
+            f"{backbone.backbone_size:,}; allowed: {MOST_ADDED} times as many"
+        )
 
 
 @contextmanager

@@ -59,6 +59,8 @@ def tree(path):
         ({"dry_run": True, "output_dir": "/dev/null/out"}, ["output_dir", "/dev/null"]),
         ({"freeze_cores": "middle"}, ["freeze_cores", '"first", "last" or a list']),
         ({"share_cores": [7]}, ["share_cores holds 7", "3 cores"]),
+        ({"tt_rank": 1_000_000}, ["tensor_train_adapters", "parameters to the backbone's", "10 times"]),
+        ({"tt_d": 2, "tt_rank": 1_000_000}, ["tensor_train_adapters", "10 times"]),
         ({"output_dir": "/dev/null/out"}, ["output_dir", "/dev/null"]),
         ({"eval_strategy": "no"}, ["load_best_model_at_end"]),
         ({"resume_from_checkpoint": True}, ["resume_from_checkpoint is true"]),
