@@ -1,20 +1,25 @@
 """Train, evaluate and test T5 with adapters: python run_seq2seq.py FILE.json [--key value ..]"""
 
+import os
 import sys
 import time
+from contextlib import ExitStack, contextmanager, redirect_stdout
 
 import datasets
 import torch
+from accelerate import PartialState
 from transformers import set_seed
 
 from adapters import ConfigError, rounding_losses
-from adapters.adapter_configuration import AFTER_SUBLAYER
 from adapters.norms import preinit_errors
-from seq2seq.data.batches import collator_for, load_texts, longest_target, tokenise
+from seq2seq.data.batches import load_texts, longest_target, tasks_of_splits, tokenise
+from seq2seq.data.tasks import SPLIT_SEED
 from seq2seq.dry_run import dry_run
-from seq2seq.models import load_backbone, load_tokenizer
-from seq2seq.report import majority_baseline, peak_memory_mib, print_report
+from seq2seq.models import check_tasks, load_backbone, load_tokenizer
+from seq2seq.predictions import split_results
+from seq2seq.report import peak_memory_mib, print_report, print_series
 from seq2seq.runs import MERGED, RunDirectory
+from seq2seq.series import is_series, run_series
 from seq2seq.settings import Settings, load_settings, print_keys
 from seq2seq.timing import TimingCallback
 from seq2seq.tracking import TrackingCallback, start_tracking
@@ -23,7 +28,6 @@ from third_party.models.t5.export import check_foldable
 from utils import check_size, count_parameters, get_adapter_config, modify_model_after_init, print_num_parameters
 
 USAGE = "usage: python run_seq2seq.py FILE.json [--key value ..]    (--help lists the keys)"
-SPLIT_SEED = 42  # of published splits that are halved; data_seed changes it
 
 
 def main(argv: list[str]) -> int:
@@ -34,13 +38,16 @@ def main(argv: list[str]) -> int:
     try:
         if not argv or argv[0].startswith("--"):
             raise ConfigError(USAGE)
-        settings, warnings = load_settings(argv[0], argv[1:])
-        for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        if settings.training.dry_run:
-            dry_run(settings)
-        else:
-            print_report(run(settings))
+        with first_process_speaks():
+            settings, warnings = load_settings(argv[0], argv[1:])
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+            if settings.training.dry_run:
+                dry_run(settings)
+            elif is_series(settings):
+                print_series(run_series(settings, run))
+            else:
+                print_report(run(settings))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -48,6 +55,15 @@ def main(argv: list[str]) -> int:
         print("interrupted; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def first_process_speaks():
+    """Nothing is printed by the other processes of a distributed run, but for errors and warnings."""
+    with ExitStack() as stack:
+        if os.environ.get("RANK", "0") != "0":
+            stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        yield
 
 
 def run(settings: Settings) -> dict:
@@ -61,36 +77,44 @@ def run(settings: Settings) -> dict:
         resume=training.resume_from_checkpoint,
     )
     datasets.disable_progress_bars()
+    tasks = tasks_of_splits(data, SPLIT_SEED if training.data_seed is None else training.data_seed)
+    names = [task.name for task in tasks["train"]]
+    adapter_config = get_adapter_config(settings.given, tasks=names)
     # Adapters of a task's own know the task; other models are told its name in the source.
-    prefix = AFTER_SUBLAYER not in settings.adapter.methods
-    split_seed = SPLIT_SEED if training.data_seed is None else training.data_seed
-    tasks, texts = load_texts(data, needed_splits(training), split_seed, prefix)
+    prefix = not adapter_config.own_adapters
+    texts = load_texts(tasks, needed_splits(training), data, training.seed, prefix)
     set_seed(training.seed)
-    tokenizer = load_tokenizer(settings.model, texts["train"]["source"] if "train" in texts else None)
+    training_texts = [text for rows in texts.get("train", ()) for text in rows.texts["source"]]
+    tokenizer = load_tokenizer(settings.model, training_texts or None)
     model = load_backbone(settings.model, tokenizer)
-    adapter_config = get_adapter_config(settings.given, tasks=[data.task_name])
     check_size(model, adapter_config)
     modify_model_after_init(model, adapter_config)
+    check_tasks(model, tasks)
     if training.print_num_parameters:
         print_num_parameters(model)
     if training.merge_and_export:
         check_foldable(model)
-    tokens = {split: tokenise(rows, tokenizer, data) for split, rows in texts.items()}
+    rows = {
+        split: [tokenise(each, tokenizer, data, by_length=split != "train") for each in parts]
+        for split, parts in texts.items()
+    }
     if training.generation_max_length is None:
-        training.generation_max_length = longest_target(tokens.values())
+        training.generation_max_length = longest_target(rows.values())
 
     trainer = AdapterTrainer(
-        task=tasks["validation"],
+        training=rows.get("train", ()),
+        validation=rows.get("validation", ()),
+        tasks=tasks["train"],
+        data=data,
         model=model,
         args=training,
-        train_dataset=tokens.get("train"),
-        eval_dataset=tokens.get("validation"),
-        data_collator=collator_for(tasks["train"], tokenizer, model),
         processing_class=tokenizer,
     )
     counts = count_parameters(model)
     tracker = start_tracking(settings, counts)
-    directory.claim()  # until here nothing was removed or replaced
+    PartialState().wait_for_everyone()  # until all have looked, nothing is removed or replaced
+    if training.should_save:
+        directory.claim()
     trainer.add_callback(TrackingCallback(tracker))
     timing, memory = TimingCallback(), None
     trainer.add_callback(timing)
@@ -106,24 +130,23 @@ def run(settings: Settings) -> dict:
         "experiment_name": training.experiment_name,
         "method": settings.method,
         "splits": {
-            split: {
-                "task": tasks[split].name,
-                "scores": trainer.evaluate_split(tasks[split], split, tokens[split]),
-                "majority": majority_baseline(tasks[split], texts[split]["target"]),
-            }
+            split: split_results(trainer, split, rows[split], directory.path)
             for split in ("validation", "test")
-            if split in tokens
+            if split in rows
         },
         "parameters": counts,
         **extra_results(trainer, timing, memory),
+        "history": trainer.state.log_history,
         "seed": training.seed,
+        "low_resource": data.low_resource,
         "seconds": time.perf_counter() - start,
         "peak_memory_mib": peak_memory_mib(),
         "output_dir": training.output_dir,
     }
     if training.merge_and_export:
         trainer.export(directory.path / MERGED)
-    directory.finish(results)
+    if training.should_save:
+        directory.finish(results)
     tracker.finish()
     return results
 

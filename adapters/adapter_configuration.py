@@ -62,6 +62,7 @@ class AdapterConfig:
     task_adapter_layers_encoder: list[int] | None = key(None, "Encoder layers that are adapted; null: all.")
     task_adapter_layers_decoder: list[int] | None = key(None, "Decoder layers that are adapted; null: all.")
     task_adapter_in_decoder: bool = key(True, "Adapt the decoder too.")
+    adapters_per_task: bool = key(True, "Each task of a run has adapters of its own; false: all train the same ones.")
 
     # The adapter itself.
     task_reduction_factor: int = key(32, "The bottleneck is d_model / task_reduction_factor wide.")
@@ -111,7 +112,10 @@ class AdapterConfig:
     cores_nonlinearity: str | None = key(None, f"An activation between the cores, one of {ACTIVATION_NAMES}.")
     use_checkpointing: bool = key(False, "Recompute what lies between cores with activations in the backward pass.")
     freeze_cores: Cores = key(None, "Cores that keep their random start: first, last or a list of indices.")
-    share_cores: Cores = key(None, "Cores that all layers and tasks have in common: first, last or a list of indices.")
+    share_cores: Cores = key(None, "Cores that layers and tasks have in common: first, last or a list of indices.")
+    share_cores_among: Literal["layers and tasks", "tasks"] = key(
+        "layers and tasks", "Whose they are: one for the whole model, or one for each layer, common to its tasks."
+    )
     use_TTBias: bool = key(False, "Biases of tensor-train adapters, and those of bitfit, are tensor trains too.")
     TTBias_rk: int = key(2, "Rank of these biases.")
 
@@ -226,6 +230,16 @@ class AdapterConfig:
     def method(self) -> str | None:
         """The names of all methods; None: the model is not adapted."""
         return " + ".join(self.methods.values()) or None
+
+    @property
+    def own_adapters(self) -> bool:
+        """Whether each task has adapters of its own; all other parts are common to the tasks."""
+        return AFTER_SUBLAYER in self.methods and self.adapters_per_task
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """Those that a batch may be run under: the tasks, or "shared" where several have all in common."""
+        return self.tasks if self.own_adapters or len(self.tasks) == 1 else ("shared",)
 
     def is_set(self, name: str) -> bool:
         """Whether a key that chooses a method does so."""

@@ -1,7 +1,8 @@
-"""Holds the adapters of one site, one for each task, and runs that of the current task."""
+"""Holds the adapters of one site, one for each task or one for all, and runs those of the tasks of the batch."""
 
 from collections.abc import Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import torch
 from torch import nn
@@ -12,7 +13,10 @@ from adapters.registry import build
 
 
 class TaskSwitch:
-    """The task of the batch under way; one object is shared by all controllers of a model."""
+    """The task of the batch under way; one object is shared by all controllers of a model.
+
+    `current` is a task, or for a batch of several tasks a tuple of (task, number of rows) as they follow each other.
+    """
 
     def __init__(self, tasks: Sequence[str]):
         self.take(tasks)
@@ -23,20 +27,32 @@ class TaskSwitch:
         self.current = self.tasks[0] if len(self.tasks) == 1 else None
 
     @contextmanager
-    def pinned(self, task: str | None):
-        """Run a region under `task`; None keeps the task that holds outside. Raises ValueError for an unknown task."""
-        if task is not None and task not in self.tasks:
-            raise ValueError(f"task is {task!r}; the model has adapters for: {', '.join(self.tasks)}")
-        previous = self.current
-        self.current = previous if task is None else task
+    def pinned(self, task: str | Sequence[str] | None):
+        """Run a region under `task`, one name or one for each row; None keeps the task that holds outside.
+
+        Raises ValueError for an unknown task.
+        """
+        with self.set_to(self.current if task is None else self._runs(task)):
+            yield
+
+    @contextmanager
+    def set_to(self, current):
+        """Run a region under what was `current` elsewhere."""
+        previous, self.current = self.current, current
         try:
             yield
         finally:
             self.current = previous
 
+    def _runs(self, task: str | Sequence[str]):
+        for name in {task} if isinstance(task, str) else set(task):
+            if name not in self.tasks:
+                raise ValueError(f"task is {name!r}; the model has adapters for: {', '.join(self.tasks)}")
+        return task if isinstance(task, str) else tuple((name, len(list(rows))) for name, rows in groupby(task))
+
 
 class AdapterController(AdapterPart):
-    """y -> y + adapter(y) with the adapter of the current task; y: (.., d_model).
+    """y -> y + adapter(y) with the adapter of each row's task; y: (rows, .., d_model).
 
     The optional layer norms before and after the adapter are shared by the tasks.
     """
@@ -46,18 +62,26 @@ class AdapterController(AdapterPart):
         self.switch = switch
         # A module's name cannot hold a dot, a task's can (superglue-wsc.fixed).
         self.module_names = {task: task.replace(".", "_") for task in switch.tasks}
+        shared = SharedParts() if config.share_cores_among == "tasks" else shared
         adapters = {name: build(config, AFTER_SUBLAYER, d_model, shared) for name in self.module_names.values()}
         self.adapters = nn.ModuleDict(adapters)
         self.pre_layer_norm = nn.LayerNorm(d_model) if config.add_layer_norm_before_adapter else nn.Identity()
         self.post_layer_norm = nn.LayerNorm(d_model) if config.add_layer_norm_after_adapter else nn.Identity()
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
+        update = self.post_layer_norm(self._adapted(self.pre_layer_norm(y.to(self.dtype))))
+        return y + update.to(y.dtype)
+
+    def _adapted(self, x: torch.Tensor) -> torch.Tensor:
         task = self.switch.current
         if task is None:
             raise ValueError(f"the model has adapters for several tasks; name one of: {', '.join(self.switch.tasks)}")
-        adapter = self.adapters[self.module_names[task]]
-        update = self.post_layer_norm(adapter(self.pre_layer_norm(y.to(self.dtype))))
-        return y + update.to(y.dtype)
+        if isinstance(task, str):
+            return self.adapters[self.module_names[task]](x)
+        if sum(rows for _, rows in task) != len(x):
+            raise ValueError(f"task names {sum(rows for _, rows in task)} rows, the batch has {len(x)}")
+        pieces = zip(task, x.split([rows for _, rows in task]), strict=True)
+        return torch.cat([self.adapters[self.module_names[name]](piece) for (name, _), piece in pieces])
 
     @property
     def dtype(self) -> torch.dtype:

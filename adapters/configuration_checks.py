@@ -129,6 +129,14 @@ def _check_tensor_trains(config) -> None:
             if wrong:
                 raise ConfigError(f"{name} holds {wrong[0]}; {cores} cores have the indices {-cores} to {cores - 1}")
 
+    if config.share_cores_among == "tasks":
+        if config.share_cores is None or not config.adapters_per_task:
+            raise ConfigError(
+                'share_cores_among is "tasks"; it needs share_cores to name the cores and adapters_per_task to be true'
+            )
+        if config.methods.get("after a sublayer") is None:
+            raise ConfigError('share_cores_among is "tasks"; only adapters after sublayers are a task\'s own')
+
 
 def _check_branches(config) -> None:
     method = config.methods.get("beside a linear layer")

@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from adapters import ConfigError  # noqa: E402
 from run_seq2seq import main  # noqa: E402
-from seq2seq.settings import load_settings  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 OUTPUTS = ROOT / "outputs" / "controls"
@@ -28,30 +27,28 @@ CONFIGS = {
 }
 
 
-def results(config: str, seed: int, overrides: list[str]) -> dict:
-    """The results of one run, taken from its directory if it is finished."""
-    out = OUTPUTS / f"{Path(config).stem}-{seed}"
-    fixed = ["--seed", str(seed), "--output_dir", str(out), "--overwrite_output_dir", "true"]
-    arguments = [str(ROOT / config), *overrides, *fixed]
-    settings, _ = load_settings(arguments[0], arguments[1:])
-    finished = (out / "results.json").exists()
-    if not finished or json.loads((out / "resolved_config.json").read_text()) != settings.resolved():
-        status = main(arguments)
-        if status:
-            sys.exit(status)
-    return json.loads((out / "results.json").read_text())
+def results(config: str, seeds: int, overrides: list[str]) -> list[dict]:
+    """The results of a configuration's runs, one for each of the seeds 1 to `seeds`."""
+    out = OUTPUTS / Path(config).stem
+    fixed = {"seeds": list(range(1, seeds + 1)), "output_dir": str(out), "overwrite_output_dir": True}
+    status = main([str(ROOT / config), *overrides, *(f"--{key}={json.dumps(fixed[key])}" for key in fixed)])
+    if status:
+        sys.exit(status)
+    runs = json.loads((out / "series.json").read_text())["runs"]
+    return [json.loads(Path(run, "results.json").read_text()) for run in runs]
 
 
 def compare(seeds: int, overrides: list[str]) -> None:
     table = {}
     for name, config in CONFIGS.items():
-        runs = [results(config, seed, overrides) for seed in range(1, seeds + 1)]
-        scores = [run["splits"]["test"]["scores"]["accuracy"] for run in runs]
+        runs = results(config, seeds, overrides)
+        tested = [next(iter(run["splits"]["test"]["tasks"].values())) for run in runs]
+        scores = [task["scores"]["accuracy"] for task in tested]
         table[name] = {
             "scores": scores,
             "mean": statistics.mean(scores),
             "deviation": statistics.stdev(scores) if seeds > 1 else 0.0,
-            "majority": runs[0]["splits"]["test"]["majority"]["accuracy"],
+            "majority": tested[0]["majority"]["accuracy"],
             **runs[0]["parameters"],
         }
     for name, row in table.items():

@@ -62,20 +62,48 @@ class ModelArguments:
 class DataTrainingArguments:
     """Which task, and how its rows become tokens."""
 
-    task_name: str = key("vader-movie", "The task to train on.")
-    eval_dataset_name: str | None = key(None, "The task to validate on; null: task_name.")
-    test_dataset_name: str | None = key(None, "The task to test on; null: task_name.")
-    data_dir: str | None = key(None, "A local copy of the hub's data set, in its layout.")
+    task_name: str | list[str] = key("vader-movie", "The task to train on, or a list of tasks to train on together.")
+    eval_dataset_name: str | list[str] | None = key(None, "The task or tasks to validate on; null: task_name.")
+    test_dataset_name: str | list[str] | None = key(None, "The task or tasks to test on; null: task_name.")
+    data_dir: str | None = key(
+        None, "A local copy of the hub's data sets: parquet, JSON lines or CSV, in their columns and splits."
+    )
+    label_style: Literal["digits", "words"] = key("digits", "Labels as targets: 0 or 1, or words such as entailment.")
     max_source_length: int = key(128, "Tokens of a source, longer ones are cut.")
     max_target_length: int = key(128, "Tokens of a target, longer ones are cut.")
-    max_train_samples: int | None = key(None, "Use only so many training rows, the first of a shuffle by data_seed.")
+    max_train_samples: int | None = key(
+        None, "Use only so many training rows of each task, the first of a shuffle by data_seed."
+    )
     max_val_samples: int | None = key(None, "Use only so many validation rows, likewise.")
     max_test_samples: int | None = key(None, "Use only so many test rows, likewise.")
+    low_resource: int | list[int] | None = key(
+        None, "Train on so many rows of each task, drawn by the run's seed; a list: one run after the other."
+    )
+
+    # Your own data: task_name "file".
+    train_file: str | None = key(None, "Training rows of the task file: .csv, .tsv, .jsonl, .json or .parquet.")
+    validation_file: str | None = key(None, "Its validation rows; null: cut from the training file.")
+    test_file: str | None = key(None, "Its test rows; null: cut from the training file.")
+    source_template: str | None = key(None, 'Its source text, with columns in braces: "sentence: {text}".')
+    target_column: str = key("label", "Its column with the target text.")
+    labels: list[str] | None = key(None, "Its allowed targets; null: any text or number.")
+    metrics: list[str] | None = key(None, "How it is scored; null: accuracy with labels, else exact match (em).")
+
+    # Several tasks at once.
+    mixing: Literal["proportional", "equal", "all"] = key(
+        "proportional",
+        "How often a task is drawn: by min(rows, mixing_limit) ** (1 / mixing_temperature), all alike, or each row of "
+        "each task once in an epoch.",
+    )
+    mixing_limit: int | None = key(None, "Rows beyond which a task counts as no larger; null: no limit.")
+    mixing_temperature: float = key(1.0, "1: by size; larger: more alike.")
+    mixed_batches: bool = key(False, "Rows of several tasks in one batch, else each batch is of one task.")
 
     def __post_init__(self):
-        require(self, "at least 1", "max_source_length", "max_target_length")
+        require(self, "at least 1", "max_source_length", "max_target_length", "mixing_limit")
         limits = ("max_train_samples", "max_val_samples", "max_test_samples")
         require(self, "at least 1", *limits)
+        require(self, "above 0", "mixing_temperature")
 
 
 @dataclass
@@ -87,6 +115,9 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     overwrite_output_dir: bool = key(False, "Replace a finished run, or another one, in output_dir.")
     resume_from_checkpoint: bool | None = key(
         None, "null: go on with an unfinished run of the same configuration; true: only go on; false: start it anew."
+    )
+    seeds: list[int] | None = key(
+        None, "Repeat the run with each of these seeds, in output_dir/seed_N, and say mean and standard deviation."
     )
     experiment_name: str = key("experiment", "Name of the run; the file's name where the file does not say.")
     project_name: str = key("t5-tensor-lab", "Project at wandb.")

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.tt_basis import RandomBasis
-from seq2seq.data import get_task
+from seq2seq.data.batches import tasks_of_splits
+from seq2seq.data.tasks import SPLIT_SEED
 from seq2seq.models import configuration_of, wrong_sizes_named
 from seq2seq.runs import DRY_RUN, check_writable, write_json
 from seq2seq.settings import Settings
@@ -35,8 +36,8 @@ def dry_run(settings: Settings) -> dict:
     check_writable(directory)
     with wrong_sizes_named(), torch.device("meta"):
         model = T5ForConditionalGeneration(configuration_of(settings.model))
-    get_task(settings.data.task_name)
-    modify_model_after_init(model, get_adapter_config(settings.given, tasks=[settings.data.task_name]))
+    tasks = [task.name for task in tasks_of_splits(settings.data, SPLIT_SEED)["train"]]
+    modify_model_after_init(model, get_adapter_config(settings.given, tasks=tasks))
     if settings.training.merge_and_export:
         check_foldable(model)
     counts, trains = count_parameters(model), tensor_trains(model, rows_of(settings))

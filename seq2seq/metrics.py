@@ -1,25 +1,32 @@
 """Scores of predicted texts against target texts, in percent."""
 
 import math
+import re
+import string
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, matthews_corrcoef
+
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+Accepted = str | Sequence[str]  # one accepted answer, or all of them
 
 
 def post_process(predictions: Sequence[str], targets: Sequence[str], labels=None, score_range=None):
     """Turn texts into what the metrics compare: label numbers, numbers, or the texts themselves.
 
-    labels: the allowed targets. A prediction that is none of them becomes a label that is not the target: the opposite
-    where there are two. score_range: (lowest, highest); a prediction that is no number becomes the end of the range
-    further from the target.
+    labels: the allowed targets. A prediction that is none of them becomes the opposite of the target where there are
+    two, else a class of its own: len(labels). score_range: (lowest, highest); a prediction that is no number becomes
+    the end of the range further from the target.
     """
     predictions, targets = [p.strip() for p in predictions], [t.strip() for t in targets]
     if labels is not None:
         number = {label: i for i, label in enumerate(labels)}
         wanted = [number[t] for t in targets]
-        predicted = [number.get(p, (w + 1) % len(labels)) for p, w in zip(predictions, wanted, strict=True)]
+        wrong = [1 - w if len(labels) == 2 else len(labels) for w in wanted]
+        predicted = [number.get(p, w) for p, w in zip(predictions, wrong, strict=True)]
         return np.array(predicted), np.array(wanted)
     if score_range is not None:
         wanted = [float(t) for t in targets]
@@ -47,6 +54,15 @@ def f1(predicted: np.ndarray, wanted: np.ndarray) -> float:
     return 100 * float(f1_score(wanted, predicted, zero_division=0))
 
 
+def f1_multiclass(predicted: np.ndarray, wanted: np.ndarray) -> float:
+    """Mean F1 of the classes that occur; "no label" is one of them."""
+    return 100 * float(f1_score(wanted, predicted, average="macro", zero_division=0))
+
+
+def matthews_correlation(predicted: np.ndarray, wanted: np.ndarray) -> float:
+    return 100 * float(matthews_corrcoef(wanted, predicted))
+
+
 def pearson(predicted: np.ndarray, wanted: np.ndarray) -> float:
     return _correlation(stats.pearsonr, predicted, wanted)
 
@@ -56,10 +72,66 @@ def spearmanr(predicted: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _correlation(function, predicted: np.ndarray, wanted: np.ndarray) -> float:
-    """A correlation that does not exist, because one side is constant, counts as 0."""
-    if len(wanted) < 2 or np.ptp(predicted) == 0 or np.ptp(wanted) == 0:
+    """A correlation that does not exist, because one side is constant or its variance overflows, counts as 0."""
+    if len(wanted) < 2 or np.all(predicted == predicted[0]) or np.all(wanted == wanted[0]):
         return 0.0
-    return 100 * float(function(predicted, wanted).statistic)
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = float(function(predicted, wanted).statistic)
+    return 100 * value if math.isfinite(value) else 0.0
 
 
-METRICS = {"accuracy": accuracy, "f1": f1, "pearson": pearson, "spearmanr": spearmanr}
+def em(predicted: Sequence[str], accepted: Sequence[Accepted]) -> float:
+    """Share of the predictions that are, but for case, punctuation and articles, one of their accepted answers."""
+    return _best_of(lambda text, answer: normalised_words(text) == normalised_words(answer), predicted, accepted)
+
+
+def text_f1(predicted: Sequence[str], accepted: Sequence[Accepted]) -> float:
+    """Mean over the predictions of the F1 of their words, against the accepted answer where it is highest.
+
+    As in SQuAD (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250).
+    """
+    return _best_of(_word_f1, predicted, accepted)
+
+
+def _best_of(function, predicted: Sequence[str], accepted: Sequence[Accepted]) -> float:
+    best = []
+    for text, answers in zip(predicted, accepted, strict=True):
+        answers = [answers] if isinstance(answers, str) else answers
+        best.append(max(float(function(text, answer)) for answer in answers))
+    return 100 * float(np.mean(best))
+
+
+def normalised_words(text: str) -> list[str]:
+    """The words of an answer in lower case, without punctuation and articles."""
+    return re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(PUNCTUATION)).split()
+
+
+def _word_f1(text: str, answer: str) -> float:
+    words, wanted = normalised_words(text), normalised_words(answer)
+    if not words or not wanted:
+        return float(words == wanted)
+    return 2 * (Counter(words) & Counter(wanted)).total() / (len(words) + len(wanted))
+
+
+def group_em(predicted: np.ndarray, wanted: np.ndarray, groups: Sequence) -> float:
+    """Share of the groups all of whose rows are right."""
+    right: dict = {}
+    for group, is_right in zip(groups, predicted == wanted, strict=True):
+        right[group] = right.get(group, True) and bool(is_right)
+    return 100 * float(np.mean(list(right.values())))
+
+
+METRICS = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "f1_multiclass": f1_multiclass,
+    "matthews_correlation": matthews_correlation,
+    "pearson": pearson,
+    "spearmanr": spearmanr,
+    "em": em,
+    "text_f1": text_f1,
+}
+
+# What each of them compares: numbers of labels, numbers, or texts.
+COMPARED = dict.fromkeys(METRICS, "labels") | dict.fromkeys(("pearson", "spearmanr"), "numbers")
+COMPARED |= dict.fromkeys(("em", "text_f1"), "texts")

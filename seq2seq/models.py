@@ -84,6 +84,18 @@ def configuration_of(arguments: ModelArguments) -> T5Config:
     return _configuration(given, len(named) if named else arguments.tokenizer_vocab_size + SENTINELS)
 
 
+def check_tasks(model, tasks: dict) -> None:
+    """Raise ConfigError for a task without adapters in a model where each of several tasks has its own.
+
+    tasks: split -> tasks.
+    """
+    known = model.task_switch.tasks
+    for key, split in (("task_name", "train"), ("eval_dataset_name", "validation"), ("test_dataset_name", "test")):
+        for task in tasks[split] if len(known) > 1 else ():
+            if task.name not in known:
+                raise ConfigError(f"{key} is {task.name!r}; the model has adapters for: {', '.join(known)}")
+
+
 def check_vocabulary(model, tokenizer):
     """The model, if its embedding has a row for each token. Raises ConfigError."""
     rows = model.get_input_embeddings().num_embeddings

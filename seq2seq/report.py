@@ -2,22 +2,10 @@
 
 import resource
 import sys
-from collections import Counter
-from collections.abc import Sequence
 
 import torch
 from rich.console import Console
 from rich.table import Table
-
-from seq2seq.data import Task
-
-
-def majority_baseline(task: Task, targets: Sequence[str]) -> dict[str, float]:
-    """The scores of always answering the most frequent target."""
-    if not task.metrics:
-        return {}
-    most_frequent = Counter(targets).most_common(1)[0][0]
-    return task.score([most_frequent] * len(targets), targets)
 
 
 def peak_memory_mib() -> float:
@@ -36,9 +24,12 @@ def print_report(results: dict) -> None:
     table.add_column("score", justify="right")
     table.add_column("majority", justify="right")
     for split, entry in results["splits"].items():
-        for metric, score in entry["scores"].items():
-            majority = entry["majority"].get(metric)
-            table.add_row(entry["task"], split, metric, f"{score:.2f}", "" if majority is None else f"{majority:.2f}")
+        for task, scored in entry["tasks"].items():
+            for metric, score in scored["scores"].items():
+                majority = scored["majority"].get(metric)
+                table.add_row(task, split, metric, f"{score:.2f}", "" if majority is None else f"{majority:.2f}")
+        if len(entry["tasks"]) > 1 and "average_metrics" in entry:
+            table.add_row("average", split, "average_metrics", f"{entry['average_metrics']:.2f}", "")
     counts = results["parameters"]
     share = 100 * counts["trainable"] / counts["backbone"]
     console = Console()
@@ -50,8 +41,29 @@ def print_report(results: dict) -> None:
         "peak memory": f"{results['peak_memory_mib']:.0f} MiB",
         "written to": results["output_dir"],
     }
-    for unit, seconds in results.get("time", {}).items():
-        if unit != "steps" and seconds is not None:
+    times = results.get("time", {})
+    for unit, seconds in times.items():
+        if unit.startswith("seconds") and seconds is not None:
             lines[unit.removeprefix("seconds_").replace("_", " ")] = f"{seconds:.3f} s"
+    if times.get("input_share") is not None:
+        lines["input"] = f"{times['input_share']:.2%} of the training time"
     for name, value in lines.items():
         console.print(f"{name:12} {value}", highlight=False, soft_wrap=True)
+
+
+def print_series(summary: dict) -> None:
+    """The means and deviations of a series, in one table."""
+    table = Table(title=f"{summary['experiment_name']} ({summary['method']})", title_justify="left")
+    for column in ("task", "split", "metric"):
+        table.add_column(column)
+    for column in ("rows", "mean", "deviation", "runs"):
+        table.add_column(column, justify="right")
+    for row in summary["scores"]:
+        if row["metric"] != "loss":
+            rows = "all" if row["low_resource"] is None else f"{row['low_resource']:,}"
+            deviation = "" if row["deviation"] is None else f"{row['deviation']:.2f}"
+            names = row["task"], row["split"], row["metric"], rows
+            table.add_row(*names, f"{row['mean']:.2f}", deviation, str(row["runs"]))
+    console = Console()
+    console.print(table)
+    console.print(f"written to   {summary['output_dir']}", highlight=False, soft_wrap=True)

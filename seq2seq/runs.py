@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 from adapters import ConfigError
-from seq2seq.trainer import STAGING, checkpoints
+from seq2seq.checkpoints import STAGING, checkpoints
 
 CONFIGURATION = "resolved_config.json"
 RESULTS = "results.json"
 DRY_RUN = "dry_run.json"
 MERGED = "merged"  # directory of the exported model
+PREDICTIONS = "predictions"  # directory of the predicted texts
 # Files of a run that starting it again replaces; nothing else is ever removed, nor these where there was no run.
 OWN_FILES = (
     CONFIGURATION,
@@ -60,7 +61,8 @@ class RunDirectory:
             if self.starts_anew and (self.path / CONFIGURATION).exists():
                 for old in checkpoints(self.path):
                     shutil.rmtree(old)
-                shutil.rmtree(self.path / MERGED, ignore_errors=True)
+                for name in (MERGED, PREDICTIONS):
+                    shutil.rmtree(self.path / name, ignore_errors=True)
                 for name in OWN_FILES:
                     (self.path / name).unlink(missing_ok=True)
             write_json(self.path / CONFIGURATION, self.resolved)
@@ -119,6 +121,14 @@ class RunDirectory:
                 f"resume_from_checkpoint is true but {str(self.path)!r} holds no unfinished run of this configuration"
             )
         return None, True
+
+
+def finished_results(directory: str, resolved: dict) -> dict | None:
+    """The results in `directory`, if it holds a finished run of this resolved configuration."""
+    held = _read_json(Path(directory, CONFIGURATION))
+    if held is None or _comparable(held) != _comparable(json.loads(json.dumps(resolved))):
+        return None
+    return _read_json(Path(directory, RESULTS))
 
 
 def check_writable(directory: Path) -> None:

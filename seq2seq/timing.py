@@ -8,43 +8,50 @@ from transformers import TrainerCallback
 
 
 class TimingCallback(TrainerCallback):
-    """Records the seconds of every optimizer step and every whole epoch of this process.
+    """Records the seconds of every optimizer step, of the wait for its batches, and of every whole epoch.
 
     A step: forward and backward passes over its batches, and the update; on an accelerator it lasts until that is done.
     An epoch: its steps and the loading of its batches, without evaluating and saving.
     """
 
     def __init__(self):
-        self.steps, self.epochs = [], []
-        self.aside = self.step_end = 0.0
+        self.steps, self.inputs, self.epochs = [], [], []
+        self.aside = self.step_end = self.input_begin = 0.0
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.epoch_begin, self.epochs_before, self.aside = now(), state.epoch, 0.0
+        self.epoch_begin = self.input_begin = now()
+        self.epochs_before, self.aside = state.epoch, 0.0
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.step_begin = now()
+        self.inputs.append(self.step_begin - self.input_begin)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.step_end = now()
+        self.step_end = self.input_begin = now()
         self.steps.append(self.step_end - self.step_begin)
 
     def on_evaluate(self, args, state, control, **kwargs):
         """What passed since the last step is no part of the epoch."""
         end = now()
         self.aside += end - self.step_end
-        self.step_end = end
+        self.step_end = self.input_begin = end
 
     on_save = on_evaluate
+
+    def on_log(self, args, state, control, **kwargs):
+        self.input_begin = now()
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if state.epoch - self.epochs_before > 0.999:  # else it was resumed or stopped in its midst
             self.epochs.append(now() - self.epoch_begin - self.aside)
 
     def summary(self) -> dict[str, float | int | None]:
-        """Medians in "seconds_per_step" and "seconds_per_epoch", None where none was trained; "steps", their number."""
+        """Medians in "seconds_per_step" and "seconds_per_epoch", "input_share", the part of all time that steps waited
+        for their batches, each None where none was trained; "steps", their number."""
         return {
             "seconds_per_step": median(self.steps) if self.steps else None,
             "seconds_per_epoch": median(self.epochs) if self.epochs else None,
+            "input_share": sum(self.inputs) / (sum(self.inputs) + sum(self.steps)) if self.steps else None,
             "steps": len(self.steps),
         }
 

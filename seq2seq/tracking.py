@@ -19,7 +19,7 @@ class FakeWandb:
 def start_tracking(settings: Settings, counts: dict[str, int]):
     """`wandb.init(..)` or `FakeWandb()`, as log_to_wandb says. counts: of `utils.count_parameters`."""
     training = settings.training
-    if not training.log_to_wandb:
+    if not (training.log_to_wandb and training.should_save):  # one process of a distributed run
         return FakeWandb()
     try:
         import wandb

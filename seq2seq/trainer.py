@@ -1,33 +1,56 @@
-"""transformers' Seq2SeqTrainer with small checkpoints that are either whole or not there."""
+"""Trains on the rows of one or several tasks, and scores each task by its own metrics."""
 
 import os
-import shutil
+from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import Seq2SeqTrainer, TrainerState
+from torch.nn.functional import cross_entropy
+from torch.utils.data import SequentialSampler
+from transformers import TrainerCallback
 
 from adapters import ConfigError, one_line, warn_once
 from adapters.memory import MemoryReport, measure_memory
-from seq2seq.data import Task
+from seq2seq.arguments import DataTrainingArguments
+from seq2seq.checkpoints import CheckpointTrainer
+from seq2seq.data.batches import TaskRows, collator_for, joined
+from seq2seq.data.mixing import TaskSampler
+from seq2seq.data.tasks import Task, average_of
 
-STAGING = ".unfinished"
-STATE = "trainer_state.json"
 
+class AdapterTrainer(CheckpointTrainer):
+    """Trains on `training`, mixed as `data` says, and evaluates on every one of `validation`.
 
-class AdapterTrainer(Seq2SeqTrainer):
-    """Saves and loads an adapted model's adapter instead of the model; scores generated text by the task's metrics.
-
-    A checkpoint is written under `output_dir/.unfinished` and moved to its name when it is complete.
+    The loss of a step is the mean over the target tokens of all its rows, however they are spread over accumulated
+    batches and processes.
     """
 
-    def __init__(self, *, task: Task, **kwargs):
-        self.task = task
-        args = fit_arguments(kwargs["args"], task)
+    def __init__(
+        self,
+        *,
+        training: Sequence[TaskRows],
+        validation: Sequence[TaskRows],
+        tasks: Sequence[Task],
+        data: DataTrainingArguments,
+        **kwargs,
+    ):
+        """tasks: those that are trained on, even where the run does not train."""
+        self.training_rows, self.validation_rows, self.data = training, validation, data
+        self.task, self.scored, self.predictions = tasks[0], None, {}
+        several = len(kwargs["model"].task_switch.tasks) > 1
+        args = fit_arguments(kwargs["args"], [rows.task for rows in validation] or tasks, several)
         existed = os.path.isdir(args.output_dir)  # else the base class makes it
         try:
-            super().__init__(**kwargs, compute_metrics=self.score if args.predict_with_generate else None)
+            super().__init__(
+                **kwargs,
+                train_dataset=joined(training) if training else None,
+                eval_dataset=validation[0].tokens if validation else None,
+                data_collator=collator_for(tasks[0], kwargs["processing_class"], kwargs["model"]),
+                compute_metrics=self.score if args.predict_with_generate else None,
+                compute_loss_func=self.token_loss,
+            )
             if args.do_train:
                 self._check_optimizer()
         except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
@@ -36,6 +59,8 @@ class AdapterTrainer(Seq2SeqTrainer):
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"the trainer cannot be set up: {one_line(error)}") from None
+        self.sampler = None
+        self.add_callback(_EpochOfSampler(self))
 
     def _check_optimizer(self):
         """Build optimizer and schedule once, to fail early; training builds its own."""
@@ -45,48 +70,94 @@ class AdapterTrainer(Seq2SeqTrainer):
         super().create_scheduler(num_training_steps=1000)
         self.optimizer = self.lr_scheduler = None
 
+    def token_loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
+        """Cross entropy summed over the target tokens, divided by their number in the whole step, if it is known."""
+        total = cross_entropy(
+            outputs.logits.flatten(0, 1).float(),
+            labels.flatten(),
+            reduction="sum",
+            label_smoothing=self.args.label_smoothing_factor,
+        )
+        return total / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The model's loss and the task's auxiliary loss."""
+        """The loss of the tokens and the task's auxiliary loss; num_items_in_batch: target tokens of the whole step."""
+        inputs = dict(inputs)
         fields = {name: inputs.pop(name) for name in self.task.extra_fields}
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        loss = loss + self.task.auxiliary_loss(outputs, inputs, fields)
+        if "decoder_input_ids" not in inputs:  # the base class takes the labels out
+            inputs["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(inputs["labels"])
+        tokens = num_items_in_batch if model.training else None  # an evaluation's batches count one by one
+        loss, outputs = super().compute_loss(model, inputs, True, tokens)
+        parts = 1 if tokens is None else self.current_gradient_accumulation_steps
+        loss = loss + self.task.auxiliary_loss(outputs, inputs, fields) / parts
         return (loss, outputs) if return_outputs else loss
 
-    def evaluate(self, *args, **kwargs):
-        """As the base class, with random numbers of its own: every evaluation has the same, training none of them."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.args.seed)
-            return super().evaluate(*args, **kwargs)
+    def _get_train_sampler(self, train_dataset=None):
+        args, data = self.args, self.data
+        grouped = args.train_sampling_strategy == "group_by_length"
+        self.sampler = TaskSampler(
+            [len(rows) for rows in self.training_rows],
+            args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            lengths=np.concatenate([rows.lengths for rows in self.training_rows]) if grouped else None,
+            mixing=data.mixing,
+            limit=data.mixing_limit,
+            temperature=data.mixing_temperature,
+            mixed=data.mixed_batches,
+            shuffled=args.train_sampling_strategy != "sequential",
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+        )
+        return self.sampler
+
+    def _get_eval_sampler(self, eval_dataset):
+        return SequentialSampler(eval_dataset)  # predictions must come in the order of the texts
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", rows=None):
+        """The scores of every task of `rows` (of the validation, where there are none), and their averages.
+
+        Keys are `eval_accuracy`, or with several tasks `eval_{task}_accuracy`, then `eval_average_metrics` and
+        `eval_loss` over all of them. Every evaluation has the same random numbers, training none of them.
+        """
+        rows, logged, self.predictions = self.validation_rows if rows is None else rows, {}, {}
+        for each in rows:
+            prefix = metric_key_prefix if len(rows) == 1 else f"{metric_key_prefix}_{each.task.name}"
+            with torch.random.fork_rng(), self._scoring(each):
+                torch.manual_seed(self.args.seed)
+                logged |= super().evaluate(each.tokens, ignore_keys, metric_key_prefix=prefix)
+        if len(rows) > 1:
+            averages = {}
+            for name in ("average_metrics", "loss"):
+                values = [logged.get(f"{metric_key_prefix}_{each.task.name}_{name}") for each in rows]
+                if None not in values:
+                    averages[f"{metric_key_prefix}_{name}"] = float(np.mean(values))
+            self.log(averages)
+            logged |= averages
+        return logged
+
+    def evaluation_loop(self, *args, **kwargs):
+        """As the base class, without the rows that processes fill up their last batch with."""
+        self.gather_function = self.accelerator.gather_for_metrics
+        return super().evaluation_loop(*args, **kwargs)
+
+    @contextmanager
+    def _scoring(self, rows: TaskRows):
+        before = self.task
+        self.task, self.scored = rows.task, rows
+        try:
+            yield
+        finally:
+            self.task, self.scored = before, None
 
     def score(self, prediction) -> dict[str, float]:
-        """Metrics of generated tokens, and their mean as "average_metrics"."""
-        scores = self.task.score(self.decode(prediction.predictions), self.decode(prediction.label_ids))
-        return {**scores, "average_metrics": float(np.mean(list(scores.values())))}
+        """Metrics of generated tokens, and their mean as "average_metrics"; `predictions` keeps the texts, by task."""
+        task, predictions = self.scored.task, self.decode(prediction.predictions)
+        self.predictions[task.name] = predictions
+        scores = task.score(predictions, self.scored.references())
+        return {**scores, "average_metrics": average_of(scores)}
 
     def decode(self, tokens: np.ndarray) -> list[str]:
         """Texts of token rows padded with -100."""
         tokenizer = self.processing_class
         return tokenizer.batch_decode(np.where(tokens < 0, tokenizer.pad_token_id, tokens), skip_special_tokens=True)
-
-    def evaluate_split(self, task: Task, split: str, rows) -> dict[str, float]:
-        """The metrics of `task` on tokenised rows, and the loss."""
-        self.task = task
-        logged = self.evaluate(rows, metric_key_prefix=split)
-        return {name: logged[f"{split}_{name}"] for name in (*task.metrics, "loss") if f"{split}_{name}" in logged}
-
-    def save_final(self, dtype: torch.dtype):
-        """Save to the output directory: the adapter, or the whole model rounded to `dtype`, in memory too."""
-        if self._saves_adapter or dtype == torch.float32:
-            self.save_model()
-            return
-        with torch.no_grad():
-            for parameter in self.model.parameters():
-                parameter.copy_(parameter.to(dtype))
-        rounded = {}  # by address, so that tied weights stay one tensor
-        state = self.model.state_dict()
-        for tensor in state.values():
-            rounded.setdefault(tensor.data_ptr(), tensor.to(dtype))
-        self._save(self.args.output_dir, {name: rounded[tensor.data_ptr()] for name, tensor in state.items()})
 
     def measure_memory(self) -> MemoryReport:
         """The memory of one training step, layer by layer, on the first batch; the training does not change by it."""
@@ -119,90 +190,38 @@ class AdapterTrainer(Seq2SeqTrainer):
             self.args.warmup_steps = shorter
         return super().create_scheduler(num_training_steps, optimizer)
 
-    @property
-    def _saves_adapter(self) -> bool:
-        config = self.model.adapter_config
-        return config is not None and config.freeze_backbone
 
-    def _save(self, output_dir=None, state_dict=None):
-        if not self._saves_adapter:
-            super()._save(output_dir, state_dict)
-        elif self.args.should_save:
-            self.model.save_adapter(output_dir or self.args.output_dir)
+class _EpochOfSampler(TrainerCallback):
+    """Tells the sampler its epoch; after resuming, the base class does not reach it in every process."""
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        self._find_best_again(Path(resume_from_checkpoint))
-        if self._saves_adapter:
-            self.model.load_adapter(resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+    def __init__(self, trainer: AdapterTrainer):
+        self.trainer = trainer
 
-    def _find_best_again(self, checkpoint: Path):
-        """The directory may have another name than when the checkpoint was written: correct the best one's path."""
-        state = TrainerState.load_from_json(str(checkpoint / STATE))
-        if state.best_model_checkpoint is not None:
-            best = Path(self.args.output_dir, Path(state.best_model_checkpoint).name)
-            if not best.is_dir():
-                raise ConfigError(
-                    f"{checkpoint} names {best.name} as the best, which is missing; "
-                    "set resume_from_checkpoint to false to start anew"
-                )
-            state.best_model_checkpoint = str(best)
-            state.save_to_json(str(checkpoint / STATE))
-
-    def _load_best_model(self):
-        if self._saves_adapter:
-            self.model.load_adapter(self.state.best_model_checkpoint)
-        else:
-            super()._load_best_model()
-
-    def _get_output_dir(self, trial):
-        directory = super()._get_output_dir(trial)
-        return os.path.join(directory, STAGING) if self._saving else directory
-
-    _saving = False
-
-    def _save_checkpoint(self, model, trial):
-        directory, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-        staged, final = directory / STAGING / name, directory / name
-        self._saving = True
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._saving = False
-        if self.args.should_save:
-            if self.state.best_model_checkpoint == str(staged):
-                self.state.best_model_checkpoint = str(final)
-            self.state.save_to_json(str(staged / STATE))
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(staged, final)
-            staged.parent.rmdir()
-            self._remove_old_checkpoints(directory, keep=final)
-
-    def _remove_old_checkpoints(self, directory: Path, keep: Path):
-        """Keep the newest `save_total_limit` checkpoints, and always the last and the best."""
-        if not self.args.save_total_limit:
-            return
-        kept = {str(keep), self.state.best_model_checkpoint}
-        for old in checkpoints(directory)[: -self.args.save_total_limit]:
-            if str(old) not in kept:
-                shutil.rmtree(old)
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.sampler.set_epoch(int(state.epoch))
 
 
-def fit_arguments(args, task: Task):
-    """Training arguments made to fit the task and adapted models, in place. Raises ConfigError where they cannot."""
-    args.predict_with_generate &= bool(task.metrics)
+def fit_arguments(args, tasks: Sequence[Task], several: bool):
+    """Training arguments made to fit tasks and adapted models, in place. Raises ConfigError where they cannot.
+
+    tasks: those that are validated on. several: whether each of several has adapters of its own.
+    """
+    args.predict_with_generate &= all(bool(task.metrics) for task in tasks)
     args.prediction_loss_only = not args.predict_with_generate
-    known = (*task.metrics, "average_metrics", "loss") if args.predict_with_generate else ("loss",)
+    known = ["average_metrics", "loss"] if args.predict_with_generate else ["loss"]
+    for task in tasks if args.predict_with_generate else ():
+        known = [*(name if len(tasks) == 1 else f"{task.name}_{name}" for name in task.metrics), *known]
     best = (args.metric_for_best_model or "loss").removeprefix("eval_")
     if args.load_best_model_at_end and best not in known:
-        raise ConfigError(f"metric_for_best_model is {best!r}; {task.name} has: {', '.join(known)}")
+        names = " and ".join(task.name for task in tasks)
+        raise ConfigError(f"metric_for_best_model is {best!r}; {names} has: {', '.join(known)}")
+    if args.train_sampling_strategy not in ("random", "sequential", "group_by_length"):
+        raise ConfigError(
+            f"train_sampling_strategy is {str(args.train_sampling_strategy)!r}; allowed: random, sequential, "
+            "group_by_length"
+        )
     args.remove_unused_columns = False  # the data hold nothing but what the collator needs
     args._n_gpu = min(args.n_gpu, 1)  # DataParallel would run every replica with the adapters of the first
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = several  # a step trains the adapters of its task and no others
     return args
-
-
-def checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints in a directory, oldest first."""
-    found = [path for path in directory.glob("checkpoint-*") if path.name[len("checkpoint-") :].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[len("checkpoint-") :]))

@@ -105,5 +105,5 @@ def test_t5_base_on_mrpc_from_a_local_copy(run_main, tmp_path):
         data_dir=str(tmp_path / "glue"),
     )
     assert status == 0, errors
-    scores = json.loads((out / "results.json").read_text())["splits"]["test"]["scores"]
+    scores = json.loads((out / "results.json").read_text())["splits"]["test"]["tasks"]["mrpc"]["scores"]
     assert {"f1", "accuracy"} <= set(scores)

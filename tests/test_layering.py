@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BOTTOM_UP = ["t3nsor", "adapters", "third_party", "utils", "seq2seq", "run_seq2seq"]
+BOTTOM_UP = ["t3nsor", "adapters", "third_party", "utils", "seq2seq", "run_seq2seq", "report"]
 TORCH_ONLY = ["t3nsor", "adapters"]
 FORBIDDEN = {"transformers", "datasets", "wandb"}
 

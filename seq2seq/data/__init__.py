@@ -1,6 +1,14 @@
 """Tasks by name, and batches from their texts. Importing this package registers every task."""
 
-from seq2seq.data import distillation, glue, span_corruption, vader  # noqa: F401  (they register their tasks)
+from seq2seq.data import (  # noqa: F401  (they register their tasks)
+    distillation,
+    file,
+    glue,
+    span_corruption,
+    squad,
+    superglue,
+    vader,
+)
 from seq2seq.data.tasks import SPLITS, Task, get_task, register, task_names
 
 __all__ = ["SPLITS", "Task", "get_task", "register", "task_names"]

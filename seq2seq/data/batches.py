@@ -1,54 +1,110 @@
-"""Texts of a task to tokens, and tokens to batches."""
+"""Texts of tasks to tokens, and tokens to batches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from torch.nn.utils.rnn import pad_sequence
 
 from adapters import ConfigError
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data.tasks import Task, get_task
+from seq2seq.data.token_cache import tokenised
 
 LIMITS = {"train": "max_train_samples", "validation": "max_val_samples", "test": "max_test_samples"}
+KEYS = {"train": "task_name", "validation": "eval_dataset_name", "test": "test_dataset_name"}
 
 
-def load_texts(arguments: DataTrainingArguments, splits: Iterable[str], seed: int, prefix: bool):
-    """(split -> task, split -> Dataset of "source" and "target") for the splits that a run needs."""
-    names = {
-        "train": ("task_name", arguments.task_name),
-        "validation": ("eval_dataset_name", arguments.eval_dataset_name or arguments.task_name),
-        "test": ("test_dataset_name", arguments.test_dataset_name or arguments.task_name),
-    }
-    tasks = {split: get_task(name, key) for split, (key, name) in names.items()}
-    for split, (key, name) in names.items():
-        if tasks[split] is not tasks["train"] and not (tasks[split].metrics and tasks["train"].metrics):
+@dataclass(frozen=True)
+class TaskRows:
+    """The rows of one task in one split.
+
+    texts: "source", "target" and what scoring needs. tokens: "input_ids", "labels", "task", what the task's loss needs;
+    None before `tokenise`, which leaves rows in the order of the texts.
+    """
+
+    task: Task
+    texts: Dataset
+    tokens: Dataset | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def references(self) -> dict[str, list]:
+        """What scores compare predictions with: "target" and the task's reference fields."""
+        return self.texts.remove_columns("source").to_dict()
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each source."""
+        return token_lengths(self.tokens, "input_ids")
+
+
+def tasks_of_splits(arguments: DataTrainingArguments, seed: int) -> dict[str, list[Task]]:
+    """Split -> its tasks. Raises ConfigError for an unknown task, one named twice, or those that cannot be together."""
+    tasks = {}
+    for split, key in KEYS.items():
+        names = getattr(arguments, key)
+        if names is None:
+            key, names = "task_name", arguments.task_name
+        names = [names] if isinstance(names, str) else names
+        if not names:
+            raise ConfigError(f"{key} is an empty list; name at least one task")
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ConfigError(f"{key} names {twice[0]!r} twice; two tasks cannot have adapters of one name")
+        tasks[split] = [get_task(name, arguments, seed, key) for name in names]
+        unscored = [task.name for task in (*tasks["train"], *tasks[split]) if not task.metrics]
+        if unscored and (len(names) > 1 or names != [task.name for task in tasks["train"]]):
             raise ConfigError(
-                f"{key} is {name!r}, task_name {arguments.task_name!r}; a task without metrics has no other beside it"
+                f"{key} is {', '.join(names)}; {unscored[0]}, without metrics, has no other task beside it"
             )
-    return tasks, {split: load_split(tasks[split], split, arguments, seed, prefix) for split in splits}
+    return tasks
+
+
+def load_texts(
+    tasks: dict[str, list[Task]], splits: Iterable[str], arguments: DataTrainingArguments, seed: int, prefix: bool
+) -> dict[str, list[TaskRows]]:
+    """Split -> the rows of its tasks, for the splits that a run needs. seed: the run's, which low_resource draws by."""
+    return {
+        split: [TaskRows(task, load_split(task, split, arguments, seed, prefix)) for task in tasks[split]]
+        for split in splits
+    }
 
 
 def load_split(task: Task, split: str, arguments: DataTrainingArguments, seed: int, prefix: bool) -> Dataset:
     """Sources and targets of a split, at most as many as the arguments allow. Raises ConfigError if there are none."""
-    limit = getattr(arguments, LIMITS[split])
-    rows = task.examples(split, seed=seed, data_dir=arguments.data_dir, prefix=prefix)
+    rows = task.examples(split, prefix)
     if len(rows) == 0:
-        raise ConfigError(f"task_name is {task.name!r}, whose {split} split is empty")
+        raise ConfigError(f"{KEYS[split]} is {task.name!r}, whose {split} split is empty")
+    if split == "train" and arguments.low_resource is not None:
+        if arguments.low_resource > len(rows):
+            raise ConfigError(f"low_resource is {arguments.low_resource}; {task.name} has {len(rows)} training rows")
+        return rows.shuffle(seed=seed).select(range(arguments.low_resource))
+    limit = getattr(arguments, LIMITS[split])
     if limit is None or limit >= len(rows):
         return rows
-    return rows.shuffle(seed=seed).select(range(limit))  # files are often sorted by label
+    return rows.shuffle(seed=task.seed).select(range(limit))  # files are often sorted by label
 
 
-def tokenise(rows: Dataset, tokenizer, arguments: DataTrainingArguments) -> Dataset:
-    """The texts as "input_ids", "attention_mask" and "labels", cut to the maximal lengths, end token included."""
+def tokenise(rows: TaskRows, tokenizer, arguments: DataTrainingArguments, *, by_length: bool = False) -> TaskRows:
+    """The rows with tokens, cut to the maximal lengths, end token included.
 
-    def encode(batch: dict) -> dict:
-        encoded = tokenizer(batch["source"], max_length=arguments.max_source_length, truncation=True)
-        targets = tokenizer(batch["target"], max_length=arguments.max_target_length, truncation=True)
-        return {**encoded, "labels": targets["input_ids"]}
-
-    _check_targets(rows["target"], tokenizer, arguments.max_target_length)
-    return rows.map(encode, batched=True, remove_columns=["source", "target"], desc="tokens")
+    by_length: rows ordered by the length of their sources, so that batches of neighbours need little padding.
+    """
+    texts, task = rows.texts, rows.task
+    if task.targets is not None or task.score_range is not None:
+        _check_targets(texts["target"], tokenizer, arguments.max_target_length)
+    limits = arguments.max_source_length, arguments.max_target_length
+    tokens = tokenised(texts.select_columns(["source", "target"]), tokenizer, *limits)
+    if by_length:  # the shortest first: where processes fill up their last batch, they do with rows that add no padding
+        order = np.argsort(token_lengths(tokens, "input_ids"), kind="stable")
+        texts, tokens = texts.select(order), tokens.select(order)
+    for name in task.extra_fields:
+        tokens = tokens.add_column(name, texts[name])
+    return replace(rows, texts=texts, tokens=tokens.add_column("task", [task.name] * len(tokens)))
 
 
 def _check_targets(targets: Iterable[str], tokenizer, limit: int) -> None:
@@ -62,11 +118,47 @@ def _check_targets(targets: Iterable[str], tokenizer, limit: int) -> None:
             )
 
 
-def longest_target(splits: Iterable[Dataset]) -> int:
+def token_lengths(tokens: Dataset, column: str) -> np.ndarray:
+    """Tokens of each row in a column."""
+    return np.array([len(row) for row in tokens[column]])
+
+
+def longest_target(splits: Iterable[Sequence[TaskRows]]) -> int:
     """Tokens of the longest target, with its end token and the decoder's start token."""
-    return 1 + max(len(labels) for split in splits for labels in split["labels"])
+    return 1 + max(int(token_lengths(rows.tokens, "labels").max()) for split in splits for rows in split)
+
+
+def joined(rows: Sequence[TaskRows]) -> Dataset:
+    """The tokens of all tasks, one task after the other."""
+    return concatenate_datasets([each.tokens for each in rows])
+
+
+class PaddingCollator:
+    """Token rows to a batch, each column as long as its longest row.
+
+    Returns input_ids and attention_mask (rows, length), labels (rows, length) padded with -100; and, with tell_tasks,
+    "task": the name that all rows have in common, or a name for each row, rows of one task together.
+    """
+
+    def __init__(self, pad: int, tell_tasks: bool):
+        self.pad, self.tell_tasks = pad, tell_tasks
+
+    def __call__(self, rows: list[dict]) -> dict:
+        if self.tell_tasks:
+            rows = sorted(rows, key=lambda row: row["task"])
+        inputs = [torch.tensor(row["input_ids"]) for row in rows]
+        batch = {
+            "input_ids": pad_sequence(inputs, batch_first=True, padding_value=self.pad),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in inputs], batch_first=True),
+            "labels": pad_sequence([torch.tensor(row["labels"]) for row in rows], batch_first=True, padding_value=-100),
+        }
+        if self.tell_tasks:
+            names = [row["task"] for row in rows]
+            batch["task"] = names[0] if len(set(names)) == 1 else names
+        return batch
 
 
 def collator_for(task: Task, tokenizer, model):
-    """What makes batches for the trainer: the task's own collator, or padding to the longest row."""
-    return task.collator(tokenizer, model) or DataCollatorForSeq2Seq(tokenizer, model=model)
+    """What makes batches for the trainer: the task's own collator, or padding; several adapters are told the task."""
+    several = len(model.task_switch.tasks) > 1
+    return task.collator(tokenizer, model) or PaddingCollator(tokenizer.pad_token_id, several)

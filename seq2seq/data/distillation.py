@@ -26,7 +26,7 @@ class Distillation(SpanCorruption):
     name = "span-corruption+distillation"
     extra_fields = ("vector",)
 
-    def load(self, split: str, seed: int, data_dir: str | None) -> Dataset:
+    def load(self, split: str) -> Dataset:
         means, directions = training_statistics()
         texts, vectors = [], []
         for name, encoded in sentence_vectors(split).items():
@@ -91,4 +91,4 @@ class DistillationCollator(SpanCorruptionCollator):
         return row["input_ids"], [*target, self.end]
 
 
-register(Distillation())
+register(Distillation.name, Distillation)

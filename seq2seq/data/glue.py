@@ -1,49 +1,98 @@
-"""Tasks of GLUE (Wang et al. 2019, https://arxiv.org/abs/1804.07461), from the hub or a local copy of it."""
+"""The nine tasks of GLUE (Wang et al. 2019, https://arxiv.org/abs/1804.07461). Labels are in the hub's order."""
 
-from pathlib import Path
+import numpy as np
+from datasets import Dataset
 
-from datasets import Dataset, load_dataset
-
-from adapters import ConfigError, one_line
-from seq2seq.data.tasks import Task, register
+from seq2seq.data.published import HeldOut, Published
+from seq2seq.data.tasks import register
+from seq2seq.data.vader import rounded_rating
 
 HUB_DATASET = "nyu-mll/glue"
 
 
-class Mrpc(Task):
-    """Do two sentences mean the same? The published validation set is halved into validation and test."""
+class Cola(Published):
+    """Is a sentence acceptable English?"""
 
-    name = "mrpc"
-    labels = ("0", "1")
+    hub_dataset, name, config = HUB_DATASET, "cola", "cola"
+    fields = ("sentence",)
+    labels, words = ("0", "1"), ("unacceptable", "acceptable")
+    metrics = ("matthews_correlation",)
+
+
+class Sst2(HeldOut):
+    """Is a review positive?"""
+
+    hub_dataset, name, config = HUB_DATASET, "sst2", "sst2"
+    fields = ("sentence",)
+    labels, words = ("0", "1"), ("negative", "positive")
+
+
+class Mrpc(Published):
+    """Do two sentences mean the same?"""
+
+    hub_dataset, name, config = HUB_DATASET, "mrpc", "mrpc"
+    fields = ("sentence1", "sentence2")
+    labels, words = ("0", "1"), ("not_equivalent", "equivalent")
     metrics = ("f1", "accuracy")
 
-    def load(self, split: str, seed: int, data_dir: str | None) -> Dataset:
-        if split == "train":
-            return load_published("mrpc", "train", data_dir)
-        rows = load_published("mrpc", "validation", data_dir).shuffle(seed=seed)
-        half = len(rows) // 2
-        return rows.select(range(half) if split == "validation" else range(half, len(rows)))
+
+class Qqp(HeldOut):
+    """Do two questions ask the same?"""
+
+    hub_dataset, name, config = HUB_DATASET, "qqp", "qqp"
+    fields = ("question1", "question2")
+    labels, words = ("0", "1"), ("not_duplicate", "duplicate")
+    metrics = ("f1", "accuracy")
+
+
+class Stsb(Published):
+    """How alike are two sentences, from 0 to 5? Target: the rating to the nearest 0.2, with one decimal."""
+
+    hub_dataset, name, config = HUB_DATASET, "stsb", "stsb"
+    fields = ("sentence1", "sentence2")
+    columns = (*fields, "label")
+    score_range = (0.0, 5.0)
+    metrics = ("pearson", "spearmanr")
 
     def format(self, row: dict) -> tuple[str, str]:
-        return f"sentence1: {row['sentence1']} sentence2: {row['sentence2']}", str(row["label"])
+        source = " ".join(f"{name}: {row[name]}" for name in self.fields)
+        return source, rounded_rating(np.float32(row["label"]))  # 3.7 * 5 is 18.5 in float32, more in float64
 
 
-def load_published(config: str, split: str, data_dir: str | None) -> Dataset:
-    """A published split. data_dir: a local copy of the hub's data set, in its layout `{config}/{split}-*.parquet`."""
-    try:
-        if data_dir is None:
-            return load_dataset(HUB_DATASET, config, split=split)
-        files = sorted(str(path) for path in Path(data_dir, config).glob(f"{split}-*.parquet"))
-        if not files:
-            raise ConfigError(f"data_dir is {data_dir!r}, which holds no {config}/{split}-*.parquet")
-        return load_dataset("parquet", data_files={split: files}, split=split)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(
-            f"{HUB_DATASET} ({config}, {split}) cannot be loaded: {one_line(error)}; "
-            "offline, set data_dir to a local copy"
-        ) from None
+class Mnli(Published):
+    """Does a hypothesis follow from a premise? Validation: texts of other kinds than trained on; test: the same."""
+
+    hub_dataset, name, config = HUB_DATASET, "mnli", "mnli"
+    fields = ("premise", "hypothesis")
+    labels, words = ("0", "1", "2"), ("entailment", "neutral", "contradiction")
+
+    def load(self, split: str) -> Dataset:
+        return self.published({"validation": "validation_mismatched", "test": "validation_matched"}.get(split, split))
 
 
-register(Mrpc())
+class Qnli(HeldOut):
+    """Does a sentence answer a question?"""
+
+    hub_dataset, name, config = HUB_DATASET, "qnli", "qnli"
+    fields = ("question", "sentence")
+    labels, words = ("0", "1"), ("entailment", "not_entailment")
+
+
+class Rte(Published):
+    """Does the second sentence follow from the first?"""
+
+    hub_dataset, name, config = HUB_DATASET, "rte", "rte"
+    fields = ("sentence1", "sentence2")
+    labels, words = ("0", "1"), ("entailment", "not_entailment")
+
+
+class Wnli(Published):
+    """Does the second sentence, which says what a pronoun of the first stands for, follow from it?"""
+
+    hub_dataset, name, config = HUB_DATASET, "wnli", "wnli"
+    fields = ("sentence1", "sentence2")
+    labels, words = ("0", "1"), ("not_entailment", "entailment")
+
+
+for _task in (Cola, Sst2, Mrpc, Qqp, Stsb, Mnli, Qnli, Rte, Wnli):
+    register(_task.name, _task)

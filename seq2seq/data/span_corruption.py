@@ -20,13 +20,10 @@ class SpanCorruption(Task):
 
     name = "span-corruption"
     metrics = ()
+    named_in_source = False  # what is pre-trained is to read plain text
 
-    def load(self, split: str, seed: int, data_dir: str | None) -> Dataset:
+    def load(self, split: str) -> Dataset:
         return Dataset.from_dict({"sentence": [text for texts in unlabelled_text(split).values() for text in texts]})
-
-    def examples(self, split: str, *, seed: int = 42, data_dir: str | None = None, prefix: bool = True) -> Dataset:
-        """As any task's, but never with the task's name: what is pre-trained is to read plain text."""
-        return super().examples(split, seed=seed, data_dir=data_dir, prefix=False)
 
     def format(self, row: dict) -> tuple[str, str]:
         return row["sentence"], ""
@@ -112,4 +109,4 @@ def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
-register(SpanCorruption())
+register(SpanCorruption.name, SpanCorruption)

@@ -5,13 +5,14 @@ Source: C.J. Hutto and E. Gilbert, VADER, ICWSM 2014; MIT licence; inside the so
 
 import io
 import tarfile
-from functools import cache
+from functools import cache, partial
 
 from datasets import Dataset
 
+from seq2seq.arguments import DataTrainingArguments
 from seq2seq.cache import fetch_from_index
 from seq2seq.data.splits import split_by_text
-from seq2seq.data.tasks import SPLITS, Task, register
+from seq2seq.data.tasks import SPLIT_SEED, SPLITS, Task, register
 
 PACKAGE = "vaderSentiment==3.3.2"
 FILENAME = "vaderSentiment-3.3.2.tar.gz"
@@ -47,35 +48,35 @@ def _member(archive: bytes, name: str) -> bytes:
 class VaderTask(Task):
     """Is the mean rating above 0? Source "sentence: ..", target "1" or "0"."""
 
-    labels = ("0", "1")
+    labels, words = ("0", "1"), ("negative", "positive")
 
-    def __init__(self, set_name: str):
+    def __init__(self, set_name: str, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):
+        super().__init__(arguments, seed)
         self.set_name = set_name
         self.name = f"vader-{set_name}"
 
-    def load(self, split: str, seed: int, data_dir: str | None) -> Dataset:
+    def load(self, split: str) -> Dataset:
         texts, ratings = read_set(self.set_name)
         rows = split_by_text(texts)[SPLITS.index(split)]
         return Dataset.from_dict({"sentence": [texts[r] for r in rows], "rating": [ratings[r] for r in rows]})
 
     def format(self, row: dict) -> tuple[str, str]:
-        return f"sentence: {row['sentence']}", str(int(row["rating"] > 0))
+        return f"sentence: {row['sentence']}", self.targets[row["rating"] > 0]
 
 
 class VaderRatingTask(VaderTask):
     """What is the mean rating? Target: the rating to the nearest 0.2, with one decimal."""
 
-    labels = None
+    labels = words = None
     score_range = (-4.0, 4.0)
     metrics = ("pearson", "spearmanr")
 
-    def __init__(self, set_name: str):
-        super().__init__(set_name)
+    def __init__(self, set_name: str, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):
+        super().__init__(set_name, arguments, seed)
         self.name = f"vader-{set_name}-rating"
 
     def format(self, row: dict) -> tuple[str, str]:
-        source, _ = super().format(row)
-        return source, rounded_rating(row["rating"])
+        return f"sentence: {row['sentence']}", rounded_rating(row["rating"])
 
 
 def rounded_rating(rating: float) -> str:
@@ -84,5 +85,5 @@ def rounded_rating(rating: float) -> str:
 
 
 for _set_name in FILES:
-    register(VaderTask(_set_name))
-    register(VaderRatingTask(_set_name))
+    register(f"vader-{_set_name}", partial(VaderTask, _set_name))
+    register(f"vader-{_set_name}-rating", partial(VaderRatingTask, _set_name))

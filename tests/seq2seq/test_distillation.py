@@ -74,7 +74,8 @@ def test_a_run_adds_the_auxiliary_loss(run_main, monkeypatch):
     def loss_of_a_run():
         status, errors, out = run_main("configs/pretrain/t5_nano.json", **TINY_RUN, initial_embedding=None, bf16=False)
         assert status == 0, errors
-        return json.loads((out / "results.json").read_text())["splits"]["validation"]["scores"]["loss"]
+        validation = json.loads((out / "results.json").read_text())["splits"]["validation"]
+        return validation["tasks"][TASK.name]["scores"]["loss"]
 
     monkeypatch.setattr(distillation, "embed", embed)
     distillation.sentence_vectors.cache_clear()

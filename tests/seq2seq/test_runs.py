@@ -33,8 +33,15 @@ def test_a_run_leaves_metrics_configuration_and_a_small_adapter(run_main):
     checkpoint = max(out.glob("checkpoint-*"))
     assert not (checkpoint / "model.safetensors").exists()
     entry = results(out)
-    assert entry["splits"]["test"]["task"] == "vader-movie"
-    assert entry["splits"]["test"]["majority"]["accuracy"] >= 50
+    tested = entry["splits"]["test"]["tasks"]["vader-movie"]
+    assert tested["majority"]["accuracy"] >= 50
+    assert tested["average_metrics"] == tested["scores"]["accuracy"] == entry["splits"]["test"]["average_metrics"]
+    assert any("eval_accuracy" in line for line in entry["history"])
+    lines = [json.loads(line) for line in (out / "predictions/test-vader-movie.jsonl").read_text().splitlines()]
+    right = sum(line["prediction"].strip() == line["target"] for line in lines)
+    assert len(lines) == tested["rows"] == 16
+    assert 100 * right / 16 == tested["scores"]["accuracy"]
+    assert len({line["source"] for line in lines}) == 16
     assert entry["parameters"]["trainable"] < entry["parameters"]["backbone"]
     assert entry["peak_memory_mib"] > 100
 

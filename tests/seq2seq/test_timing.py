@@ -70,14 +70,14 @@ def test_steps_and_epochs(clock, tmp_path):
     callback = train(clock, tmp_path, num_train_epochs=3)
     assert callback.steps == [FORWARD] * 18
     assert callback.epochs == [6 * (LOADING + FORWARD)] * 3
-    assert callback.summary() == {"seconds_per_step": 10, "seconds_per_epoch": 66, "steps": 18}
+    assert callback.summary() == {"seconds_per_step": 10, "seconds_per_epoch": 66, "input_share": 1 / 11, "steps": 18}
 
 
 def test_a_step_has_all_its_accumulated_batches(clock, tmp_path):
     callback = train(clock, tmp_path, num_train_epochs=2, gradient_accumulation_steps=4)
     assert callback.steps == [4 * FORWARD, 2 * FORWARD] * 2
     assert callback.epochs == [6 * (LOADING + FORWARD)] * 2
-    assert callback.summary() == {"seconds_per_step": 30, "seconds_per_epoch": 66, "steps": 4}
+    assert callback.summary() == {"seconds_per_step": 30, "seconds_per_epoch": 66, "input_share": 1 / 11, "steps": 4}
 
 
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])
@@ -87,17 +87,29 @@ def test_evaluation_and_saving_are_not_training(clock, tmp_path, strategy):
     assert clock.now > 2 * (EVALUATING + SAVING)
     assert callback.steps == [FORWARD] * 12
     assert callback.epochs == [6 * (LOADING + FORWARD)] * 2
+    assert sum(callback.inputs) == 12 * LOADING
 
 
 def test_a_part_of_an_epoch_is_no_epoch(clock, tmp_path):
     callback = train(clock, tmp_path, max_steps=4, save_strategy="steps", save_steps=4)
-    assert callback.summary() == {"seconds_per_step": 10, "seconds_per_epoch": None, "steps": 4}
+    # Four steps and five batches: one is always fetched ahead.
+    assert callback.summary() == {
+        "seconds_per_step": 10,
+        "seconds_per_epoch": None,
+        "input_share": 5 / 45,
+        "steps": 4,
+    }
     resumed = train(clock, tmp_path, num_train_epochs=2, resume=str(tmp_path / "checkpoint-4"))
-    assert resumed.summary() == {"seconds_per_step": 10, "seconds_per_epoch": 66, "steps": 8}
+    assert resumed.summary() == {
+        "seconds_per_step": 10,
+        "seconds_per_epoch": 66,
+        "input_share": pytest.approx(8 / 88, rel=0.1),
+        "steps": 8,
+    }
 
 
 def test_without_training_there_is_nothing():
-    nothing = {"seconds_per_step": None, "seconds_per_epoch": None, "steps": 0}
+    nothing = {"seconds_per_step": None, "seconds_per_epoch": None, "input_share": None, "steps": 0}
     assert TimingCallback().summary() == nothing
 
 

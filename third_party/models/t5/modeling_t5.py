@@ -5,6 +5,7 @@ example `encoder.block.0.layer.1.adapter_controller.adapters.mrpc.down_sampler.w
 modules and state-dict keys stay as they are.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
     >>> model = T5ForConditionalGeneration.from_pretrained("google-t5/t5-base", adapter_config=AdapterConfig(...))
 
     The task of a batch, where the adapters know several, is an argument of the call: `model(**batch, task="mrpc")`,
-    `model.generate(input_ids, task="mrpc")`.
+    `model.generate(input_ids, task="mrpc")`; or of each row, `task=["mrpc", "mrpc", "rte"]`.
     """
 
     config: T5Config
@@ -84,7 +85,7 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         if self.adapter_config is not None:
             raise ConfigError("the model has adapters already; attach them to a fresh backbone")
         self._size_when_attached = self.backbone_size
-        self.task_switch.take(adapter_config.tasks)  # gradient checkpointing holds this object already
+        self.task_switch.take(adapter_config.adapter_names)  # gradient checkpointing holds this object already
         attach(self, adapter_config, self.task_switch)
         self.adapter_config = adapter_config
         freeze_model_params(self)
@@ -100,11 +101,11 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         """Whether all branches that can be merged are merged into the weights that the model computes with."""
         return is_merged(self)
 
-    def __call__(self, *args, task: str | None = None, **kwargs):
+    def __call__(self, *args, task: str | Sequence[str] | None = None, **kwargs):
         with self.task_switch.pinned(task):
             return super().__call__(*args, **kwargs)
 
-    def generate(self, *args, task: str | None = None, **kwargs):
+    def generate(self, *args, task: str | Sequence[str] | None = None, **kwargs):
         """transformers' `generate`, under the adapters of `task`."""
         with self.task_switch.pinned(task):
             return super().generate(*args, **kwargs)
@@ -155,7 +156,7 @@ def _checkpoint_with_task(switch: TaskSwitch, checkpoint, function, *args, **kwa
     task = switch.current
 
     def run(*inputs, **keywords):
-        with switch.pinned(task):
+        with switch.set_to(task):
             return function(*inputs, **keywords)
 
     return checkpoint(run, *args, **kwargs)

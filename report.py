@@ -1,0 +1,118 @@
+"""Compare finished runs: python report.py outputs/a outputs/b .. [--split test] [--output_dir outputs/report]"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from adapters import ConfigError
+from seq2seq.configurations import collect, sections, table_rows
+from seq2seq.page import csv_text, markdown, page, write_files
+from seq2seq.plots import plots
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong arguments are told like any other wrong input."""
+
+    def error(self, message: str):
+        raise ConfigError(f"{message}; {self.format_usage().strip()}")
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = Parser(
+        usage="python report.py PATH .. [--split test] [--output_dir outputs/report]",
+        description="Collect the finished runs in and below the paths; print their table and write report.csv, "
+        "report.md and report.html. Runs that differ in the seed alone count as one configuration.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="output directories of runs, or directories above them"
+    )
+    parser.add_argument("--split", default="test", help="the split whose scores are compared, default test")
+    parser.add_argument("--output_dir", default="outputs/report", help="where to write, default outputs/report")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    try:
+        given = arguments(argv)
+        configurations, warnings = collect(given.paths, given.split)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        report(configurations, given.split, Path(given.output_dir))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def report(configurations: list, split: str, directory: Path) -> None:
+    """Write the three files, then print the table."""
+    parts = sections(configurations)
+    rows = table_rows([c for part in parts for c in part.configurations])
+    drawn = [plots(part, split, f"r{number}") for number, part in enumerate(parts)]
+    files = {
+        "report.csv": csv_text(rows),
+        "report.md": markdown(parts, split),
+        "report.html": page(parts, split, drawn),
+    }
+    write_files(directory, files)
+    print_table(rows, split)
+    for name in files:
+        print(directory / name)
+
+
+def print_table(rows: list[dict], split: str) -> None:
+    """The rows at full width, or on a narrow terminal without the columns that can best be missed."""
+    columns, console, wide = terminal_columns(rows), Console(), Console(width=10_000)
+    for spare in ("method", "MiB", "seconds", "% of backbone"):
+        if console.is_terminal and wide.measure(filled(columns, split)).maximum > console.width:
+            del columns[spare]
+    (console if console.is_terminal else wide).print(filled(columns, split))
+
+
+def terminal_columns(rows: list[dict]) -> dict[str, list[str]]:
+    """The texts of each column; what all rows of a configuration share stands in the first of them."""
+    first = [i == 0 or row["configuration"] != rows[i - 1]["configuration"] for i, row in enumerate(rows)]
+    forms = {
+        "configuration": ("configuration", "{}"),
+        "method": ("method", "{}"),
+        "task": ("task", "{}"),
+        "metric": ("metric", "{}"),
+        "mean": ("mean", "{:.2f}"),
+        "± sd": ("standard_deviation", "{:.2f}"),
+        "seeds": ("seeds", "{}"),
+        "trainable": ("trainable_parameters", "{:,}"),
+        "% of backbone": ("percent_of_backbone", "{:.3f}"),
+        "seconds": ("seconds", "{:,.0f}"),
+        "MiB": ("memory_mib", "{:,.0f}"),
+        "rows": ("low_resource", "{:,}"),
+    }
+    if all(row["low_resource"] is None for row in rows):
+        del forms["rows"]
+    own = {"task", "metric", "mean", "± sd", "seeds"}
+    return {
+        name: [
+            form.format(row[key]) if row[key] is not None and (name in own or starts) else ""
+            for row, starts in zip(rows, first, strict=True)
+        ]
+        for name, (key, form) in forms.items()
+    }
+
+
+def filled(columns: dict[str, list[str]], split: str) -> Table:
+    table = Table(title=f"scores on {split}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in columns:
+        words = name in ("configuration", "method", "task", "metric")
+        table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, row))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

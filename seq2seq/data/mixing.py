@@ -1,0 +1,111 @@
+"""In which order the rows of one or several tasks are trained on (mixing: Raffel et al. 2020, section 3.5.2,
+https://arxiv.org/abs/1910.10683)."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+POOL = 50  # steps whose rows are sorted by length together
+
+
+def task_rates(sizes: Sequence[int], mixing: str, limit: int | None, temperature: float) -> np.ndarray:
+    """Share of each task, of sum 1: by min(size, limit) ** (1 / temperature); "equal": all alike; "all": by size."""
+    counted = np.array(sizes, dtype=float)
+    if mixing == "equal":
+        counted = np.ones(len(sizes))
+    elif mixing == "proportional":
+        counted = np.minimum(counted, np.inf if limit is None else limit) ** (1 / temperature)
+    return counted / counted.sum()
+
+
+def systematic_counts(shares: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
+    """`total` draws by `shares`: each count is its expectation, rounded up or down by chance, so that none is lost."""
+    points = (np.arange(total) + rng.random()) / total
+    edges = np.cumsum(shares)
+    return np.bincount(np.minimum(np.searchsorted(edges, points, side="right"), len(shares) - 1), minlength=len(shares))
+
+
+class TaskSampler(Sampler[int]):
+    """The row numbers of an epoch; the rows of the tasks lie one after the other in one data set.
+
+    Every `step_rows` numbers make one optimizer step of all processes together; unless `mixed` they are of one task.
+    The sequence follows from seed and epoch alone: every process sees it, and a resumed run goes on with it.
+
+    sizes: rows of each task. lengths: tokens of each row, or None: rows are not grouped by length. mixing, limit,
+    temperature: as `task_rates` takes them. An epoch has each row once if there is one task or mixing is "all", else as
+    many rows as all tasks have up to the limit. Where steps are of one task each, its last one is filled up.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        step_rows: int,
+        *,
+        lengths: np.ndarray | None = None,
+        mixing: str = "all",
+        limit: int | None = None,
+        temperature: float = 1.0,
+        mixed: bool = False,
+        shuffled: bool = True,
+        seed: int = 0,
+    ):
+        self.sizes, self.step_rows, self.lengths = tuple(sizes), step_rows, lengths
+        self.whole = len(sizes) == 1 or mixing == "all"
+        self.rates = task_rates(sizes, mixing, limit, temperature)
+        self.by_task = len(sizes) > 1 and not mixed
+        self.shuffled, self.seed, self.epoch = shuffled, seed, 0
+        capped = sizes if self.whole or limit is None else [min(size, limit) for size in sizes]
+        self.rows = sum(-(-size // step_rows) * step_rows for size in sizes) if self.by_task and self.whole else 0
+        self.rows = self.rows or (-(-sum(capped) // step_rows) * step_rows if self.by_task else sum(capped))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration is of."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        drawn = [self._draw(task, count, rng) for task, count in enumerate(self._counts(rng)) if count]
+        groups = drawn if self.by_task else [np.concatenate(drawn)]
+        if self.shuffled and not self.by_task:
+            groups = [rng.permutation(groups[0])]
+        steps = [step for rows in groups for step in self._steps(rows)]
+        return iter(np.concatenate(self._ordered(steps, rng)).tolist())
+
+    def _counts(self, rng: np.random.Generator) -> np.ndarray:
+        """Rows of each task in this epoch."""
+        if not self.by_task:
+            return np.array(self.sizes) if self.whole else systematic_counts(self.rates, self.rows, rng)
+        if self.whole:
+            return -(-np.array(self.sizes) // self.step_rows) * self.step_rows
+        return systematic_counts(self.rates, self.rows // self.step_rows, rng) * self.step_rows
+
+    def _draw(self, task: int, count: int, rng: np.random.Generator) -> np.ndarray:
+        """`count` rows of a task: each once before any comes twice."""
+        size = self.sizes[task]
+        passes = [rng.permutation(size) if self.shuffled else np.arange(size) for _ in range(-(-count // size))]
+        return np.concatenate(passes)[:count] + sum(self.sizes[:task])
+
+    def _steps(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows cut into steps; where lengths are known, rows of a step are of similar length, the longest first."""
+        if self.lengths is not None:
+            pool = POOL * self.step_rows
+            pools = [rows[start : start + pool] for start in range(0, len(rows), pool)]
+            rows = np.concatenate([part[np.argsort(-self.lengths[part], kind="stable")] for part in pools])
+        return [rows[start : start + self.step_rows] for start in range(0, len(rows), self.step_rows)]
+
+    def _ordered(self, steps: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+        """The steps shuffled; one that is not full stays last, and that with the longest row is first, so that memory
+        which does not suffice is noticed at once."""
+        if not self.shuffled:
+            return steps
+        full = [step for step in steps if len(step) == self.step_rows]
+        order = rng.permutation(len(full)).tolist()
+        if self.lengths is not None and full:
+            longest = max(range(len(full)), key=lambda number: self.lengths[full[number]].max())
+            order.remove(longest)
+            order.insert(0, longest)
+        return [full[number] for number in order] + [step for step in steps if len(step) < self.step_rows]

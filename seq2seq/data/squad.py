@@ -1,0 +1,44 @@
+"""SQuAD 1.1 (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): questions whose answer stands in a text."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from seq2seq import metrics
+from seq2seq.data.published import HeldOut, texts_of
+from seq2seq.data.tasks import register
+
+
+class Answers(HeldOut):
+    """A task with free text as target, of which several are accepted: "answers", a list of texts in each row."""
+
+    reference_fields = ("answers",)
+    answer_field = "answers"
+    metrics = ("f1", "em")
+
+    def read_answer(self, value: list[str], place: str) -> list[str] | None:
+        return value or None
+
+    def score(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> dict[str, float]:
+        answers = references["answers"]
+        return {"f1": metrics.text_f1(predictions, answers), "em": metrics.em(predictions, answers)}
+
+
+class Squad(Answers):
+    """Source "question: .. context: .." with spaces around punctuation; target: the first answer, as published."""
+
+    hub_dataset, name, config = "rajpurkar/squad", "squad", "plain_text"
+    fields = ("question", "context")
+    columns = (*fields, "answers")
+    nested = {"answers": (lambda cell: texts_of(cell and cell["text"]), '{"text": ["an answer"]}')}
+
+    def format(self, row: dict) -> tuple[str, str]:
+        source = " ".join(f"{name}: {pad_punctuation(row[name])}" for name in self.fields)
+        return source, row["answers"][0]
+
+
+def pad_punctuation(text: str) -> str:
+    """Punctuation as words of its own, one space between words."""
+    return " ".join(re.sub(r"([^\w\s]|_)", r" \1 ", text).split())
+
+
+register(Squad.name, Squad)

@@ -1,0 +1,146 @@
+"""The eight tasks of SuperGLUE (Wang et al. 2019, https://arxiv.org/abs/1905.00537). Labels are in the hub's order."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from datasets import Dataset
+
+from adapters import ConfigError
+from seq2seq import metrics
+from seq2seq.data.published import Published, texts_of
+from seq2seq.data.squad import Answers
+from seq2seq.data.tasks import register
+
+HUB_DATASET = "aps/super_glue"
+
+
+class Boolq(Published):
+    """Is the answer to a question about a passage yes?"""
+
+    hub_dataset, name, config = HUB_DATASET, "superglue-boolq", "boolq"
+    fields = ("question", "passage")
+    labels, words = ("0", "1"), ("False", "True")
+
+
+class Rte(Published):
+    """Does a hypothesis follow from a premise?"""
+
+    hub_dataset, name, config = HUB_DATASET, "superglue-rte", "rte"
+    fields = ("premise", "hypothesis")
+    labels, words = ("0", "1"), ("entailment", "not_entailment")
+
+
+class Cb(Published):
+    """Does a hypothesis follow from a premise, contradict it, or neither?"""
+
+    hub_dataset, name, config = HUB_DATASET, "superglue-cb", "cb"
+    fields = ("premise", "hypothesis")
+    labels, words = ("0", "1", "2"), ("entailment", "contradiction", "neutral")
+    metrics = ("f1_multiclass", "accuracy")
+
+
+class Copa(Published):
+    """Which of two choices is the cause, or the effect, of a premise?"""
+
+    hub_dataset, name, config = HUB_DATASET, "superglue-copa", "copa"
+    fields = ("premise", "choice1", "choice2", "question")
+    labels, words = ("0", "1"), ("choice1", "choice2")
+
+
+class Multirc(Published):
+    """Is this an answer to a question about a paragraph? Each question has several rows, all in the same split.
+
+    "idx" is the number of the question: em is the share of the questions all of whose answers are judged right.
+    """
+
+    hub_dataset, name, config = HUB_DATASET, "superglue-multirc", "multirc"
+    fields = ("question", "answer", "paragraph")
+    columns = (*fields, "idx", "label")
+    nested = {"idx": (lambda cell: int(cell["question"]), '{"paragraph": 0, "question": 0, "answer": 0}')}
+    group_field = "idx"
+    reference_fields = ("idx",)
+    labels, words = ("0", "1"), ("False", "True")
+    metrics = ("f1", "em")
+
+    def format(self, row: dict) -> tuple[str, str]:
+        return super().format({**row, **{name: without_markup(row[name]) for name in self.fields}})
+
+    def score(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> dict[str, float]:
+        predicted, wanted = metrics.post_process(predictions, references["target"], self.targets)
+        em = metrics.group_em(predicted, wanted, references["idx"])
+        return {"f1": metrics.f1(predicted, wanted), "em": em}
+
+
+def without_markup(text: str) -> str:
+    """Without <b> and </b>, <br> as a space, one space between words."""
+    return " ".join(re.sub(r"</?b>", "", text.replace("<br>", " ")).split())
+
+
+class Wic(Published):
+    """Has a word the same meaning in two sentences?"""
+
+    hub_dataset, name, config = HUB_DATASET, "superglue-wic", "wic"
+    fields = ("sentence1", "sentence2", "word")
+    labels, words = ("0", "1"), ("False", "True")
+
+
+class WscFixed(Published):
+    """Does a pronoun (between # and #) stand for a noun (between * and *)?"""
+
+    hub_dataset, name, config = HUB_DATASET, "superglue-wsc.fixed", "wsc.fixed"
+    columns = ("text", "span1_text", "span1_index", "span2_text", "span2_index", "label")
+    nested = dict.fromkeys(("span1_index", "span2_index"), (int, "3"))
+    labels, words = ("0", "1"), ("False", "True")
+
+    def format(self, row: dict) -> tuple[str, str]:
+        first, second = ((row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2))
+        text = mark(row["text"], *first, "*")
+        if second[0] > first[0]:
+            second = (second[0] + 2, second[1])  # both marks of the first span are words before it
+        return f"text: {mark(text, *second, '#')}", self.targets[int(row["label"])]
+
+
+def mark(text: str, index: int, span: str, sign: str) -> str:
+    """`text` with `sign` before and after `span`, which starts with word number `index`.
+
+    Where other words stand there, as many of them as `span` has are marked. Raises ConfigError if there are too few.
+    """
+    found = list(re.finditer(r"\S+", text))
+    last = index + len(span.split()) - 1
+    if not 0 <= index <= last < len(found):
+        raise ConfigError(f"superglue-wsc.fixed: {text!r} has no words {index} to {last} for the span {span!r}")
+    start, end = found[index].start(), found[last].end()
+    if text.startswith(span, start):
+        end = start + len(span)  # a comma or "'s" after the span stays outside
+    return f"{text[:start]}{sign} {text[start:end]} {sign}{text[end:]}"
+
+
+class Record(Answers):
+    """Which of the entities of a passage belongs in the place of "@placeholder"? Several may be right.
+
+    One row for each answer in training, one for each query otherwise.
+    """
+
+    hub_dataset, name, config = HUB_DATASET, "superglue-record", "record"
+    columns = ("passage", "query", "entities", "answers")
+    nested = dict.fromkeys(("entities", "answers"), (texts_of, '["one", "another"]'))
+
+    def load(self, split: str) -> Dataset:
+        rows, used = super().load(split), None if split == "train" else 1
+        pairs = [(n, answer) for n, answers in enumerate(rows["answers"][:]) for answer in answers[:used]]
+        return rows.select([n for n, _ in pairs]).add_column("answer", [answer for _, answer in pairs])
+
+    def format(self, row: dict) -> tuple[str, str]:
+        passage, entities = join_highlights(row["passage"]), ", ".join(row["entities"])
+        return f"query: {row['query']} entities: {entities} passage: {passage}", row["answer"]
+
+
+def join_highlights(passage: str) -> str:
+    """The passage in one line, with "@highlight" taken out and a full stop before it where a sentence has no end."""
+    parts = [" ".join(part.split()) for part in passage.split("@highlight")]
+    ended = [part if part.endswith((".", "!", "?", '"', "'")) else f"{part}." for part in parts[:-1] if part]
+    return " ".join([*ended, parts[-1]]).strip()
+
+
+for _task in (Boolq, Rte, Cb, Copa, Multirc, Wic, WscFixed, Record):
+    register(_task.name, _task)

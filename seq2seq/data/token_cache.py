@@ -1,0 +1,73 @@
+"""Tokens on disk: what was tokenised once is read again as long as its texts and its tokenizer are the same."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from datasets import Dataset
+from pyarrow import ArrowInvalid
+
+from adapters import warn_once
+from seq2seq.cache import cache_directory
+
+FORMAT = "1"  # to be raised when `tokenised` writes other columns
+
+
+def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> Dataset:
+    """ "input_ids" and "labels" of the rows "source" and "target", from `cache_directory()/tokens` if they are there.
+
+    The name of the file is a hash of all that it depends on: every text, the tokenizer's content, both limits.
+    """
+
+    def encode(batch: dict) -> dict:
+        sources = tokenizer(batch["source"], max_length=max_source, truncation=True)
+        targets = tokenizer(batch["target"], max_length=max_target, truncation=True)
+        return {"input_ids": sources["input_ids"], "labels": targets["input_ids"]}
+
+    def read_or_make(file: str | None, fingerprint: str) -> Dataset:
+        removed = ["source", "target"]
+        return texts.map(
+            encode,
+            batched=True,
+            remove_columns=removed,
+            desc="tokens",
+            cache_file_name=file,
+            new_fingerprint=fingerprint,
+            load_from_cache_file=True,
+        )
+
+    fingerprint = content_hash(texts, tokenizer, max_source, max_target)
+    file = cache_directory() / "tokens" / f"{fingerprint}.arrow"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return read_or_make(str(file), fingerprint)
+    except ArrowInvalid:  # damaged
+        file.unlink()
+        return read_or_make(str(file), fingerprint)
+    except OSError as error:
+        warn_once(f"tokens are not kept in {file.parent}: {error.strerror or error}")
+        return read_or_make(None, fingerprint)
+
+
+def content_hash(texts: Dataset, tokenizer, *limits: int) -> str:
+    """A hash of the texts, the tokenizer's content and the limits; equal content has equal hashes in any process."""
+    digest = hashlib.sha256(json.dumps([FORMAT, *limits]).encode())
+    digest.update(tokenizer_content(tokenizer))
+    for column in ("source", "target"):
+        for text in texts[column]:
+            encoded = text.encode()
+            digest.update(b"%d:" % len(encoded))
+            digest.update(encoded)
+    return digest.hexdigest()
+
+
+def tokenizer_content(tokenizer) -> bytes:
+    """All that decides what the tokenizer does to a text."""
+    special = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), str(tokenizer.special_tokens_map)]
+    if tokenizer.is_fast:
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        backend |= {"truncation": None, "padding": None}  # what the last call left there
+    else:
+        file = getattr(tokenizer, "vocab_file", None)
+        backend = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+    return json.dumps([special, backend]).encode()

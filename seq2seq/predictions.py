@@ -1,0 +1,52 @@
+"""The scores of a split, task by task, and what was predicted."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from seq2seq.data.batches import TaskRows
+from seq2seq.runs import PREDICTIONS
+from seq2seq.trainer import AdapterTrainer
+
+
+def split_results(trainer: AdapterTrainer, split: str, parts: Sequence[TaskRows], directory: Path) -> dict:
+    """Scores of every task of a split and their average, as `results.json` has them; predictions are written too."""
+    logged, tasks = trainer.evaluate(rows=parts, metric_key_prefix=split), {}
+    for rows in parts:
+        task = rows.task
+        prefix = split if len(parts) == 1 else f"{split}_{task.name}"
+        names = [name for name in (*task.metrics, "loss") if f"{prefix}_{name}" in logged]
+        tasks[task.name] = {
+            "scores": {name: logged[f"{prefix}_{name}"] for name in names},
+            "majority": majority_baseline(rows),
+            "rows": len(rows),
+        }
+        if f"{prefix}_average_metrics" in logged:
+            tasks[task.name]["average_metrics"] = logged[f"{prefix}_average_metrics"]
+        if task.name in trainer.predictions and trainer.args.should_save:
+            path = directory / PREDICTIONS / f"{split}-{task.name}.jsonl"
+            write_predictions(path, rows, trainer.predictions[task.name])
+    average = logged.get(f"{split}_average_metrics")
+    return {"tasks": tasks} if average is None else {"tasks": tasks, "average_metrics": average}
+
+
+def majority_baseline(rows: TaskRows) -> dict[str, float]:
+    """The scores of always answering the most frequent target."""
+    if not rows.task.metrics:
+        return {}
+    references = rows.references()
+    most_frequent = Counter(references["target"]).most_common(1)[0][0]
+    return rows.task.score([most_frequent] * len(rows), references)
+
+
+def write_predictions(path: Path, rows: TaskRows, predictions: Sequence[str]) -> None:
+    """JSON lines with "source", "target" and "prediction", under another name first."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    with unfinished.open("w", encoding="utf-8") as file:
+        for source, target, prediction in zip(rows.texts["source"], rows.texts["target"], predictions, strict=True):
+            line = {"source": source, "target": target, "prediction": prediction}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    os.replace(unfinished, path)

@@ -1,0 +1,78 @@
+"""One configuration run with several seeds, and with several numbers of training rows."""
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+
+from adapters import ConfigError
+from seq2seq.runs import finished_results, write_json
+from seq2seq.settings import Settings, build
+
+SERIES = "series.json"
+
+
+def is_series(settings: Settings) -> bool:
+    """Whether `seeds` or `low_resource` ask for several runs."""
+    return settings.training.seeds is not None or isinstance(settings.data.low_resource, list)
+
+
+def run_series(settings: Settings, run: Callable[[Settings], dict]) -> dict:
+    """Run every member, each in a directory of its own; returns what `series.json` holds, its rows and their runs.
+
+    A member that is finished is read and not run again, unless resume_from_checkpoint is false.
+    """
+    members = series_members(settings)
+    directory, results = Path(settings.training.output_dir), []
+    for number, member in enumerate(members, 1):
+        print(f"run {number} of {len(members)}: {member.training.output_dir}", flush=True)
+        keep = settings.training.resume_from_checkpoint is not False
+        finished = finished_results(member.training.output_dir, member.resolved()) if keep else None
+        results.append(finished or run(member))
+        summary = {
+            "experiment_name": settings.training.experiment_name,
+            "method": settings.method,
+            "scores": statistics(results),
+            "runs": [result["output_dir"] for result in results],
+            "output_dir": str(directory),
+        }
+        if settings.training.should_save:
+            write_json(directory / SERIES, summary)
+    return summary
+
+
+def series_members(settings: Settings) -> list[Settings]:
+    """The settings of each run: every number of rows with every seed. Raises ConfigError for lists that are no use."""
+    sizes, seeds = settings.data.low_resource, settings.training.seeds
+    for name, values in (("low_resource", sizes), ("seeds", seeds)):
+        if isinstance(values, list) and (not values or len(set(values)) < len(values)):
+            raise ConfigError(f"{name} is {values}; it must name at least one number, and none twice")
+    members = []
+    for size, seed in product(sizes if isinstance(sizes, list) else [sizes], seeds or [settings.training.seed]):
+        parts = [f"rows_{size}"] if isinstance(sizes, list) else []
+        parts += [f"seed_{seed}"] if seeds else []
+        own = {"low_resource": size, "seed": seed, "output_dir": str(Path(settings.training.output_dir, *parts))}
+        members.append(build({**{k: v for k, v in settings.given.items() if k != "seeds"}, **own}))
+    return members
+
+
+def statistics(results: list[dict]) -> list[dict]:
+    """Mean and sample standard deviation over the runs with equally many rows, for each split, task and metric."""
+    values: dict[tuple, list[float]] = {}
+    for result in results:
+        for split, entry in result["splits"].items():
+            for task, scored in entry["tasks"].items():
+                for metric, score in scored["scores"].items():
+                    values.setdefault((result["low_resource"], split, task, metric), []).append(score)
+            if len(entry["tasks"]) > 1 and "average_metrics" in entry:
+                key = result["low_resource"], split, "average", "average_metrics"
+                values.setdefault(key, []).append(entry["average_metrics"])
+    return [
+        {
+            **dict(zip(("low_resource", "split", "task", "metric"), key, strict=True)),
+            "mean": mean(scores),
+            "deviation": stdev(scores) if len(scores) > 1 else None,
+            "runs": len(scores),
+        }
+        for key, scores in values.items()
+    ]

@@ -1,0 +1,110 @@
+"""Batches whose rows belong to several tasks, and what the tasks of a model have in common."""
+
+import pytest
+import torch
+
+from adapters import ConfigError
+from tests.methods import AFTER, BESIDE, adapted, config_for
+
+TASKS = ("a", "b.c", "d")
+ROWS = ["b.c", "a", "b.c"]
+
+
+def grads(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("case", AFTER)
+def test_each_row_runs_under_its_own_task(case, tiny_config, batch):
+    model = adapted(tiny_config, config_for(case, tasks=TASKS))
+    with torch.no_grad():
+        alone = {task: model(**batch, task=task).logits for task in set(ROWS)}
+        together = model(**batch, task=ROWS).logits
+    for row, task in enumerate(ROWS):
+        assert torch.allclose(together[row], alone[task][row], atol=1e-5)
+    assert not torch.allclose(alone["a"], alone["b.c"], atol=1e-3)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_are_those_of_the_rows_one_by_one(checkpointing, tiny_config, batch):
+    """With checkpointing the blocks run again in the backward pass, outside the call that named the tasks."""
+    model = adapted(tiny_config, config_for("tensor_train_adapters", tasks=TASKS)).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model(**batch, task=ROWS).loss.backward()
+    together = grads(model)
+    model.zero_grad()
+    for row, task in enumerate(ROWS):
+        one = {name: tensor[row : row + 1] for name, tensor in batch.items()}
+        (model(**one, task=task).loss / len(ROWS)).backward()
+    one_by_one = grads(model)
+    assert together.keys() == one_by_one.keys()
+    assert not [name for name in together if ".d." in name]
+    assert all(torch.allclose(together[name], one_by_one[name], atol=1e-6) for name in together)
+
+
+def test_generation_has_tasks_by_row_too(tiny_config, batch):
+    model = adapted(tiny_config, config_for("adapters", tasks=TASKS))
+    ids = batch["input_ids"]
+    together = model.generate(ids, task=ROWS, max_new_tokens=4, min_new_tokens=4)
+    alone = {task: model.generate(ids, task=task, max_new_tokens=4, min_new_tokens=4) for task in set(ROWS)}
+    assert all(torch.equal(together[row], alone[task][row]) for row, task in enumerate(ROWS))
+
+
+def test_wrong_tasks_are_refused(tiny_config, batch):
+    model = adapted(tiny_config, config_for("adapters", tasks=TASKS))
+    with pytest.raises(ValueError, match="task is 'e'; the model has adapters for: a, b.c, d"):
+        model(**batch, task=["a", "e", "a"])
+    with pytest.raises(ValueError, match="task names 2 rows, the batch has 3"):
+        model(**batch, task=["a", "d"])
+    with pytest.raises(ValueError, match="name one of: a, b.c, d"):
+        model(**batch)
+
+
+def test_all_tasks_may_train_the_same_adapters(tiny_config, batch):
+    own, common = (
+        adapted(tiny_config, config_for("adapters", tasks=TASKS, adapters_per_task=each)) for each in (True, False)
+    )
+    sizes = [sum(p.numel() for name, p in model.named_parameters() if ".adapters." in name) for model in (own, common)]
+    assert sizes[0] == 3 * sizes[1]
+    assert common.task_switch.tasks == ("shared",)
+    assert common(**batch).loss.isfinite()
+
+
+@pytest.mark.parametrize("case", BESIDE[:1])
+def test_parts_beside_linear_layers_are_common_to_the_tasks(case, tiny_config, batch):
+    model = adapted(tiny_config, config_for(case, tasks=TASKS))
+    assert model.task_switch.tasks == ("shared",)
+    assert model(**batch).loss.isfinite()
+
+
+def test_cores_common_to_the_tasks_of_a_layer_or_to_the_whole_model(tiny_config):
+    def first_cores(among):
+        keys = {"tasks": TASKS, "share_cores": "first", "share_cores_among": among}
+        model = adapted(tiny_config, config_for("tensor_train_adapters", **keys))
+        named = dict(model.named_parameters(remove_duplicate=False))
+        cores = {name: core for name, core in named.items() if name.endswith("sampler.weight.cores.0")}
+        last = {id(core) for name, core in named.items() if name.endswith("weight.cores.1")}
+        return cores, last
+
+    whole, last = first_cores("layers and tasks")
+    assert len({id(core) for core in whole.values()}) == 2  # one for down, one for up
+    assert len(last) == len(whole)  # the others are each adapter's own
+    layered, _ = first_cores("tasks")
+    assert len({id(core) for core in layered.values()}) == len(layered) // len(TASKS)
+    sites = {name.split(".adapters.")[0] for name in layered}
+    for site in sites:
+        assert len({id(core) for name, core in layered.items() if name.startswith(site + ".")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("case", "keys", "words"),
+    [
+        ("adapters", {"tasks": ("a.b", "a_b")}, "one name for adapters"),
+        ("tensor_train_adapters", {"share_cores_among": "tasks"}, "needs share_cores"),
+        ("use_TTLoRA", {"share_cores_among": "tasks", "share_cores": "first"}, "only adapters after sublayers"),
+    ],
+)
+def test_contradictions(case, keys, words):
+    with pytest.raises(ConfigError, match=words):
+        config_for(case, **keys)
