@@ -38,7 +38,7 @@ class AdapterTrainer(CheckpointTrainer):
     ):
         """tasks: those that are trained on, even where the run does not train."""
         self.training_rows, self.validation_rows, self.data = training, validation, data
-        self.task, self.scored, self.predictions = tasks[0], None, {}
+        self.task, self.scored, self.predictions, self.rows_left = tasks[0], None, {}, 0
         several = len(kwargs["model"].task_switch.tasks) > 1
         args = fit_arguments(kwargs["args"], [rows.task for rows in validation] or tasks, several)
         existed = os.path.isdir(args.output_dir)  # else the base class makes it
@@ -133,10 +133,22 @@ class AdapterTrainer(CheckpointTrainer):
             logged |= averages
         return logged
 
-    def evaluation_loop(self, *args, **kwargs):
-        """As the base class, without the rows that processes fill up their last batch with."""
+    def evaluation_loop(self, dataloader, *args, **kwargs):
+        """As the base class, but rows that processes fill up their last batches with count nowhere."""
         self.gather_function = self.accelerator.gather_for_metrics
-        return super().evaluation_loop(*args, **kwargs)
+        self.rows_left = len(dataloader.dataset)
+        return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    def prediction_step(self, model, inputs, *args, **kwargs):
+        """As the base class; the processes have consecutive batches of equal size."""
+        rows = len(inputs["input_ids"])
+        own = min(max(self.rows_left - self.args.process_index * rows, 0), rows)
+        self.rows_left -= self.args.world_size * rows
+        if own < rows:
+            labels = inputs["labels"].clone()
+            labels[own:] = -100
+            inputs = {**inputs, "labels": labels}
+        return super().prediction_step(model, inputs, *args, **kwargs)
 
     @contextmanager
     def _scoring(self, rows: TaskRows):

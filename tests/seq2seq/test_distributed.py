@@ -1,0 +1,101 @@
+"""One run in one process and the same in two (torchrun, gloo, CPU): the same loss, predictions and scores."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, TINY, TINY_RUN
+from tests.seq2seq.test_runs import KILLED
+
+CONFIG = "configs/vader_multitask.json"
+# Targets of different lengths: the mean over tokens is not the mean of the processes' means.
+KEYS = {
+    **TINY_RUN,
+    "task_name": ["vader-nyt", "vader-nyt-rating", "vader-amazon"],
+    "model_config": {**TINY, "dropout_rate": 0.0},
+    "warmup_steps": 0,
+    "logging_first_step": True,
+    "logging_steps": 1,
+    "overwrite_output_dir": False,
+    "num_train_epochs": 2,
+}
+
+
+def run(out, processes=1, code=None, status=0, **keys):
+    """The results of a run in processes of its own. code: instead of run_seq2seq.py."""
+    keys = {**KEYS, "output_dir": str(out), **keys}
+    arguments = [part for key, value in keys.items() for part in (f"--{key}", json.dumps(value))]
+    script = ROOT / "run_seq2seq.py"
+    if code is not None:
+        script = out.parent / "killed.py"
+        script.write_text(code)
+    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"] if processes > 1 else []
+    command = [sys.executable, *launcher, str(script), str(ROOT / CONFIG), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert (done.returncode == 0) == (status == 0), done.stdout[-1000:] + done.stderr[-3000:]
+    return results(out) if status == 0 else done
+
+
+def results(out):
+    return json.loads((out / "results.json").read_text())
+
+
+def losses(results):
+    return [line["loss"] for line in results["history"] if "loss" in line]
+
+
+def adapters(out):
+    return load_file(out / "adapter_model.safetensors")
+
+
+def test_two_processes_train_as_one_does(run_main, tmp_path):
+    """Equal global batch, rows of several tasks in it: 16 rows at once, or 2 x 4 accumulated twice."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    status, errors, _ = run_main(CONFIG, **{**KEYS, "mixed_batches": True}, output_dir=str(one))
+    assert status == 0, errors
+    sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    both, alone = run(two, processes=2, mixed_batches=True, **sizes), results(one)
+    assert losses(both)[0] == pytest.approx(losses(alone)[0], abs=1e-5)
+    assert losses(both) == pytest.approx(losses(alone), abs=1e-3)
+    a, b = adapters(one), adapters(two)
+    assert all(torch.allclose(a[name], b[name], atol=1e-3) for name in a)
+
+
+def test_a_checkpoint_scores_alike_in_one_process_and_in_two(run_main, tmp_path):
+    """23 rows in batches of 4 leave the last batches of two processes half empty."""
+    keys = {**KEYS, "model_name_or_path": "t5-nano", "model_config": None, "max_test_samples": 23}
+    keys |= {"per_device_eval_batch_size": 4, "do_eval": False, "eval_strategy": "no", "load_best_model_at_end": False}
+    status, errors, trained = run_main(CONFIG, **keys, save_strategy="no", output_dir=str(tmp_path / "trained"))
+    assert status == 0, errors
+    keys |= {"model_name_or_path": str(trained), "do_train": False}
+    assert run_main(CONFIG, **keys, output_dir=str(tmp_path / "one"))[0] == 0
+    alone, both = results(tmp_path / "one"), run(tmp_path / "two", processes=2, **keys)
+    files = sorted(path.name for path in (tmp_path / "one/predictions").iterdir())
+    assert len(files) == 3
+    for name in files:
+        assert (tmp_path / "one/predictions" / name).read_text() == (tmp_path / "two/predictions" / name).read_text()
+    assert both["splits"]["test"]["average_metrics"] == alone["splits"]["test"]["average_metrics"]
+    for task, scored in alone["splits"]["test"]["tasks"].items():
+        other = both["splits"]["test"]["tasks"][task]
+        assert scored["rows"] == other["rows"] == 23
+        assert other["scores"] == pytest.approx(scored["scores"], abs=1e-5)
+
+
+def test_an_interrupted_mixture_goes_on_with_the_exact_sequence(tmp_path):
+    """Two processes, killed in the second epoch after a checkpoint in its midst; several tasks, grouped by length."""
+    keys = {"per_device_train_batch_size": 8, "save_strategy": "steps", "save_steps": 14, "eval_strategy": "steps"}
+    keys |= {"eval_steps": 14, "processes": 2}
+    run(tmp_path / "whole", **keys)
+    died = run(tmp_path / "out", **keys, code=KILLED.format(step=16, in_save=False), status=9)
+    assert not (tmp_path / "out/results.json").exists(), died.stderr[-2000:]
+    assert (tmp_path / "out/checkpoint-14").is_dir()
+    run(tmp_path / "out", **keys)
+    a, b = adapters(tmp_path / "whole"), adapters(tmp_path / "out")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
