@@ -13,11 +13,10 @@ from transformers import set_seed
 from adapters import ConfigError, rounding_losses
 from adapters.norms import preinit_errors
 from seq2seq.data.batches import load_texts, longest_target, tasks_of_splits, tokenise
-from seq2seq.data.tasks import SPLIT_SEED
 from seq2seq.dry_run import dry_run
 from seq2seq.models import check_tasks, load_backbone, load_tokenizer
 from seq2seq.predictions import split_results
-from seq2seq.report import peak_memory_mib, print_report, print_series
+from seq2seq.report import peak_memory_mib, print_report, print_series, reset_peak_memory
 from seq2seq.runs import MERGED, RunDirectory
 from seq2seq.series import is_series, run_series
 from seq2seq.settings import Settings, load_settings, print_keys
@@ -69,6 +68,7 @@ def first_process_speaks():
 def run(settings: Settings) -> dict:
     """One experiment; returns what `results.json` holds."""
     start = time.perf_counter()
+    reset_peak_memory()
     training, data = settings.training, settings.data
     directory = RunDirectory(
         training.output_dir,
@@ -77,7 +77,7 @@ def run(settings: Settings) -> dict:
         resume=training.resume_from_checkpoint,
     )
     datasets.disable_progress_bars()
-    tasks = tasks_of_splits(data, SPLIT_SEED if training.data_seed is None else training.data_seed)
+    tasks = tasks_of_splits(data, training.split_seed)
     names = [task.name for task in tasks["train"]]
     adapter_config = get_adapter_config(settings.given, tasks=names)
     # Adapters of a task's own know the task; other models are told its name in the source.

@@ -28,9 +28,17 @@ def one_line(error: Exception) -> str:
 
 
 def require(arguments, allowed: str, *names: str) -> None:
-    """Raise ConfigError for the first of these keys whose value is not `allowed`, one of RANGES; null always is."""
+    """Raise ConfigError for the first of these keys whose value is not `allowed`, one of RANGES; null always is.
+
+    Of a list each item must be allowed.
+    """
     for name in names:
         value = getattr(arguments, name)
+        if isinstance(value, list):
+            for item in value:
+                if not RANGES[allowed](item):
+                    raise ConfigError(f"{name} holds {item!r}; each must be {allowed}")
+            continue
         infinite = isinstance(value, float) and not math.isfinite(value)
         if value is not None and (infinite or not RANGES[allowed](value)):
             raise ConfigError(f"{name} is {value!r}; it must be {allowed}")

@@ -29,10 +29,13 @@ ALLOWED = {
         "dataloader_num_workers",
         "adam_epsilon",
     ),
-    "at least 0 and below 2**32": ("seed", "data_seed"),
+    "at least 0 and below 2**32": ("seed", "data_seed", "seeds"),
     "at least 0 and below 1": ("adam_beta1", "adam_beta2", "label_smoothing_factor"),
     "a name, not empty": ("experiment_name", "output_dir"),
 }
+
+
+SPLIT_SEED = 42
 
 
 @dataclass
@@ -102,7 +105,9 @@ class DataTrainingArguments:
     def __post_init__(self):
         require(self, "at least 1", "max_source_length", "max_target_length", "mixing_limit")
         limits = ("max_train_samples", "max_val_samples", "max_test_samples")
-        require(self, "at least 1", *limits)
+        require(self, "at least 1", *limits, "low_resource")
+        if self.low_resource is not None and self.max_train_samples is not None:
+            raise ConfigError("low_resource and max_train_samples are both set; each is a number of training rows")
         require(self, "above 0", "mixing_temperature")
 
 
@@ -128,6 +133,11 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     compute_memory: bool = key(False, "Measure the memory of each layer in one training step before training.")
     compute_time: bool = key(False, "Report the time of a training step and of an epoch.")
     merge_and_export: bool = key(False, "Write the trained model as a plain T5, with tokenizer, to output_dir/merged.")
+
+    @property
+    def split_seed(self) -> int:
+        """Of the shuffles that cut splits and limit rows: the same for runs that differ in `seed`."""
+        return SPLIT_SEED if self.data_seed is None else self.data_seed
 
     def __post_init__(self):
         for allowed, names in ALLOWED.items():

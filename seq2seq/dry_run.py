@@ -9,7 +9,6 @@ from rich.table import Table
 
 from adapters.tt_basis import RandomBasis
 from seq2seq.data.batches import tasks_of_splits
-from seq2seq.data.tasks import SPLIT_SEED
 from seq2seq.models import configuration_of, wrong_sizes_named
 from seq2seq.runs import DRY_RUN, check_writable, write_json
 from seq2seq.settings import Settings
@@ -36,7 +35,7 @@ def dry_run(settings: Settings) -> dict:
     check_writable(directory)
     with wrong_sizes_named(), torch.device("meta"):
         model = T5ForConditionalGeneration(configuration_of(settings.model))
-    tasks = [task.name for task in tasks_of_splits(settings.data, SPLIT_SEED)["train"]]
+    tasks = [task.name for task in tasks_of_splits(settings.data, settings.training.split_seed)["train"]]
     modify_model_after_init(model, get_adapter_config(settings.given, tasks=tasks))
     if settings.training.merge_and_export:
         check_foldable(model)

@@ -1,19 +1,36 @@
 """What a run says at the end."""
 
+import gc
 import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+STATUS = Path("/proc/self/status")  # of Linux
+
 
 def peak_memory_mib() -> float:
-    """Most memory held so far: on the GPU where there is one, of the whole process otherwise."""
+    """Most memory held since `reset_peak_memory`: on the GPU where there is one, of the whole process otherwise."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    if STATUS.exists():
+        peak = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) / 2**10
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak of earlier runs of this process, where the system can (CUDA, Linux)."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def print_report(results: dict) -> None:

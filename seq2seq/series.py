@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from adapters import ConfigError
+from seq2seq.data.batches import load_texts, tasks_of_splits
 from seq2seq.runs import finished_results, write_json
 from seq2seq.settings import Settings, build
 
@@ -23,6 +24,7 @@ def run_series(settings: Settings, run: Callable[[Settings], dict]) -> dict:
     A member that is finished is read and not run again, unless resume_from_checkpoint is false.
     """
     members = series_members(settings)
+    _check_rows(members)
     directory, results = Path(settings.training.output_dir), []
     for number, member in enumerate(members, 1):
         print(f"run {number} of {len(members)}: {member.training.output_dir}", flush=True)
@@ -54,6 +56,13 @@ def series_members(settings: Settings) -> list[Settings]:
         own = {"low_resource": size, "seed": seed, "output_dir": str(Path(settings.training.output_dir, *parts))}
         members.append(build({**{k: v for k, v in settings.given.items() if k != "seeds"}, **own}))
     return members
+
+
+def _check_rows(members: list[Settings]) -> None:
+    """Raise ConfigError for a size that a task does not have, before the smaller ones are trained on."""
+    largest = max(members, key=lambda member: member.data.low_resource or 0)
+    if largest.data.low_resource is not None and largest.training.do_train:
+        load_texts(tasks_of_splits(largest.data, largest.training.split_seed), ["train"], largest.data, 0, prefix=False)
 
 
 def statistics(results: list[dict]) -> list[dict]:

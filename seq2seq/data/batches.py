@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
+from pyarrow.compute import list_value_length
 from torch.nn.utils.rnn import pad_sequence
 
 from adapters import ConfigError
@@ -120,7 +121,7 @@ def _check_targets(targets: Iterable[str], tokenizer, limit: int) -> None:
 
 def token_lengths(tokens: Dataset, column: str) -> np.ndarray:
     """Tokens of each row in a column."""
-    return np.array([len(row) for row in tokens[column]])
+    return list_value_length(tokens.with_format("arrow")[column][:]).to_numpy()
 
 
 def longest_target(splits: Iterable[Sequence[TaskRows]]) -> int:

@@ -7,10 +7,10 @@ from string import Formatter
 from datasets import Dataset
 
 from adapters import ConfigError
-from seq2seq.arguments import DataTrainingArguments
+from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
 from seq2seq.data.files import read_table
 from seq2seq.data.splits import split_by_text
-from seq2seq.data.tasks import SPLIT_SEED, SPLITS, Task, register
+from seq2seq.data.tasks import SPLITS, Task, register
 from seq2seq.metrics import COMPARED, METRICS
 
 HELD_OUT = 0.15  # of the training file, for each split that has no file of its own

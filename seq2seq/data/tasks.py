@@ -8,10 +8,9 @@ from datasets import Dataset
 
 from adapters import ConfigError
 from seq2seq import metrics
-from seq2seq.arguments import DataTrainingArguments
+from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
 
 SPLITS = ("train", "validation", "test")
-SPLIT_SEED = 42  # of published splits that are halved; data_seed changes it
 
 
 class Task:
