@@ -27,15 +27,17 @@ HEAD = """# Methods
 Written by `python docs/methods_table.py` from `adapters/registry.py` and `configs/`; a test compares. *Keys* are those
 that a method reads when it is built from its file, beside that of its name; `python run_seq2seq.py --help` explains
 them. After a sublayer and beside a linear layer, `task_adapter_layers_encoder`, `task_adapter_layers_decoder` and
-`task_adapter_in_decoder` say which blocks are adapted; where there is a merged weight, `merge_at_eval` and
+`task_adapter_in_decoder` say which blocks are adapted; for several tasks `adapters_per_task` and `share_cores_among`
+what they have in common (see [tasks.md](tasks.md)); where there is a merged weight, `merge_at_eval` and
 `merge_dtype` hold. *Trained* counts on T5-base with 32,128 rows of embedding all that the file trains, layer norms
 included where it says so. *Mergeable*: "yes", `eval()` computes with one merged
 weight, and `merge_and_export` writes a T5 without any adapter; "on export", the second only.
 
 """
+OF_TASKS = {"adapters_per_task", "share_cores_among"}
 PLACES = {f"task_adapter_{name}" for name in ("layers_encoder", "layers_decoder", "in_decoder")}
 WHAT_ELSE_IS_TRAINED = {"freeze_backbone", "freeze_embedding", "unfreeze_lm_head", "unfreeze_layer_norms", "bitfit"}
-HIDDEN = PLACES | WHAT_ELSE_IS_TRAINED | {"tasks", "merge_at_eval", "merge_dtype"}
+HIDDEN = PLACES | OF_TASKS | WHAT_ELSE_IS_TRAINED | {"tasks", "merge_at_eval", "merge_dtype"}
 COLUMNS = ("method", "site", "formula", "paper", "keys", "file", "trained", "mergeable")
 
 
