@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from adapters import ConfigError
-from seq2seq.configurations import collect, sections, table_rows
-from seq2seq.page import csv_text, markdown, page, write_files
-from seq2seq.plots import plots
+from seq2seq.comparison.configurations import collect, sections, table_rows
+from seq2seq.comparison.page import csv_text, markdown, page, write_files
+from seq2seq.comparison.plots import plots
 
 
 class Parser(argparse.ArgumentParser):

@@ -14,10 +14,11 @@ from adapters import ConfigError, rounding_losses
 from adapters.norms import preinit_errors
 from seq2seq.data.batches import load_texts, longest_target, tasks_of_splits, tokenise
 from seq2seq.dry_run import dry_run
+from seq2seq.layout import MERGED
 from seq2seq.models import check_tasks, load_backbone, load_tokenizer
 from seq2seq.predictions import split_results
 from seq2seq.report import peak_memory_mib, print_report, print_series, reset_peak_memory
-from seq2seq.runs import MERGED, RunDirectory
+from seq2seq.runs import RunDirectory
 from seq2seq.series import is_series, run_series
 from seq2seq.settings import Settings, load_settings, print_keys
 from seq2seq.timing import TimingCallback

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from adapters.tt_basis import RandomBasis
 from seq2seq.data.batches import tasks_of_splits
+from seq2seq.layout import DRY_RUN
 from seq2seq.models import configuration_of, wrong_sizes_named
-from seq2seq.runs import DRY_RUN, check_writable, write_json
+from seq2seq.runs import check_writable, write_json
 from seq2seq.settings import Settings
 from t3nsor import TTLinear, chosen_plans
 from t3nsor.tensor_train import CoreChain

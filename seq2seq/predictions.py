@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seq2seq.data.batches import TaskRows
-from seq2seq.runs import PREDICTIONS
+from seq2seq.layout import PREDICTIONS
 from seq2seq.trainer import AdapterTrainer
 
 

@@ -7,12 +7,8 @@ from pathlib import Path
 
 from adapters import ConfigError
 from seq2seq.checkpoints import STAGING, checkpoints
+from seq2seq.layout import CONFIGURATION, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS
 
-CONFIGURATION = "resolved_config.json"
-RESULTS = "results.json"
-DRY_RUN = "dry_run.json"
-MERGED = "merged"  # directory of the exported model
-PREDICTIONS = "predictions"  # directory of the predicted texts
 # Files of a run that starting it again replaces; nothing else is ever removed, nor these where there was no run.
 OWN_FILES = (
     CONFIGURATION,
@@ -27,17 +23,6 @@ OWN_FILES = (
     "training_args.bin",
 )
 SOURCES = ("model_name_or_path", "tokenizer_name", "model_config")
-# Keys that may differ between an unfinished run and the one that goes on with it.
-INCIDENTAL = (
-    "overwrite_output_dir",
-    "resume_from_checkpoint",
-    "output_dir",
-    "log_to_wandb",
-    "project_name",
-    "disable_tqdm",
-    "dry_run",
-    "print_num_parameters",
-)
 
 
 class RunDirectory:

@@ -7,10 +7,9 @@ from statistics import mean, stdev
 
 from adapters import ConfigError
 from seq2seq.data.batches import load_texts, tasks_of_splits
+from seq2seq.layout import SERIES
 from seq2seq.runs import finished_results, write_json
 from seq2seq.settings import Settings, build
-
-SERIES = "series.json"
 
 
 def is_series(settings: Settings) -> bool:

@@ -11,10 +11,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 import report
-from seq2seq import collection, runs
-from seq2seq.configurations import Statistic, collect
-from seq2seq.page import safe
-from seq2seq.plots.parameters import pareto
+from seq2seq.comparison.configurations import Statistic, collect
+from seq2seq.comparison.page import safe
+from seq2seq.comparison.plots.parameters import pareto
 from tests.test_bad_input import tree
 
 BACKBONE = 10_000
@@ -310,7 +309,3 @@ def test_help(capsys):
         report.main(["--help"])
     assert stop.value.code == 0
     assert "usage: python report.py PATH" in capsys.readouterr().out
-
-
-def test_the_files_are_those_that_runs_write():
-    assert (collection.RESULTS, collection.CONFIGURATION) == (runs.RESULTS, runs.CONFIGURATION)

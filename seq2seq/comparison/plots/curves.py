@@ -4,9 +4,9 @@ import math
 
 import numpy
 
-from seq2seq.configurations import Configuration, Section, Statistic
-from seq2seq.plots.drawing import Style, log_ticks, new_figure, set_ticks, short_number, to_svg
-from seq2seq.plots.parts import MANY, Plot, compared, largest, seeds
+from seq2seq.comparison.configurations import Configuration, Section, Statistic
+from seq2seq.comparison.plots.drawing import Style, log_ticks, new_figure, set_ticks, short_number, to_svg
+from seq2seq.comparison.plots.parts import MANY, Plot, compared, largest, seeds
 
 POINTS_OF_A_LINE = 200
 

@@ -1,12 +1,12 @@
 """The plots of a report as SVG."""
 
-from seq2seq.configurations import Section
-from seq2seq.plots.bars import bars
-from seq2seq.plots.curves import curves
-from seq2seq.plots.drawing import drawn
-from seq2seq.plots.parameters import parameters
-from seq2seq.plots.parts import Plot
-from seq2seq.plots.sizes import sizes
+from seq2seq.comparison.configurations import Section
+from seq2seq.comparison.plots.bars import bars
+from seq2seq.comparison.plots.curves import curves
+from seq2seq.comparison.plots.drawing import drawn
+from seq2seq.comparison.plots.parameters import parameters
+from seq2seq.comparison.plots.parts import Plot
+from seq2seq.comparison.plots.sizes import sizes
 
 
 def plots(section: Section, split: str, prefix: str) -> list[Plot]:

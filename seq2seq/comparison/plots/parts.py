@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from seq2seq.configurations import Configuration, Section, Statistic
-from seq2seq.plots.drawing import Style
+from seq2seq.comparison.configurations import Configuration, Section, Statistic
+from seq2seq.comparison.plots.drawing import Style
 
 MANY = 8  # configurations beyond which their numbers are written, colours alone being too alike
 DEVIATION = "± is the sample standard deviation over seeds, where there are several."

@@ -1,6 +1,6 @@
 """The looks of a report's page, and the few lines that sort its table and point out a configuration in its plots."""
 
-from seq2seq.plots.drawing import VARIABLES, Style
+from seq2seq.comparison.plots.drawing import VARIABLES, Style
 
 SHAPES = {
     "o": '<circle cx="14" cy="6" r="3.6"/>',

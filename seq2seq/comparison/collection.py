@@ -7,23 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters import ConfigError
+from seq2seq import layout
+from seq2seq.layout import CONFIGURATION, RESULTS
 
-# As in seq2seq/runs.py, which imports transformers; a table should not wait for that.
-CONFIGURATION = "resolved_config.json"
-RESULTS = "results.json"
-# Keys in which the seeds of one configuration may differ.
-INCIDENTAL = (
-    "seed",
-    "data_seed",
-    "output_dir",
-    "overwrite_output_dir",
-    "log_to_wandb",
-    "project_name",
-    "disable_tqdm",
-    "resume_from_checkpoint",
-    "print_num_parameters",
-    "dry_run",
-)
+# Keys in which the runs of one configuration may differ.
+INCIDENTAL = (*layout.INCIDENTAL, "seed", "seeds", "data_seed", "compute_time", "compute_memory")
 
 
 @dataclass(frozen=True)

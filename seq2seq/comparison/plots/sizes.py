@@ -2,9 +2,9 @@
 
 import math
 
-from seq2seq.configurations import Configuration, Section
-from seq2seq.plots.drawing import MUTED, Style, new_figure, set_ticks, to_svg
-from seq2seq.plots.parts import DEVIATION, Plot, draw_point, score_name, seeds
+from seq2seq.comparison.configurations import Configuration, Section
+from seq2seq.comparison.plots.drawing import MUTED, Style, new_figure, set_ticks, to_svg
+from seq2seq.comparison.plots.parts import DEVIATION, Plot, draw_point, score_name, seeds
 
 
 def sizes(section: Section, split: str, prefix: str) -> Plot | None:

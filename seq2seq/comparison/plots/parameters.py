@@ -3,8 +3,8 @@
 import math
 from itertools import pairwise
 
-from seq2seq.configurations import Configuration, Section
-from seq2seq.plots.drawing import (
+from seq2seq.comparison.configurations import Configuration, Section
+from seq2seq.comparison.plots.drawing import (
     INK,
     MUTED,
     Style,
@@ -16,7 +16,7 @@ from seq2seq.plots.drawing import (
     shortened,
     to_svg,
 )
-from seq2seq.plots.parts import DEVIATION, Plot, compared, draw_point, largest, score_name, seeds, span
+from seq2seq.comparison.plots.parts import DEVIATION, Plot, compared, draw_point, largest, score_name, seeds, span
 
 
 def pareto(points: list[tuple[float, float]]) -> list[int]:

@@ -2,9 +2,9 @@
 
 import math
 
-from seq2seq.configurations import Configuration, Section
-from seq2seq.plots.drawing import INK, MUTED, Style, new_figure, to_svg
-from seq2seq.plots.parts import DEVIATION, MANY, Plot, compared, largest, seeds, span
+from seq2seq.comparison.configurations import Configuration, Section
+from seq2seq.comparison.plots.drawing import INK, MUTED, Style, new_figure, to_svg
+from seq2seq.comparison.plots.parts import DEVIATION, MANY, Plot, compared, largest, seeds, span
 
 BARS_IN_A_ROW = 75
 BARS_WITH_VALUES = 16

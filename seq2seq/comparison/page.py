@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters import ConfigError
-from seq2seq.configurations import Section, Statistic, rank
-from seq2seq.page_style import SCRIPT, STYLE, legend_mark
-from seq2seq.plots import Plot
+from seq2seq.comparison.configurations import Section, Statistic, rank
+from seq2seq.comparison.page_style import SCRIPT, STYLE, legend_mark
+from seq2seq.comparison.plots import Plot
 
 NOTE = "Scores are mean ± sample standard deviation over seeds; the best of each column is bold."
 

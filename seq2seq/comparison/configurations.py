@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy
 
 from adapters import ConfigError
-from seq2seq.collection import Run, find_runs, printable, read_run
+from seq2seq.comparison.collection import Run, find_runs, printable, read_run
 
 AVERAGE = "average"
 

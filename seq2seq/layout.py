@@ -1,0 +1,19 @@
+"""Names of what a run leaves in its directory, and the keys that do not tell runs apart. Imports nothing."""
+
+CONFIGURATION = "resolved_config.json"
+RESULTS = "results.json"
+DRY_RUN = "dry_run.json"
+SERIES = "series.json"
+MERGED = "merged"  # directory of the exported model
+PREDICTIONS = "predictions"  # directory of the predicted texts
+# Keys that may differ between an unfinished run and the one that goes on with it.
+INCIDENTAL = (
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "output_dir",
+    "log_to_wandb",
+    "project_name",
+    "disable_tqdm",
+    "dry_run",
+    "print_num_parameters",
+)
