@@ -46,7 +46,6 @@ class Watched(AdapterTrainer):
 
 FEW_ROWS = {
     "model_name_or_path": "t5-nano",
-    "task_name": "vader-movie",
     "max_train_samples": 64,
     "num_train_epochs": 1,
     "per_device_train_batch_size": 8,  # what stands behind a zero gets no gradient in the first step
@@ -60,7 +59,9 @@ FEW_ROWS = {
 def test_trains_and_comes_back(config, run_main, tokenizer, monkeypatch):
     """A run of a few steps: what is trained has changed, all else has not, and what was saved gives the same again."""
     monkeypatch.setattr(run_seq2seq, "AdapterTrainer", Watched)
-    status, errors, out = run_main(config, **FEW_ROWS)
+    several = isinstance(settings_of(config)[0].data.task_name, list)
+    tasks = ["vader-movie", "vader-nyt"] if several else "vader-movie"
+    status, errors, out = run_main(config, **FEW_ROWS, task_name=tasks)
     assert status == 0, errors
     results = json.loads((out / "results.json").read_text())
     assert set(results["splits"]) == {"validation", "test"}
@@ -76,9 +77,10 @@ def test_trains_and_comes_back(config, run_main, tokenizer, monkeypatch):
         assert not (out / "model.safetensors").exists()
     again = T5ForConditionalGeneration.from_pretrained(out)
     batch = tokenizer(["sentence: a fine film", "sentence: dull"], return_tensors="pt", padding=True)
-    assert torch.equal(*(each.generate(**batch, max_new_tokens=4) for each in (model.eval(), again)))
+    task = "vader-nyt" if several else None
+    assert torch.equal(*(each.generate(**batch, max_new_tokens=4, task=task) for each in (model.eval(), again)))
     with torch.no_grad():
-        assert torch.equal(*(each(**batch, labels=batch["input_ids"]).logits for each in (model, again)))
+        assert torch.equal(*(each(**batch, labels=batch["input_ids"], task=task).logits for each in (model, again)))
     resolved = json.loads((out / "resolved_config.json").read_text())
     assert load_settings(str(out / "resolved_config.json"), [])[0].resolved() == resolved
 
