@@ -12,7 +12,7 @@ from transformers import set_seed
 
 from adapters import ConfigError, rounding_losses
 from adapters.norms import preinit_errors
-from seq2seq.data.batches import load_texts, longest_target, tasks_of_splits, tokenise
+from seq2seq.data.batches import TaskRows, load_texts, longest_target, tasks_of_splits, tokenise
 from seq2seq.dry_run import dry_run
 from seq2seq.layout import MERGED
 from seq2seq.models import check_tasks, load_backbone, load_tokenizer
@@ -70,17 +70,53 @@ def run(settings: Settings) -> dict:
     """One experiment; returns what `results.json` holds."""
     start = time.perf_counter()
     reset_peak_memory()
-    training, data = settings.training, settings.data
+    training = settings.training
     directory = RunDirectory(
         training.output_dir,
         settings.resolved(),
         overwrite=training.overwrite_output_dir,
         resume=training.resume_from_checkpoint,
     )
+    trainer, rows = prepare(settings)
+    counts = count_parameters(trainer.model)
+    tracker = start_tracking(settings, counts)
+    PartialState().wait_for_everyone()  # until all have looked, nothing is removed or replaced
+    if training.should_save:
+        directory.claim()
+    trainer.add_callback(TrackingCallback(tracker))
+    extra = train(settings, trainer, directory) if training.do_train else {}
+    results = {
+        "experiment_name": training.experiment_name,
+        "method": settings.method,
+        "splits": {
+            split: split_results(trainer, split, rows[split], directory.path)
+            for split in ("validation", "test")
+            if split in rows
+        },
+        "parameters": counts,
+        **extra,
+        **costs_in_accuracy(trainer.model),
+        "history": trainer.state.log_history,
+        "seed": training.seed,
+        "low_resource": settings.data.low_resource,
+        "seconds": time.perf_counter() - start,
+        "peak_memory_mib": peak_memory_mib(),
+        "output_dir": training.output_dir,
+    }
+    if training.merge_and_export:
+        trainer.export(directory.path / MERGED)
+    if training.should_save:
+        directory.finish(results)
+    tracker.finish()
+    return results
+
+
+def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows]]]:
+    """The trainer of a run, with model and data, and the rows of each split that it needs. Writes nothing."""
+    training, data = settings.training, settings.data
     datasets.disable_progress_bars()
     tasks = tasks_of_splits(data, training.split_seed)
-    names = [task.name for task in tasks["train"]]
-    adapter_config = get_adapter_config(settings.given, tasks=names)
+    adapter_config = get_adapter_config(settings.given, tasks=[task.name for task in tasks["train"]])
     # Adapters of a task's own know the task; other models are told its name in the source.
     prefix = not adapter_config.own_adapters
     texts = load_texts(tasks, needed_splits(training), data, training.seed, prefix)
@@ -101,7 +137,6 @@ def run(settings: Settings) -> dict:
     }
     if training.generation_max_length is None:
         training.generation_max_length = longest_target(rows.values())
-
     trainer = AdapterTrainer(
         training=rows.get("train", ()),
         validation=rows.get("validation", ()),
@@ -111,61 +146,34 @@ def run(settings: Settings) -> dict:
         args=training,
         processing_class=tokenizer,
     )
-    counts = count_parameters(model)
-    tracker = start_tracking(settings, counts)
-    PartialState().wait_for_everyone()  # until all have looked, nothing is removed or replaced
-    if training.should_save:
-        directory.claim()
-    trainer.add_callback(TrackingCallback(tracker))
-    timing, memory = TimingCallback(), None
+    return trainer, rows
+
+
+def train(settings: Settings, trainer: AdapterTrainer, directory: RunDirectory) -> dict:
+    """Train, or go on with it, and save; returns the reports on time and memory that were asked for."""
+    training, asked, timing = settings.training, {}, TimingCallback()
     trainer.add_callback(timing)
-    if training.compute_memory and training.do_train:
+    if training.compute_memory:
         memory = trainer.measure_memory()
         print("\n".join(memory.table()))
-    if training.do_train:
-        if directory.checkpoint:
-            print(f"going on from {directory.checkpoint}")
-        trainer.train(resume_from_checkpoint=directory.checkpoint)
-        trainer.save_final(getattr(torch, settings.model.save_dtype))
-    results = {
-        "experiment_name": training.experiment_name,
-        "method": settings.method,
-        "splits": {
-            split: split_results(trainer, split, rows[split], directory.path)
-            for split in ("validation", "test")
-            if split in rows
-        },
-        "parameters": counts,
-        **extra_results(trainer, timing, memory),
-        "history": trainer.state.log_history,
-        "seed": training.seed,
-        "low_resource": data.low_resource,
-        "seconds": time.perf_counter() - start,
-        "peak_memory_mib": peak_memory_mib(),
-        "output_dir": training.output_dir,
-    }
-    if training.merge_and_export:
-        trainer.export(directory.path / MERGED)
-    if training.should_save:
-        directory.finish(results)
-    tracker.finish()
-    return results
+        asked["memory"] = memory.to_dict()
+    if directory.checkpoint:
+        print(f"going on from {directory.checkpoint}")
+    trainer.train(resume_from_checkpoint=directory.checkpoint)
+    trainer.save_final(getattr(torch, settings.model.save_dtype))
+    return {**asked, "time": timing.summary()} if training.compute_time else asked
 
 
-def extra_results(trainer: AdapterTrainer, timing: TimingCallback, memory) -> dict:
-    """What was asked for beside scores, and what merging and decomposing cost in accuracy of the weights."""
-    model, extra = trainer.model, {}
+def costs_in_accuracy(model) -> dict:
+    """What merging and decomposing cost in accuracy of the weights."""
+    costs = {}
     losses = rounding_losses(model) if model.merged else {}
     if losses:
-        extra["merged"] = {"weights": len(losses), "largest_rounding_loss": max(losses.values())}
+        costs["merged"] = {"weights": len(losses), "largest_rounding_loss": max(losses.values())}
     errors = preinit_errors(model)
     if errors:
-        extra["largest_preinit_error"] = max(errors.values())
-    if trainer.args.compute_time:
-        extra["time"] = timing.summary()
-    if memory is not None:
-        extra["memory"] = memory.to_dict()
-    return extra
+        costs["largest_preinit_error"] = max(errors.values())
+    return costs
 
 
 def needed_splits(training) -> list[str]:
