@@ -1,5 +1,6 @@
 """The backbone and the tokenizer of a run: by hub id, local directory or `t5-nano`, or from scratch."""
 
+import re
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,11 +11,13 @@ from transformers import AutoTokenizer
 
 from adapters import ConfigError, one_line
 from seq2seq.arguments import ModelArguments
+from seq2seq.hub import hub_answers, reason
 from seq2seq.pretraining import initialise_embedding, train_tokenizer
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration, adapter_checkpoint
 from third_party.models.t5.configuration_t5 import SHAPES, SHIPPED, resolve_name
 
 NOTHING_NAMED = "model_name_or_path and model_config are both null; name a model, or the sizes of a new one"
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 SENTINELS = 100  # that a trained tokenizer has beside its pieces
 
 
@@ -143,10 +146,14 @@ def _check_fields(given: dict) -> None:
 
 def _load(key: str, name: str, loader):
     """`loader(name)`; a failure becomes one line that names the key."""
+    of_hub = HUB_ID.fullmatch(name) and name not in SHIPPED and not Path(name).exists()
+    if of_hub:
+        hub_answers()
     try:
         return loader(name)
     except ConfigError:
         raise
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         allowed = f"allowed: {', '.join(SHIPPED)}, a local directory, or a hub id"
-        raise ConfigError(f"{key} is {name!r}, which cannot be loaded ({one_line(error)}); {allowed}") from None
+        why = reason(error) if of_hub else one_line(error)
+        raise ConfigError(f"{key} is {name!r}, which cannot be loaded ({why}); {allowed}") from None

@@ -7,12 +7,11 @@ from pathlib import Path
 import datasets
 import numpy as np
 from datasets import Dataset
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
 
 from adapters import ConfigError, one_line, warn_once
 from seq2seq.data.files import read_table
 from seq2seq.data.tasks import Task
+from seq2seq.hub import hub_answers, reason
 
 HELD_OUT = 1000  # training rows that become the validation split
 SUFFIXES = ("parquet", "jsonl", "json", "csv")
@@ -120,25 +119,11 @@ def load_published(hub_dataset: str, config: str, split: str, data_dir: str | No
     if data_dir is not None:
         return _load_local(Path(data_dir), hub_dataset.split("/")[1], config, split)
     place = f"{hub_dataset} ({config}, {split})"
+    hub_answers()
     try:
-        _do_not_wait_for_the_hub(hub_dataset)
         return datasets.load_dataset(hub_dataset, config, split=split), place
     except Exception as error:  # the hub's, the network's, parquet's, ..
-        raise ConfigError(
-            f"{place} cannot be loaded: {one_line(error)}; offline, set data_dir to a local copy"
-        ) from None
-
-
-def _do_not_wait_for_the_hub(hub_dataset: str) -> None:
-    """Where the hub cannot be reached, use its cache at once: else six attempts take 24 seconds and twelve lines."""
-    if datasets.config.HF_HUB_OFFLINE:
-        return
-    try:
-        HfApi().dataset_info(hub_dataset, timeout=10)
-    except HfHubHTTPError:
-        return  # it answers
-    except Exception:  # the network library's own, which changes with huggingface_hub
-        datasets.config.HF_HUB_OFFLINE = True
+        raise ConfigError(f"{place} cannot be loaded: {reason(error)}; offline, set data_dir to a local copy") from None
 
 
 def _load_local(data_dir: Path, name: str, config: str, split: str) -> tuple[Dataset, str]:
