@@ -19,7 +19,7 @@ from seq2seq.models import check_tasks, load_backbone, load_tokenizer
 from seq2seq.predictions import split_results
 from seq2seq.report import peak_memory_mib, print_report, print_series, reset_peak_memory
 from seq2seq.runs import RunDirectory
-from seq2seq.series import is_series, run_series
+from seq2seq.series import is_series, run_series, series_members
 from seq2seq.settings import Settings, load_settings, print_keys
 from seq2seq.timing import TimingCallback
 from seq2seq.tracking import TrackingCallback, start_tracking
@@ -42,14 +42,16 @@ def main(argv: list[str]) -> int:
             settings, warnings = load_settings(argv[0], argv[1:])
             for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr)
+            series = is_series(settings)
             if settings.training.dry_run:
-                dry_run(settings)
-            elif is_series(settings):
+                dry_run(series_members(settings)[0] if series else settings)
+            elif series:
                 print_series(run_series(settings, run))
             else:
                 print_report(run(settings))
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if is_first_process():
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
@@ -57,11 +59,16 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def is_first_process() -> bool:
+    """Whether this is the first process of a distributed run, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def first_process_speaks():
-    """Nothing is printed by the other processes of a distributed run, but for errors and warnings."""
+    """Nothing is printed by the other processes of a distributed run, but for warnings and tracebacks."""
     with ExitStack() as stack:
-        if os.environ.get("RANK", "0") != "0":
+        if not is_first_process():
             stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         yield
 
@@ -78,8 +85,11 @@ def run(settings: Settings) -> dict:
         resume=training.resume_from_checkpoint,
     )
     trainer, rows = prepare(settings)
+    trainer.started = start
     counts = count_parameters(trainer.model)
     tracker = start_tracking(settings, counts)
+    if directory.checkpoint and training.do_train:
+        trainer.go_on_from(directory.checkpoint)
     PartialState().wait_for_everyone()  # until all have looked, nothing is removed or replaced
     if training.should_save:
         directory.claim()
@@ -99,7 +109,7 @@ def run(settings: Settings) -> dict:
         "history": trainer.state.log_history,
         "seed": training.seed,
         "low_resource": settings.data.low_resource,
-        "seconds": time.perf_counter() - start,
+        "seconds": trainer.seconds,
         "peak_memory_mib": peak_memory_mib(),
         "output_dir": training.output_dir,
     }

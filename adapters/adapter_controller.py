@@ -51,6 +51,11 @@ class TaskSwitch:
         return task if isinstance(task, str) else tuple((name, len(list(rows))) for name, rows in groupby(task))
 
 
+def module_name(task: str) -> str:
+    """A module's name cannot hold a dot, a task's can (superglue-wsc.fixed)."""
+    return task.replace(".", "_")
+
+
 class AdapterController(AdapterPart):
     """y -> y + adapter(y) with the adapter of each row's task; y: (rows, .., d_model).
 
@@ -60,8 +65,7 @@ class AdapterController(AdapterPart):
     def __init__(self, config: AdapterConfig, d_model: int, switch: TaskSwitch, shared: SharedParts):
         super().__init__()
         self.switch = switch
-        # A module's name cannot hold a dot, a task's can (superglue-wsc.fixed).
-        self.module_names = {task: task.replace(".", "_") for task in switch.tasks}
+        self.module_names = {task: module_name(task) for task in switch.tasks}
         shared = SharedParts() if config.share_cores_among == "tasks" else shared
         adapters = {name: build(config, AFTER_SUBLAYER, d_model, shared) for name in self.module_names.values()}
         self.adapters = nn.ModuleDict(adapters)
@@ -82,6 +86,12 @@ class AdapterController(AdapterPart):
             raise ValueError(f"task names {sum(rows for _, rows in task)} rows, the batch has {len(x)}")
         pieces = zip(task, x.split([rows for _, rows in task]), strict=True)
         return torch.cat([self.adapters[self.module_names[name]](piece) for (name, _), piece in pieces])
+
+    def rename_task(self, task: str) -> None:
+        """Call the only adapter that of `task`."""
+        (adapter,) = self.adapters.values()
+        self.module_names = {task: module_name(task)}
+        self.adapters = nn.ModuleDict({module_name(task): adapter})
 
     @property
     def dtype(self) -> torch.dtype:

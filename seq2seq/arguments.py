@@ -109,6 +109,16 @@ class DataTrainingArguments:
         if self.low_resource is not None and self.max_train_samples is not None:
             raise ConfigError("low_resource and max_train_samples are both set; each is a number of training rows")
         require(self, "above 0", "mixing_temperature")
+        own = ("train_file", "validation_file", "test_file", "source_template", "labels", "metrics")
+        given = [name for name in own if getattr(self, name) is not None]
+        if given and "file" not in self.all_tasks:
+            raise ConfigError(f"{given[0]} is set, which only task_name 'file' reads; the run has no such task")
+
+    @property
+    def all_tasks(self) -> set[str]:
+        """The names of all tasks of the run."""
+        named = (self.task_name, self.eval_dataset_name, self.test_dataset_name)
+        return {name for names in named if names for name in ([names] if isinstance(names, str) else names)}
 
 
 @dataclass

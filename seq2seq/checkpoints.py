@@ -1,23 +1,51 @@
 """transformers' Seq2SeqTrainer with small checkpoints that are either whole or not there."""
 
+import json
 import os
 import shutil
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from transformers import Seq2SeqTrainer, TrainerState
 
-from adapters import ConfigError
+from adapters import ConfigError, one_line
 
 STAGING = ".unfinished"
 STATE = "trainer_state.json"
+FACTS = "run_facts.json"
 
 
 class CheckpointTrainer(Seq2SeqTrainer):
     """Saves and loads an adapted model's adapter instead of the model.
 
-    A checkpoint is written under `output_dir/.unfinished` and moved to its name when it is complete.
+    A checkpoint is written under `output_dir/.unfinished` and moved to its name when it is complete. Beside the
+    trainer's own state it holds `facts`, what must be the same when the run goes on, and the seconds it took so far.
     """
+
+    facts: dict = {}
+    started, seconds_before = perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the run started, with what it took before it was interrupted, up to the checkpoint it goes on from."""
+        return self.seconds_before + perf_counter() - self.started
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Raise ConfigError if other data or another number of processes wrote `checkpoint`: the rest would not fit."""
+        try:
+            there = json.loads((checkpoint / FACTS).read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{checkpoint} cannot be gone on with ({one_line(error)}); set resume_from_checkpoint to false"
+            ) from None
+        for name, here in self.facts.items():
+            if there.get(name) != here:
+                raise ConfigError(
+                    f"{checkpoint} belongs to a run with other {name} ({there.get(name)}, now {here}); go on with the "
+                    "same, or set resume_from_checkpoint to false to start anew"
+                )
+        self.seconds_before = there["seconds"]
 
     def save_final(self, dtype: torch.dtype):
         """Save to the output directory: the adapter, or the whole model rounded to `dtype`, in memory too."""
@@ -91,6 +119,7 @@ class CheckpointTrainer(Seq2SeqTrainer):
         self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
             self.state.save_to_json(str(staged / STATE))
+            (staged / FACTS).write_text(json.dumps({**self.facts, "seconds": self.seconds}))
             shutil.rmtree(final, ignore_errors=True)
             os.replace(staged, final)
             staged.parent.rmdir()

@@ -10,7 +10,7 @@ from rich.table import Table
 from adapters.tt_basis import RandomBasis
 from seq2seq.data.batches import tasks_of_splits
 from seq2seq.layout import DRY_RUN
-from seq2seq.models import configuration_of, wrong_sizes_named
+from seq2seq.models import check_tasks, configuration_of, wrong_sizes_named
 from seq2seq.runs import check_writable, write_json
 from seq2seq.settings import Settings
 from t3nsor import TTLinear, chosen_plans
@@ -36,8 +36,9 @@ def dry_run(settings: Settings) -> dict:
     check_writable(directory)
     with wrong_sizes_named(), torch.device("meta"):
         model = T5ForConditionalGeneration(configuration_of(settings.model))
-    tasks = [task.name for task in tasks_of_splits(settings.data, settings.training.split_seed)["train"]]
-    modify_model_after_init(model, get_adapter_config(settings.given, tasks=tasks))
+    tasks = tasks_of_splits(settings.data, settings.training.split_seed)
+    modify_model_after_init(model, get_adapter_config(settings.given, tasks=[task.name for task in tasks["train"]]))
+    check_tasks(model, tasks)
     if settings.training.merge_and_export:
         check_foldable(model)
     counts, trains = count_parameters(model), tensor_trains(model, rows_of(settings))

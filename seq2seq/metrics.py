@@ -19,7 +19,7 @@ def post_process(predictions: Sequence[str], targets: Sequence[str], labels=None
 
     labels: the allowed targets. A prediction that is none of them becomes the opposite of the target where there are
     two, else a class of its own: len(labels). score_range: (lowest, highest); a prediction that is no number becomes
-    the end of the range further from the target.
+    one a fifth of the range below the lowest: -1 for STS-B's 0 to 5, as in T5's own evaluation.
     """
     predictions, targets = [p.strip() for p in predictions], [t.strip() for t in targets]
     if labels is not None:
@@ -30,19 +30,18 @@ def post_process(predictions: Sequence[str], targets: Sequence[str], labels=None
         return np.array(predicted), np.array(wanted)
     if score_range is not None:
         wanted = [float(t) for t in targets]
-        predicted = [_to_number(p, w, *score_range) for p, w in zip(predictions, wanted, strict=True)]
+        lowest, highest = score_range
+        predicted = [_to_number(p, lowest - (highest - lowest) / 5) for p in predictions]
         return np.array(predicted), np.array(wanted)
     return np.array(predictions), np.array(targets)
 
 
-def _to_number(text: str, target: float, lowest: float, highest: float) -> float:
+def _to_number(text: str, otherwise: float) -> float:
     try:
         number = float(text)
     except ValueError:
-        number = math.nan
-    if math.isfinite(number):
-        return number
-    return lowest if target > (lowest + highest) / 2 else highest
+        return otherwise
+    return number if math.isfinite(number) else otherwise
 
 
 def accuracy(predicted: np.ndarray, wanted: np.ndarray) -> float:

@@ -90,13 +90,16 @@ def configuration_of(arguments: ModelArguments) -> T5Config:
 def check_tasks(model, tasks: dict) -> None:
     """Raise ConfigError for a task without adapters in a model where each of several tasks has its own.
 
-    tasks: split -> tasks.
+    tasks: split -> tasks. A model with the adapters of one other task takes them for the task that it is trained on.
     """
-    known = model.task_switch.tasks
+    known, config = model.task_switch.tasks, model.adapter_config
+    several = len(known) > 1 or (config is not None and config.own_adapters and len(tasks["train"]) > 1)
     for key, split in (("task_name", "train"), ("eval_dataset_name", "validation"), ("test_dataset_name", "test")):
-        for task in tasks[split] if len(known) > 1 else ():
+        for task in tasks[split] if several else ():
             if task.name not in known:
                 raise ConfigError(f"{key} is {task.name!r}; the model has adapters for: {', '.join(known)}")
+    if len(known) == len(tasks["train"]) == 1:
+        model.rename_task(tasks["train"][0].name)
 
 
 def check_vocabulary(model, tokenizer):

@@ -42,11 +42,11 @@ def majority_baseline(rows: TaskRows) -> dict[str, float]:
 
 
 def write_predictions(path: Path, rows: TaskRows, predictions: Sequence[str]) -> None:
-    """JSON lines with "source", "target" and "prediction", under another name first."""
+    """JSON lines with "source", "target", the task's reference fields and "prediction", under another name first."""
     path.parent.mkdir(exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
     with unfinished.open("w", encoding="utf-8") as file:
-        for source, target, prediction in zip(rows.texts["source"], rows.texts["target"], predictions, strict=True):
-            line = {"source": source, "target": target, "prediction": prediction}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        columns = ["source", "target", *rows.task.reference_fields]
+        for row, prediction in zip(rows.texts.select_columns(columns), predictions, strict=True):
+            file.write(json.dumps({**row, "prediction": prediction}, ensure_ascii=False) + "\n")
     os.replace(unfinished, path)

@@ -22,6 +22,7 @@ OWN_FILES = (
     "tokenizer_config.json",
     "training_args.bin",
 )
+DATA_FILES = ("train_file", "validation_file", "test_file", "data_dir")
 SOURCES = ("model_name_or_path", "tokenizer_name", "model_config")
 
 
@@ -56,7 +57,7 @@ class RunDirectory:
 
     def finish(self, results: dict):
         """Write the results: the run is complete."""
-        write_json(self.path / RESULTS, results)
+        write_json(self.path / RESULTS, results, sort_keys=False)
 
     def _check_sources(self, resolved: dict):
         """What the run reads must not be what it replaces."""
@@ -109,11 +110,14 @@ class RunDirectory:
 
 
 def finished_results(directory: str, resolved: dict) -> dict | None:
-    """The results in `directory`, if it holds a finished run of this resolved configuration."""
-    held = _read_json(Path(directory, CONFIGURATION))
-    if held is None or _comparable(held) != _comparable(json.loads(json.dumps(resolved))):
+    """The results in `directory`, if it holds a finished run of this resolved configuration and of today's files."""
+    held, results = _read_json(Path(directory, CONFIGURATION)), Path(directory, RESULTS)
+    if held is None or _comparable(held) != _comparable(json.loads(json.dumps(resolved))) or not results.exists():
         return None
-    return _read_json(Path(directory, RESULTS))
+    named = [Path(resolved[name]) for name in DATA_FILES if resolved.get(name)]
+    files = [file for path in named for file in (path, *path.rglob("*")) if file.exists()]
+    changed = any(file.stat().st_mtime > results.stat().st_mtime for file in files)
+    return None if changed else _read_json(results)
 
 
 def check_writable(directory: Path) -> None:
@@ -127,10 +131,10 @@ def check_writable(directory: Path) -> None:
         )
 
 
-def write_json(path: Path, content) -> None:
+def write_json(path: Path, content, sort_keys: bool = True) -> None:
     """Write under another name, then rename."""
     unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    unfinished.write_text(json.dumps(content, indent=2, sort_keys=sort_keys) + "\n")
     os.replace(unfinished, path)
 
 

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 from adapters import ConfigError
 from seq2seq.data.batches import load_texts, tasks_of_splits
-from seq2seq.layout import SERIES
+from seq2seq.layout import CONFIGURATION, SERIES
 from seq2seq.runs import finished_results, write_json
 from seq2seq.settings import Settings, build
 
@@ -20,15 +20,20 @@ def is_series(settings: Settings) -> bool:
 def run_series(settings: Settings, run: Callable[[Settings], dict]) -> dict:
     """Run every member, each in a directory of its own; returns what `series.json` holds, its rows and their runs.
 
-    A member that is finished is read and not run again, unless resume_from_checkpoint is false.
+    A member that is finished is read and not run again, unless resume_from_checkpoint is false or files that it read
+    have changed since.
     """
     members = series_members(settings)
     _check_rows(members)
+    if Path(settings.training.output_dir, CONFIGURATION).exists():
+        raise ConfigError(f"output_dir is {settings.training.output_dir!r}, which holds a run; choose another")
     directory, results = Path(settings.training.output_dir), []
     for number, member in enumerate(members, 1):
-        print(f"run {number} of {len(members)}: {member.training.output_dir}", flush=True)
+        out = member.training.output_dir
         keep = settings.training.resume_from_checkpoint is not False
-        finished = finished_results(member.training.output_dir, member.resolved()) if keep else None
+        finished = finished_results(out, member.resolved()) if keep else None
+        state = "finished before, its results are kept" if finished else "starts"
+        print(f"run {number} of {len(members)} ({out}): {state}", flush=True)
         results.append(finished or run(member))
         summary = {
             "experiment_name": settings.training.experiment_name,

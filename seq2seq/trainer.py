@@ -1,5 +1,6 @@
 """Trains on the rows of one or several tasks, and scores each task by its own metrics."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ class AdapterTrainer(CheckpointTrainer):
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"the trainer cannot be set up: {one_line(error)}") from None
+        data_hash = hashlib.sha256("".join(str(rows.fingerprint) for rows in (*training, *validation)).encode())
+        self.facts = {"processes": self.args.world_size, "data": data_hash.hexdigest()[:16]}
         self.sampler = None
         self.add_callback(_EpochOfSampler(self))
 

@@ -187,6 +187,8 @@ def collect(paths: list[str], split: str) -> tuple[list[Configuration], list[str
         raise ConfigError(
             f"no finished run in {', '.join(paths)}: {unfinished} unfinished and {len(warnings)} unreadable{reason}"
         )
+    if unfinished:
+        warnings.append(f"{unfinished} unfinished runs are left out")
     scored = [run for run in runs if split in run.splits]
     if not scored:
         there = sorted({name for run in runs for name in run.splits})

@@ -23,12 +23,13 @@ class TaskRows:
     """The rows of one task in one split.
 
     texts: "source", "target" and what scoring needs. tokens: "input_ids", "labels", "task", what the task's loss needs;
-    None before `tokenise`, which leaves rows in the order of the texts.
+    None before `tokenise`, which leaves rows in the order of the texts. fingerprint: a hash of both.
     """
 
     task: Task
     texts: Dataset
     tokens: Dataset | None = None
+    fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -87,7 +88,20 @@ def load_split(task: Task, split: str, arguments: DataTrainingArguments, seed: i
     limit = getattr(arguments, LIMITS[split])
     if limit is None or limit >= len(rows):
         return rows
-    return rows.shuffle(seed=task.seed).select(range(limit))  # files are often sorted by label
+    rows = rows.shuffle(seed=task.seed)  # files are often sorted by label
+    return rows.select(range(limit) if task.group_field is None else whole_groups(rows[task.group_field], limit))
+
+
+def whole_groups(groups: Iterable, limit: int) -> list[int]:
+    """Rows of as many groups as have at most `limit` rows together, at least of one; groups: that of each row."""
+    members: dict[object, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    chosen: list[int] = []
+    for rows in members.values():
+        if not chosen or len(chosen) + len(rows) <= limit:
+            chosen += rows
+    return chosen
 
 
 def tokenise(rows: TaskRows, tokenizer, arguments: DataTrainingArguments, *, by_length: bool = False) -> TaskRows:
@@ -97,24 +111,26 @@ def tokenise(rows: TaskRows, tokenizer, arguments: DataTrainingArguments, *, by_
     """
     texts, task = rows.texts, rows.task
     if task.targets is not None or task.score_range is not None:
-        _check_targets(texts["target"], tokenizer, arguments.max_target_length)
+        _check_targets(texts["target"], tokenizer, arguments.max_target_length, arguments.label_style)
     limits = arguments.max_source_length, arguments.max_target_length
-    tokens = tokenised(texts.select_columns(["source", "target"]), tokenizer, *limits)
+    tokens, fingerprint = tokenised(texts.select_columns(["source", "target"]), tokenizer, *limits)
     if by_length:  # the shortest first: where processes fill up their last batch, they do with rows that add no padding
         order = np.argsort(token_lengths(tokens, "input_ids"), kind="stable")
         texts, tokens = texts.select(order), tokens.select(order)
     for name in task.extra_fields:
         tokens = tokens.add_column(name, texts[name])
-    return replace(rows, texts=texts, tokens=tokens.add_column("task", [task.name] * len(tokens)))
+    tokens = tokens.add_column("task", [task.name] * len(tokens))
+    return replace(rows, texts=texts, tokens=tokens, fingerprint=fingerprint)
 
 
-def _check_targets(targets: Iterable[str], tokenizer, limit: int) -> None:
+def _check_targets(targets: Iterable[str], tokenizer, limit: int, style: str) -> None:
     """Raise ConfigError unless every target can be read again from its tokens: scores compare decoded texts."""
     for target in sorted(set(targets)):
         tokens = tokenizer(target, max_length=limit, truncation=True)["input_ids"]
         if tokenizer.decode(tokens, skip_special_tokens=True).split() != target.split():
             raise ConfigError(
-                f"the target {target!r} does not survive tokenizer_name and max_target_length {limit}: "
+                f"the target {target!r} (label_style {style}) does not survive tokenizer_name and "
+                f"max_target_length {limit}: "
                 f"read again it is {tokenizer.decode(tokens, skip_special_tokens=True)!r}"
             )
 

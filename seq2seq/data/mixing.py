@@ -15,7 +15,8 @@ def task_rates(sizes: Sequence[int], mixing: str, limit: int | None, temperature
     if mixing == "equal":
         counted = np.ones(len(sizes))
     elif mixing == "proportional":
-        counted = np.minimum(counted, np.inf if limit is None else limit) ** (1 / temperature)
+        logs = np.log(np.minimum(counted, np.inf if limit is None else limit)) / temperature
+        counted = np.exp(logs - logs.max())  # else a low temperature overflows
     return counted / counted.sum()
 
 

@@ -1,6 +1,7 @@
 """Published data sets, from the hub or a local copy of it, and how their splits become ours."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from adapters import ConfigError, one_line, warn_once
+from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data.files import read_table
 from seq2seq.data.tasks import Task
 from seq2seq.hub import hub_answers, reason
@@ -29,7 +31,6 @@ class Published(Task):
     columns: Sequence[str] = ()
     # Columns that are not plain cells (in CSV they are JSON texts): what is kept of a cell, and what one looks like.
     nested: Mapping[str, tuple[Callable, str]] = {}
-    group_field: str | None = None  # rows with the same value here come into the same split
     answer_field = "label"  # rows where it is missing are left out
 
     def load(self, split: str) -> Dataset:
@@ -47,7 +48,7 @@ class Published(Task):
 
     def published(self, split: str) -> Dataset:
         """The labelled rows of a published split, the needed columns alone. Raises ConfigError for a bad row."""
-        rows, place = load_published(self.hub_dataset, self.config, split, self.arguments.data_dir)
+        rows, place = load_published(self.hub_dataset, self.config, split, self.arguments)
         needed = self.columns or (*self.fields, "label")
         missing = [name for name in needed if name not in rows.column_names]
         if missing:
@@ -70,7 +71,7 @@ class Published(Task):
             rows = _replaced(rows, self.answer_field, read)
         kept = [n for n, value in enumerate(read) if value is not None]
         if len(kept) < len(read):
-            warn_once(f"{place}: {len(read) - len(kept)} rows without a {self.answer_field} are left out")
+            warn_once(f"{place}: {len(read) - len(kept)} rows that have no {self.answer_field} are left out")
             rows = rows.select(kept)
         return rows
 
@@ -114,10 +115,11 @@ def shuffled(count: int, seed: int) -> list[int]:
     return np.random.default_rng(seed).permutation(count).tolist()
 
 
-def load_published(hub_dataset: str, config: str, split: str, data_dir: str | None) -> tuple[Dataset, str]:
+def load_published(hub_dataset: str, config: str, split: str, arguments: DataTrainingArguments) -> tuple[Dataset, str]:
     """(rows of a published split, the place that errors name), from the hub, or from data_dir if there is one."""
-    if data_dir is not None:
-        return _load_local(Path(data_dir), hub_dataset.split("/")[1], config, split)
+    if arguments.data_dir is not None:
+        alone = len(arguments.all_tasks) == 1
+        return _load_local(Path(arguments.data_dir), hub_dataset.split("/")[1], config, split, alone)
     place = f"{hub_dataset} ({config}, {split})"
     hub_answers()
     try:
@@ -126,16 +128,26 @@ def load_published(hub_dataset: str, config: str, split: str, data_dir: str | No
         raise ConfigError(f"{place} cannot be loaded: {reason(error)}; offline, set data_dir to a local copy") from None
 
 
-def _load_local(data_dir: Path, name: str, config: str, split: str) -> tuple[Dataset, str]:
-    """From data_dir/{name}/{config}, data_dir/{config} or data_dir: the first of these directories that there is."""
+def _load_local(data_dir: Path, name: str, config: str, split: str, alone: bool) -> tuple[Dataset, str]:
+    """From data_dir/{name}/{config}, data_dir/{config} or data_dir: the first of these directories that there is.
+
+    alone: whether the run has no other task, whose files those in data_dir itself might be.
+    """
     places = [data_dir / name / config, data_dir / config]
     directory = next((place for place in places if place.is_dir()), data_dir)
+    if directory == data_dir and not alone and data_dir.is_dir() and data_dir.name != config:
+        raise ConfigError(
+            f"data_dir is {str(data_dir)!r}, without a directory {config}; with several tasks it needs one"
+        )
     files = sorted(directory.glob(f"{split}-*.parquet"))
     files = files or [path for path in (directory / f"{split}.{suffix}" for suffix in SUFFIXES) if path.exists()][:1]
     if not files:
         sought = f"{split}-*.parquet or {split}.({'|'.join(SUFFIXES)})"
         inside = "" if directory != data_dir else f"{config}/{split}-*.parquet or "
         raise ConfigError(f"data_dir is {str(data_dir)!r}; {directory} holds no {inside}{sought}")
+    shards = re.search(r"-of-0*(\d+)\.", files[0].name)
+    if shards and int(shards[1]) != len(files):
+        raise ConfigError(f"data_dir: {directory} holds {len(files)} of the {shards[1]} files {split}-*.parquet")
     tables = [read_table(path, "data_dir") for path in files]
     place = f"data_dir: {files[0] if len(files) == 1 else directory / f'{split}-*.parquet'}"
     try:

@@ -28,6 +28,7 @@ class Task:
     score_range: tuple[float, float] | None = None
     fields: Sequence[str] = ()  # columns that make up the source, in order: "sentence1: .. sentence2: .."
     reference_fields: Sequence[str] = ()  # columns that scoring needs beside the target
+    group_field: str | None = None  # a reference field; rows with the same value are scored together and never parted
     extra_fields: Sequence[str] = ()  # columns that the task's own collator or loss needs
     named_in_source = True  # whether sources start with the task's name where all tasks have the same adapters
 

@@ -13,10 +13,10 @@ from seq2seq.cache import cache_directory
 FORMAT = "1"  # to be raised when `tokenised` writes other columns
 
 
-def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> Dataset:
+def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> tuple[Dataset, str]:
     """ "input_ids" and "labels" of the rows "source" and "target", from `cache_directory()/tokens` if they are there.
 
-    The name of the file is a hash of all that it depends on: every text, the tokenizer's content, both limits.
+    Also returns the name of the file: a hash of all that it depends on, texts, tokenizer's content and both limits.
     """
 
     def encode(batch: dict) -> dict:
@@ -24,29 +24,32 @@ def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> Da
         targets = tokenizer(batch["target"], max_length=max_target, truncation=True)
         return {"input_ids": sources["input_ids"], "labels": targets["input_ids"]}
 
-    def read_or_make(file: str | None, fingerprint: str) -> Dataset:
-        removed = ["source", "target"]
-        return texts.map(
-            encode,
-            batched=True,
-            remove_columns=removed,
-            desc="tokens",
-            cache_file_name=file,
-            new_fingerprint=fingerprint,
-            load_from_cache_file=True,
-        )
-
     fingerprint = content_hash(texts, tokenizer, max_source, max_target)
     file = cache_directory() / "tokens" / f"{fingerprint}.arrow"
+    options = {
+        "batched": True,
+        "remove_columns": ["source", "target"],
+        "desc": "tokens",
+        "new_fingerprint": fingerprint,
+    }
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return read_or_make(str(file), fingerprint)
-    except ArrowInvalid:  # damaged
-        file.unlink()
-        return read_or_make(str(file), fingerprint)
+        _remove_if_damaged(file, len(texts))
+        return texts.map(encode, cache_file_name=str(file), load_from_cache_file=True, **options), fingerprint
     except OSError as error:
         warn_once(f"tokens are not kept in {file.parent}: {error.strerror or error}")
-        return read_or_make(None, fingerprint)
+        return texts.map(encode, load_from_cache_file=False, **options), fingerprint
+
+
+def _remove_if_damaged(file: Path, rows: int) -> None:
+    """Leave a file only if it can be read and has as many rows."""
+    if file.exists():
+        try:
+            whole = len(Dataset.from_file(str(file))) == rows
+        except (ArrowInvalid, OSError, ValueError):
+            whole = False
+        if not whole:
+            file.unlink(missing_ok=True)
 
 
 def content_hash(texts: Dataset, tokenizer, *limits: int) -> str:

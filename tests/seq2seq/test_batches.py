@@ -17,6 +17,7 @@ from seq2seq.data.batches import (
     longest_target,
     tasks_of_splits,
     tokenise,
+    whole_groups,
 )
 
 TASK = get_task("vader-nyt")
@@ -46,6 +47,13 @@ def test_low_resource_rows_are_drawn_by_the_seed_of_the_run():
     assert len(validation[0]) > 5
     with pytest.raises(ConfigError, match="low_resource is 100000; vader-nyt has 3633 training rows"):
         rows(100_000, 1)
+
+
+def test_limits_do_not_part_groups():
+    groups = [7, 7, 7, 8, 9, 9, 7]
+    assert whole_groups(groups, 5) == [0, 1, 2, 6, 3]
+    assert whole_groups(groups, 2) == [0, 1, 2, 6]  # at least one group
+    assert whole_groups(groups, 99) == [0, 1, 2, 6, 3, 4, 5]
 
 
 def test_an_empty_split_is_an_error(monkeypatch):
@@ -143,7 +151,7 @@ def counted(tmp_path, monkeypatch, tokenizer):
     def call(texts, limits=(16, 8), change=lambda tokenizer: None):
         change(counting)
         before = len(seen)
-        rows = token_cache.tokenised(Dataset.from_dict(texts), counting, *limits)
+        rows, _ = token_cache.tokenised(Dataset.from_dict(texts), counting, *limits)
         return rows, len(seen) - before
 
     return call
@@ -186,6 +194,16 @@ def test_a_damaged_cache_is_made_anew(counted, tmp_path):
     again, seen = counted(TEXTS)
     assert seen == 4
     assert again.to_dict() == first
+
+
+def test_a_cache_with_too_few_rows_is_made_anew(counted, tmp_path):
+    more = {"source": [f"film {n}" for n in range(2500)], "target": ["1"] * 2500}
+    counted(more)
+    (file,) = (tmp_path / "cache/t5-tensor-lab/tokens").iterdir()
+    Dataset.from_file(str(file)).select(range(1000)).map(cache_file_name=str(tmp_path / "part.arrow"))
+    (tmp_path / "part.arrow").replace(file)
+    again, seen = counted(more)
+    assert (len(again), seen) == (2500, 5000)
 
 
 def test_without_a_writable_cache_tokens_are_made_each_time(counted, tmp_path, capsys):

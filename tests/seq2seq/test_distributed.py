@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -37,9 +38,15 @@ def run(out, processes=1, code=None, status=0, **keys):
     launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"] if processes > 1 else []
     command = [sys.executable, *launcher, str(script), str(ROOT / CONFIG), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert (done.returncode == 0) == (status == 0), done.stdout[-1000:] + done.stderr[-3000:]
-    return results(out) if status == 0 else done
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
+    try:
+        printed, _ = process.communicate(timeout=400)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # processes that wait for each other
+        raise
+    assert (process.returncode == 0) == (status == 0), printed[-4000:]
+    return results(out) if status == 0 else printed
 
 
 def results(out):
@@ -92,8 +99,8 @@ def test_an_interrupted_mixture_goes_on_with_the_exact_sequence(tmp_path):
     keys = {"per_device_train_batch_size": 8, "save_strategy": "steps", "save_steps": 14, "eval_strategy": "steps"}
     keys |= {"eval_steps": 14, "processes": 2}
     run(tmp_path / "whole", **keys)
-    died = run(tmp_path / "out", **keys, code=KILLED.format(step=16, in_save=False), status=9)
-    assert not (tmp_path / "out/results.json").exists(), died.stderr[-2000:]
+    printed = run(tmp_path / "out", **keys, code=KILLED.format(step=16, in_save=False), status=9)
+    assert not (tmp_path / "out/results.json").exists(), printed[-2000:]
     assert (tmp_path / "out/checkpoint-14").is_dir()
     run(tmp_path / "out", **keys)
     a, b = adapters(tmp_path / "whole"), adapters(tmp_path / "out")

@@ -162,7 +162,7 @@ def test_numbers_take_their_range_from_the_file(tmp_path):
     for key in ("train_file", "test_file"):
         task = file_task(metrics=["pearson"], **{key: path})
         assert task.score_range == (-1.5, 3.5)
-        assert task.score(["-1.5", "?"], {"target": ["-1.0", "3.0"]}) == {"pearson": 0.0}
+        assert task.score(["-1.5", "?"], {"target": ["3.0", "-1.0"]}) == {"pearson": pytest.approx(100.0)}
     path.write_text("aspect,text,label\na,b,1\na,c,one\na,d,nan\n")
     refuses(
         lambda: file_task(train_file=path, metrics=["pearson"]).examples("train"), "row 2: label is 'one'", "number"

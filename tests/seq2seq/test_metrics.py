@@ -58,11 +58,13 @@ def test_an_invalid_prediction_lowers_macro_f1_as_a_class_of_its_own():
     assert scores == {"f1_multiclass": pytest.approx(100 * (1 + 2 / 3 + 1 + 0) / 4), "accuracy": 75.0}
 
 
-def test_a_prediction_that_is_no_number_is_far_off():
+def test_a_prediction_that_is_no_number_is_below_the_range():
     given_, targets = ["x", "nan", "1.5", "inf", "1e400", "٣", ""], ["3.0", "-2.0", "1.0", "-1.0", "4.0", "3.0", "0.0"]
     predicted, wanted = post_process(given_, targets, None, (-4.0, 4.0))
-    assert predicted.tolist() == [-4.0, 4.0, 1.5, 4.0, -4.0, 3.0, 4.0]
+    assert predicted.tolist() == [-5.6, -5.6, 1.5, -5.6, -5.6, 3.0, -5.6]
     assert wanted.tolist() == [3.0, -2.0, 1.0, -1.0, 4.0, 3.0, 0.0]
+    assert post_process(["?"], ["3.0"], None, (0.0, 5.0))[0].tolist() == [-1.0]
+    assert get_task("stsb").score(["no", "number", "?"], {"target": ["1.0", "2.0", "5.0"]})["pearson"] == 0.0
 
 
 @pytest.mark.parametrize("predictions", [["1.0", "1.0"], ["1.0"], ["", "x"]])

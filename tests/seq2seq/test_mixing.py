@@ -29,6 +29,7 @@ def test_rates_by_hand():
     assert task_rates((100, 300), "proportional", None, 1.0) == pytest.approx([0.25, 0.75])
     assert task_rates((100, 300), "proportional", 200, 1.0) == pytest.approx([1 / 3, 2 / 3])
     assert task_rates((100, 400), "proportional", None, 2.0) == pytest.approx([1 / 3, 2 / 3])
+    assert task_rates((100, 300), "proportional", None, 1e-3) == pytest.approx([0, 1])
     assert task_rates((100, 300), "equal", None, 1.0) == pytest.approx([0.5, 0.5])
 
 

@@ -81,7 +81,7 @@ def test_rows_without_a_label_are_left_out(tmp_path, capsys, name, kind):
     assert len(task.published("train")) == 4
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert f"train.{kind}: 2 rows without a {field} are left out" in lines[0]
+    assert f"train.{kind}: 2 rows that have no {field} are left out" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,22 @@ def test_where_a_local_copy_may_lie(tmp_path, folder):
     task = get_task("rte", DataTrainingArguments(data_dir=str(tmp_path)))
     sources = list(task.examples("train")["source"])
     assert [source.split(" sentence2")[0] for source in sources] == ["rte sentence1: part 0", "rte sentence1: part 1"]
+
+
+def test_a_missing_part_is_noticed(tmp_path):
+    WRITERS["parquet"]([GOLDEN["rte"][0]], tmp_path / "train-00001-of-00003.parquet")
+    task = get_task("rte", DataTrainingArguments(data_dir=str(tmp_path)))
+    check_error(lambda: task.examples("train"), ["holds 1 of the 3 files train-*.parquet"])
+
+
+def test_files_of_one_task_are_not_taken_for_those_of_another(tmp_path):
+    """mrpc, rte and wnli have the same columns."""
+    (tmp_path / "mrpc").mkdir()
+    for split in ("train", "validation"):
+        WRITERS["parquet"]([GOLDEN["mrpc"][0]], tmp_path / f"mrpc/{split}-0.parquet")
+    both = DataTrainingArguments(data_dir=str(tmp_path / "mrpc"), task_name=["mrpc", "rte"])
+    assert len(get_task("mrpc", both).examples("train")) == 1
+    check_error(lambda: get_task("rte", both).examples("train"), ["without a directory rte"])
 
 
 def test_a_folder_of_the_task_goes_before_files_in_data_dir(tmp_path):

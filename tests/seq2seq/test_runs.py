@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,6 +130,65 @@ def test_a_moved_run_goes_on_and_keeps_its_best(run_main, tmp_path, monkeypatch)
     assert status == 0, errors
     kept, final = (load_file(tmp_path / f"two/{d}adapter_model.safetensors") for d in (f"checkpoint-{best}/", ""))
     assert all(torch.equal(kept[name], final[name]) for name in final)
+
+
+@pytest.fixture
+def interrupted(run_main, tmp_path, monkeypatch):
+    """(keys, directory) of a run on a file of its own that was interrupted after its first checkpoint."""
+    (tmp_path / "own.csv").write_text("text,label\n" + "".join(f"film {n},{n % 2}\n" for n in range(60)))
+    own = {"task_name": "file", "train_file": str(tmp_path / "own.csv"), "source_template": "{text}"}
+    keys = {**KEYS, **own, "labels": ["0", "1"], "max_val_samples": 4}
+    called, score = [], AdapterTrainer.score
+
+    def interrupt(self, *arguments):
+        called.append(1)
+        if len(called) == 2:
+            raise KeyboardInterrupt
+        return score(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdapterTrainer, "score", interrupt)
+        status, _, out = run_main(CONFIG, **keys)
+    assert status == 130
+    return keys, out
+
+
+def test_a_run_goes_on_with_the_same_data_only(run_main, interrupted):
+    keys, out = interrupted
+    rows = Path(keys["train_file"]).read_text()
+    Path(keys["train_file"]).write_text(rows.replace("film", "book"))
+    status, errors, _ = run_main(CONFIG, **keys)
+    assert (status, len(errors)) == (2, 1)
+    assert "belongs to a run with other data" in errors[0]
+    Path(keys["train_file"]).write_text(rows)
+    (checkpoint,) = out.glob("checkpoint-*")
+    facts = json.loads((checkpoint / "run_facts.json").read_text())
+    assert facts["processes"] == 1
+    (checkpoint / "run_facts.json").write_text(json.dumps({**facts, "processes": 2}))
+    status, errors, _ = run_main(CONFIG, **keys)
+    assert (status, len(errors)) == (2, 1)
+    assert "other processes (2, now 1)" in errors[0]
+    (checkpoint / "run_facts.json").write_text(json.dumps({**facts, "seconds": 1000.0}))
+    status, errors, _ = run_main(CONFIG, **keys)
+    assert status == 0, errors
+    assert 1000 < results(out)["seconds"] < 1100  # what it took before counts
+
+
+def test_adapters_that_are_trained_on_belong_to_the_new_task(run_main, tmp_path):
+    keys = {**KEYS, "model_name_or_path": "t5-nano", "model_config": None, "num_train_epochs": 1}
+    assert run_main(CONFIG, **keys, output_dir=str(tmp_path / "movie"))[0] == 0
+    keys |= {"model_name_or_path": str(tmp_path / "movie")}
+    status, errors, out = run_main(CONFIG, **keys, task_name="vader-nyt", output_dir=str(tmp_path / "nyt"))
+    assert status == 0, errors
+    description = json.loads((out / "adapter_config.json").read_text())
+    assert description["tasks"] == ["vader-nyt"]
+    assert any(".adapters.vader-nyt." in name for name in description["tensors"])
+    assert not any("vader-movie" in name for name in description["tensors"])
+    assert T5ForConditionalGeneration.from_pretrained(out).task_switch.tasks == ("vader-nyt",)
+    two = {"task_name": ["vader-nyt", "vader-amazon"], "output_dir": str(tmp_path / "two")}
+    status, errors, _ = run_main(CONFIG, **keys, **two)
+    assert status == 2
+    assert "task_name is 'vader-nyt'; the model has adapters for: vader-movie" in errors[-1]
 
 
 def test_states_of_a_directory(tmp_path):

@@ -57,6 +57,23 @@ def test_every_size_runs_with_every_seed_and_the_rest_is_kept(run_main, counted_
     assert counted_runs == [str(out / "rows_16/seed_1")]
 
 
+def test_a_changed_file_runs_again_and_a_run_is_not_a_series(run_main, counted_runs, tmp_path):
+    rows = "".join(f"film {n},{n % 2}\n" for n in range(60))
+    file = tmp_path / "own.csv"
+    file.write_text("text,label\n" + rows)
+    own = {"task_name": "file", "train_file": str(file), "source_template": "{text}", "labels": ["0", "1"]}
+    keys = {**TINY_RUN, **own, "seeds": [1]}
+    for expected in (1, 1, 2):
+        if expected == 2:
+            file.write_text("text,label\n" + rows.replace("film", "book"))
+        status, errors, out = run_main(CONFIG, **keys)
+        assert status == 0, errors
+        assert len(counted_runs) == expected
+    status, errors, _ = run_main(CONFIG, **keys, output_dir=str(out / "seed_1"))
+    assert (status, len(errors)) == (2, 1)
+    assert "which holds a run" in errors[0]
+
+
 def test_statistics_by_hand():
     def result(size, score):
         tasks = {"a": {"scores": {"accuracy": score}}, "b": {"scores": {"f1": 50.0}}}

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from adapters import AdapterConfig, ConfigError, TaskSwitch, is_merged, remerge
+from adapters import AdapterConfig, AdapterController, ConfigError, TaskSwitch, is_merged, remerge
 from adapters.adapter_configuration import IN_ATTENTION
 from third_party.models.t5 import adapter_checkpoint
 from third_party.models.t5.attach import attach
@@ -90,6 +90,16 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         self.adapter_config = adapter_config
         freeze_model_params(self)
         self.train(self.training)  # what was attached takes the model's mode, and is merged in evaluation
+
+    def rename_task(self, task: str):
+        """Let the adapters of the model's only task be those of `task`."""
+        if self.adapter_config is None or self.adapter_config.tasks == (task,):
+            return
+        self.adapter_config.tasks = (task,)
+        self.task_switch.take((task,))
+        for module in self.modules():
+            if isinstance(module, AdapterController):
+                module.rename_task(task)
 
     @property
     def backbone_size(self) -> int:
