@@ -46,7 +46,7 @@ class TaskRows:
 
 def tasks_of_splits(arguments: DataTrainingArguments, seed: int) -> dict[str, list[Task]]:
     """Split -> its tasks. Raises ConfigError for an unknown task, one named twice, or those that cannot be together."""
-    tasks = {}
+    tasks, made = {}, {}  # one object for a task of several splits: it may keep what it has read
     for split, key in KEYS.items():
         names = getattr(arguments, key)
         if names is None:
@@ -57,7 +57,8 @@ def tasks_of_splits(arguments: DataTrainingArguments, seed: int) -> dict[str, li
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ConfigError(f"{key} names {twice[0]!r} twice; two tasks cannot have adapters of one name")
-        tasks[split] = [get_task(name, arguments, seed, key) for name in names]
+        made |= {name: get_task(name, arguments, seed, key) for name in names if name not in made}
+        tasks[split] = [made[name] for name in names]
         unscored = [task.name for task in (*tasks["train"], *tasks[split]) if not task.metrics]
         if unscored and (len(names) > 1 or names != [task.name for task in tasks["train"]]):
             raise ConfigError(

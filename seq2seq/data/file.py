@@ -29,6 +29,7 @@ class FileTask(Task):
     def __init__(self, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):
         """Raises ConfigError if labels and metrics do not fit together."""
         super().__init__(arguments, seed)
+        self._checked: dict[str, Dataset] = {}
         self.labels = self.arguments.labels
         self.metrics = self.arguments.metrics or (["accuracy"] if self.labels else ["em"])
         if self.labels is not None:
@@ -61,6 +62,11 @@ class FileTask(Task):
 
     def read(self, key: str) -> Dataset:
         """The checked rows of the file that stands at `key`."""
+        if key not in self._checked:
+            self._checked[key] = self._read(key)
+        return self._checked[key]
+
+    def _read(self, key: str) -> Dataset:
         path = getattr(self.arguments, key)
         if path is None:
             raise ConfigError(

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from adapters import ConfigError, one_line, warn_once
-from seq2seq.arguments import DataTrainingArguments
+from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
 from seq2seq.data.files import read_table
 from seq2seq.data.tasks import Task
 from seq2seq.hub import hub_answers, reason
@@ -33,6 +33,10 @@ class Published(Task):
     nested: Mapping[str, tuple[Callable, str]] = {}
     answer_field = "label"  # rows where it is missing are left out
 
+    def __init__(self, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):
+        super().__init__(arguments, seed)
+        self._checked: dict[str, Dataset] = {}
+
     def load(self, split: str) -> Dataset:
         if split == "train":
             return self.published("train")
@@ -48,6 +52,11 @@ class Published(Task):
 
     def published(self, split: str) -> Dataset:
         """The labelled rows of a published split, the needed columns alone. Raises ConfigError for a bad row."""
+        if split not in self._checked:
+            self._checked[split] = self._read(split)
+        return self._checked[split]
+
+    def _read(self, split: str) -> Dataset:
         rows, place = load_published(self.hub_dataset, self.config, split, self.arguments)
         needed = self.columns or (*self.fields, "label")
         missing = [name for name in needed if name not in rows.column_names]
