@@ -82,17 +82,19 @@ class CheckpointTrainer(Seq2SeqTrainer):
     def _find_best_again(self, checkpoint: Path):
         """The directory may have another name than when the checkpoint was written: correct the best one's path."""
         state = TrainerState.load_from_json(str(checkpoint / STATE))
-        if state.best_model_checkpoint is not None:
-            best = Path(self.args.output_dir, Path(state.best_model_checkpoint).name)
+        written = state.best_model_checkpoint
+        if written is not None:
+            best = Path(self.args.output_dir, Path(written).name)
             if not best.is_dir():
                 raise ConfigError(
                     f"{checkpoint} names {best.name} as the best, which is missing; "
                     "set resume_from_checkpoint to false to start anew"
                 )
-            if self.args.should_save:
-                state.best_model_checkpoint = str(best)
-                state.save_to_json(str(checkpoint / STATE))
-        self.accelerator.wait_for_everyone()
+            state.best_model_checkpoint = str(best)
+        self.accelerator.wait_for_everyone()  # all have read it
+        if self.args.should_save and state.best_model_checkpoint != written:
+            state.save_to_json(str(checkpoint / STATE))
+        self.accelerator.wait_for_everyone()  # and will read it again
 
     def _load_best_model(self):
         if self._saves_adapter:

@@ -68,11 +68,17 @@ def in_a_process():
     return call
 
 
+def trained(out: Path) -> list[dict[str, torch.Tensor]]:
+    """The tensors of the best model, which may be that of the first epoch, and of the last checkpoint."""
+    last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name[len("checkpoint-") :]))
+    return [load_file(directory / "adapter_model.safetensors") for directory in (out, last)]
+
+
 def test_twenty_moments(in_a_process, tmp_path):
     whole = tmp_path / "whole"
     assert in_a_process(whole) == 0
     events = json.loads(whole.with_suffix(".log").read_text())
-    expected = load_file(whole / "adapter_model.safetensors")
+    expected, last = trained(whole)
     first_save = next(k for k, event in enumerate(events) if "checkpoint-" in event)
     steps = [k for k, event in enumerate(events) if event.startswith("step")]
     in_saves = [k for k, event in enumerate(events) if ".unfinished" in event or event.startswith("os.rename")]
@@ -85,9 +91,9 @@ def test_twenty_moments(in_a_process, tmp_path):
         assert in_a_process(out, kill_at) == -signal.SIGKILL, events[kill_at]
         assert not (out / "results.json").exists(), events[kill_at]
         assert in_a_process(out) == 0, events[kill_at]
-        adapter = load_file(out / "adapter_model.safetensors")
-        assert adapter.keys() == expected.keys()
-        assert all(torch.equal(adapter[name], expected[name]) for name in expected), events[kill_at]
+        for got, wanted in zip(trained(out), (expected, last), strict=True):
+            assert got.keys() == wanted.keys()
+            assert all(torch.equal(got[name], wanted[name]) for name in wanted), events[kill_at]
         splits = [json.loads((each / "results.json").read_text())["splits"] for each in (whole, out)]
         assert splits[0] == splits[1], events[kill_at]
     assert len(moments) >= MOMENTS

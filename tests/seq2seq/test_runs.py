@@ -47,6 +47,21 @@ def test_a_run_leaves_metrics_configuration_and_a_small_adapter(run_main):
     assert entry["peak_memory_mib"] > 100
 
 
+@pytest.mark.parametrize(
+    ("config", "keys", "start"),
+    [
+        (CONFIG, {}, "sentence: "),
+        (CONFIG, {"adapters_per_task": False}, "vader-movie sentence: "),
+        ("configs/tt_lora.json", {}, "vader-movie sentence: "),
+    ],
+)
+def test_sources_name_the_task_where_it_has_no_adapters_of_its_own(run_main, config, keys, start):
+    status, errors, out = run_main(config, **{**TINY_RUN, "max_train_samples": 16, **keys})
+    assert status == 0, errors
+    lines = (out / "predictions/test-vader-movie.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["source"].startswith(start) for line in lines)
+
+
 def test_a_finished_run_is_not_touched_without_leave(run_main):
     _, _, out = run_main(CONFIG, **KEYS)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -105,6 +120,9 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(run_main, tmp_path, step
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert results(out)["splits"] == results(whole)["splits"]
+    last = [max(directory.glob("checkpoint-*"), key=lambda path: int(path.name[11:])) for directory in (whole, out)]
+    a, b = (load_file(directory / "adapter_model.safetensors") for directory in last)  # the best may be the first
+    assert all(torch.equal(a[name], b[name]) for name in a)
     if step == 5:
         assert {p.name for p in out.glob("checkpoint-*")} == {p.name for p in whole.glob("checkpoint-*")}
 
