@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +122,8 @@ class AdapterTrainer(CheckpointTrainer):
         rows, logged, self.predictions = self.validation_rows if rows is None else rows, {}, {}
         for each in rows:
             prefix = metric_key_prefix if len(rows) == 1 else f"{metric_key_prefix}_{each.task.name}"
-            with torch.random.fork_rng(), self._scoring(each):
+            self.scored = each
+            with torch.random.fork_rng():
                 torch.manual_seed(self.args.seed)
                 logged |= super().evaluate(each.tokens, ignore_keys, metric_key_prefix=prefix)
         if len(rows) > 1:
@@ -152,15 +152,6 @@ class AdapterTrainer(CheckpointTrainer):
             labels[own:] = -100
             inputs = {**inputs, "labels": labels}
         return super().prediction_step(model, inputs, *args, **kwargs)
-
-    @contextmanager
-    def _scoring(self, rows: TaskRows):
-        before = self.task
-        self.task, self.scored = rows.task, rows
-        try:
-            yield
-        finally:
-            self.task, self.scored = before, None
 
     def score(self, prediction) -> dict[str, float]:
         """Metrics of generated tokens, and their mean as "average_metrics"; `predictions` keeps the texts, by task."""
