@@ -145,6 +145,12 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     merge_and_export: bool = key(False, "Write the trained model as a plain T5, with tokenizer, to output_dir/merged.")
 
     @property
+    def device(self) -> torch.device:
+        """As the base class; of several processes on a CPU not "cpu:0", to which torch loads no checkpoint."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+    @property
     def split_seed(self) -> int:
         """Of the shuffles that cut splits and limit rows: the same for runs that differ in `seed`."""
         return SPLIT_SEED if self.data_seed is None else self.data_seed
