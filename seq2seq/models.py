@@ -25,7 +25,7 @@ def load_tokenizer(arguments: ModelArguments, training_texts):
     """The tokenizer that the arguments name, else one trained on `training_texts`, where there are any."""
     named = {key: getattr(arguments, key) for key in ("tokenizer_name", "model_name_or_path", "model_config")}
     for key, name in named.items():
-        if isinstance(name, str) and name not in SHAPES:
+        if isinstance(name, str) and not (key == "model_config" and name in SHAPES):  # which are sizes, no model
             return _load(key, name, _tokenizer_of)
     if training_texts is None:
         raise ConfigError("tokenizer_name is null, and without do_train there is no text to train one on; name one")

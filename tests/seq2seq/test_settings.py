@@ -1,9 +1,14 @@
 import json
+import shutil
 
 import pytest
 
 from adapters import ConfigError
+from seq2seq.arguments import ModelArguments
+from seq2seq.data.vader import read_set
+from seq2seq.models import load_tokenizer
 from seq2seq.settings import has_type, known_keys, load_settings, own_fields, read_overrides
+from third_party.models.t5.configuration_t5 import resolve_name
 
 
 def write(tmp_path, **values):
@@ -175,3 +180,15 @@ def test_defaults_have_their_types(name):
     if default is not MISSING:
         value = getattr(default, "value", default)
         assert has_type(value, known_keys()[name])
+
+
+def test_a_published_name_is_a_model_with_its_own_tokenizer_and_as_model_config_only_sizes(tmp_path, monkeypatch):
+    """Weights that are loaded by name never get a tokenizer that was trained on the run's text."""
+    shutil.copytree(resolve_name("t5-nano"), tmp_path / "t5-base")
+    monkeypatch.chdir(tmp_path)
+    texts = read_set("nyt")[0][:500]
+    for key in ("model_name_or_path", "tokenizer_name"):
+        tokenizer = load_tokenizer(ModelArguments(**{key: "t5-base"}), texts)
+        assert len(tokenizer) == 8100, key
+    trained = load_tokenizer(ModelArguments(model_config="t5-base", tokenizer_vocab_size=300), texts)
+    assert len(trained) == 400
