@@ -1,9 +1,12 @@
 """The Hugging Face hub: asked once whether it answers; if it does not, its cache is used at once."""
 
+import ssl
 from functools import cache
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import datasets
-from huggingface_hub import constants, get_session
+from huggingface_hub import constants
 
 from adapters import one_line
 
@@ -14,8 +17,12 @@ def hub_answers() -> bool:
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception:  # the network library's own, which changes with huggingface_hub
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
+    except HTTPError:
+        return True  # with a refusal, which is an answer
+    except OSError as error:  # URLError is one
+        if isinstance(getattr(error, "reason", error), ssl.SSLError):
+            return True  # the libraries may know certificates that Python does not
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
         return False
     return True
