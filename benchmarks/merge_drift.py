@@ -20,8 +20,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from arguments import Parser, whole  # noqa: E402
 from merged_inference import MODELS, model_config, status_of  # noqa: E402
-from tt_linear import Parser, whole  # noqa: E402
 
 from adapters import AdapterConfig, ConfigError, rounding_losses  # noqa: E402
 from adapters.merging import branched  # noqa: E402

@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from tt_linear import Parser, whole  # noqa: E402
+from arguments import Parser, whole  # noqa: E402
 from tt_linear_timing import clock  # noqa: E402
 
 from adapters import AdapterConfig, ConfigError  # noqa: E402

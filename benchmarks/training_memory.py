@@ -22,9 +22,9 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from arguments import Parser, whole  # noqa: E402
 from merge_drift import load_peft  # noqa: E402
 from merged_inference import MODELS, device, model_config, status_of  # noqa: E402
-from tt_linear import Parser, whole  # noqa: E402
 from tt_linear_malloc import THRESHOLDS  # noqa: E402
 
 from adapters import AdapterConfig, ConfigError  # noqa: E402

@@ -23,6 +23,7 @@ import torch  # noqa: E402
 import tt_linear_checks as checks  # noqa: E402
 import tt_linear_malloc  # noqa: E402
 import tt_linear_report as report  # noqa: E402
+from arguments import Parser, whole  # noqa: E402
 from rich.console import Console  # noqa: E402
 from tt_linear_figure import draw  # noqa: E402
 from tt_linear_peers import GROUPS, MODES, Cell  # noqa: E402
@@ -40,19 +41,6 @@ QUICK = [  # (d, rank, rows), dtype, groups
     ((2, 2, 1024), "float32", ["beside"]),
     ((2, 4, 128), "bfloat16", ["alone", "beside"]),
 ]
-
-
-class Parser(argparse.ArgumentParser):
-    """Wrong arguments end in one line."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}\n")
-
-
-def whole(text: str, least: int = 1) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
-    return int(text)
 
 
 def layer_shape(text: str) -> tuple[int, int]:

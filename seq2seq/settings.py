@@ -1,14 +1,12 @@
 """Reads a run's JSON file and its `--key value` overrides, and checks every key before anything is built."""
 
-import enum
 import json
-import types
 import typing
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 
 from adapters import AdapterConfig, ConfigError
+from adapters.json_settings import check_keys, describe, read_file, read_overrides
 from seq2seq.arguments import DataTrainingArguments, ModelArguments, TrainingArguments
 
 # Keys of existing experiment files: the key of today, or None where the key no longer means anything.
@@ -54,15 +52,16 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, list[str]]
 
     An override's value is read as JSON, or as a string where it is no JSON. Raises ConfigError.
     """
+    known = known_keys()
     in_file, warnings = map_legacy(read_file(path))
-    on_line, more = map_legacy(read_overrides(overrides))
+    on_line, more = map_legacy(read_overrides(overrides, known))
     values, warnings = {**in_file, **on_line}, warnings + more
     if values.get("load_best_model_at_end") and "eval_strategy" in values and "save_strategy" not in values:
         values["save_strategy"] = values[
             "eval_strategy"
         ]  # older files name one of the two, and transformers wants both
         warnings.append(f"save_strategy is taken to be {values['save_strategy']}, as eval_strategy")
-    check_keys(values)
+    check_keys(values, known, "run_seq2seq.py")
     values.setdefault("experiment_name", Path(path).stem)
     name = Path(values["experiment_name"])
     if name.is_absolute() or ".." in name.parts:
@@ -71,40 +70,6 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, list[str]]
         )
     values.setdefault("output_dir", str(Path("outputs", name)))
     return build(values), warnings
-
-
-def read_file(path: str) -> dict:
-    """The object in a JSON file. Raises ConfigError."""
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}; a configuration is one JSON object")
-    return values
-
-
-def read_overrides(arguments: list[str]) -> dict:
-    """`["--tt_rank", "4", "--name=x"]` to {"tt_rank": 4, "name": "x"}."""
-    values, rest = {}, list(arguments)
-    while rest:
-        name, equals, text = rest.pop(0).partition("=")
-        if not name.startswith("--"):
-            raise ConfigError(f"{name!r} is neither --key nor the value of one; overrides are written --key value")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                if name[2:] in known_keys() and has_type(True, known_keys()[name[2:]]):  # --dry_run
-                    values[name[2:]] = True
-                    continue
-                raise ConfigError(f"{name} has no value; write {name} VALUE")
-            text = rest.pop(0)
-        try:
-            values[name[2:]] = json.loads(text)
-        except ValueError:  # no JSON, or a number of thousands of digits
-            values[name[2:]] = text
-    return values
 
 
 def map_legacy(values: dict) -> tuple[dict, list[str]]:
@@ -149,60 +114,6 @@ def print_keys() -> None:
         )
         for f in own_fields(cls):
             print(f"  {f.name}: {describe(known[f.name])}, default {json.dumps(f.default)}\n      {f.metadata['help']}")
-
-
-def check_keys(values: dict) -> None:
-    """Raise ConfigError for a key that does not exist or a value of the wrong type."""
-    known = known_keys()
-    for name, value in values.items():
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else "; python run_seq2seq.py --help lists the keys"
-            raise ConfigError(f"{name} is no key of a configuration{hint}")
-        if not has_type(value, known[name]):
-            raise ConfigError(f"{name} is {json.dumps(value)}; it must be {describe(known[name])}")
-
-
-def has_type(value, annotation) -> bool:
-    """Whether a JSON value is of a type as dataclasses annotate it; a whole number passes as a float, a bool never."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        choices = [a for a in arguments if isinstance(a, type) and issubclass(a, enum.Enum)]
-        if choices and isinstance(value, str):  # `SomeEnum | str`: the string must still be a member's value
-            return any(value in {member.value for member in choice} for choice in choices)
-        return any(has_type(value, choice) for choice in arguments)
-    if origin is typing.Literal:
-        return value in arguments and type(value) in {type(a) for a in arguments}
-    if origin is list:
-        return isinstance(value, list) and all(has_type(item, arguments[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict)
-    if annotation is typing.Any:
-        return True
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation)
-
-
-def describe(annotation) -> str:
-    """A type in the words of someone who writes JSON."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "an object"}
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        enums = [a for a in arguments if isinstance(a, type) and issubclass(a, enum.Enum)]
-        shown = [a for a in arguments if not (enums and a is str)]
-        return " or ".join(dict.fromkeys(describe(a) for a in shown))
-    if origin is typing.Literal:
-        return "one of " + ", ".join(json.dumps(a) for a in arguments)
-    if origin is list:
-        return f"a list of which each item is {describe(arguments[0])}"
-    if annotation is type(None):
-        return "null"
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return "one of " + ", ".join(str(member.value) for member in annotation)
-    return words.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def build(values: dict) -> Settings:

@@ -4,10 +4,11 @@ import shutil
 import pytest
 
 from adapters import ConfigError
+from adapters.json_settings import has_type, read_overrides
 from seq2seq.arguments import ModelArguments
 from seq2seq.data.vader import read_set
 from seq2seq.models import load_tokenizer
-from seq2seq.settings import has_type, known_keys, load_settings, own_fields, read_overrides
+from seq2seq.settings import known_keys, load_settings, own_fields
 from third_party.models.t5.configuration_t5 import resolve_name
 
 
@@ -20,7 +21,7 @@ def write(tmp_path, **values):
 def test_overrides_are_json_or_strings():
     arguments = ["--tt_rank", "4", "--name=x=y", "--tt_shape", "[[2, 3], [4, 5]]", "--seed=-1", "--flag", "null"]
     expected = {"tt_rank": 4, "name": "x=y", "tt_shape": [[2, 3], [4, 5]], "seed": -1, "flag": None}
-    assert read_overrides(arguments) == expected
+    assert read_overrides(arguments, known_keys()) == expected
 
 
 def test_file_then_overrides_then_defaults(tmp_path):
