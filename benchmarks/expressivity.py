@@ -1,0 +1,102 @@
+"""How many networks are fitted per second: all at once, beside one after the other.
+
+    python benchmarks/expressivity.py [--cases n_diagonal transformer_4 ..] [--rounds 5]
+
+The networks, their targets, rows and optimiser are those of the shipped configurations n_diagonal and
+split_transformers, fitted to their base or, without one, to each other, as a comparison does it; n_diagonal_32 is
+n_diagonal with 32 inputs. Together: as many as a comparison fits together; one by one: the fits to one target. Both are
+counted per network, from the drawing of the start to the error on fresh rows. A round times both ways, one after the
+other; the table shows medians, and of the ratios the median, the least and the greatest.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]  # the package before this file
+
+import torch  # noqa: E402
+from arguments import Parser, whole  # noqa: E402
+
+from run_expressivity import load  # noqa: E402
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "expressivity"
+# Case: configuration, overrides, index of the size.
+CASES = {
+    "n_diagonal": ("n_diagonal", [], 1),
+    "n_diagonal_32": ("n_diagonal", ["--input_size", "32", "--shared.parameters.width", "32"], 1),
+    "transformer_4": ("split_transformers", [], 0),
+    "transformer_8": ("split_transformers", [], 1),
+    "transformer_16": ("split_transformers", [], 2),
+}
+ROW = "{:16} {:>8} {:>9} {:>12} {:>12} {:>7} {:>15}"
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(description="Networks fitted per second, together and one by one.", allow_abbrev=False)
+    add = parser.add_argument
+    add("--cases", nargs="+", choices=CASES, default=list(CASES), help="what is fitted")
+    add("--rounds", type=whole, default=5, help="how often each is timed")
+    add("--epochs", type=whole, default=None, help="epochs of each fit; default: those of the configuration")
+    add("--targets", type=whole, default=None, help="targets of the fits that run together; default: of a comparison")
+    add("--threads", type=whole, default=torch.get_num_threads(), help="threads of torch")
+    return parser.parse_args(arguments)
+
+
+def contest_of(case: str, epochs: int | None, fast: bool):
+    """The two families at the size of a case, as the comparator has them; and how many fits a target gets."""
+    config, overrides, index = CASES[case]
+    if epochs is not None:
+        overrides = [*overrides, "--shared.epoch", str(epochs)]
+    _, experiment = load(str(CONFIGS / f"{config}.json"), overrides)
+    draws = {"seed": 0, "sub_iterations": experiment.sub_iterations, "evaluation_rows": experiment.evaluation_rows}
+    return experiment.comparator().contest(index, draws, None, fast), experiment
+
+
+def seconds_per_network(contest, numbers: range) -> float:
+    """Of the fits of both families to these targets: starts drawn, fitted, and measured on fresh rows."""
+    drawn = {role: source.draw(numbers) for role, source in contest.sources.items()}
+    start = time.perf_counter()
+    for role, fitter in contest.fitters.items():
+        fitter.fit(drawn[role], numbers)
+    networks = sum(len(numbers) * fitter.restarts for fitter in contest.fitters.values())
+    return (time.perf_counter() - start) / networks
+
+
+def compare(case: str, args) -> None:
+    """Print the row of one case."""
+    together, experiment = contest_of(case, args.epochs, fast=True)
+    alone, _ = contest_of(case, args.epochs, fast=False)
+    targets = args.targets or min(together.targets_at_once, experiment.max_iterations)
+    obstacles = [fitter.obstacle for fitter in together.fitters.values() if fitter.obstacle]
+    assert not obstacles, obstacles
+    seconds_per_network(together, range(targets)), seconds_per_network(alone, range(1))  # warm up
+    times = [
+        (seconds_per_network(together, range(targets)), seconds_per_network(alone, range(1)))
+        for _ in range(args.rounds)
+    ]
+    ratios = [slow / quick for quick, slow in times]
+    quick, slow = (statistics.median(each) for each in zip(*times, strict=True))
+    stacked = targets * experiment.sub_iterations
+    spread = f"{min(ratios):.0f} to {max(ratios):.0f}"
+    cells = (f"{1 / quick:,.1f}", f"{1 / slow:,.2f}", f"{statistics.median(ratios):.0f}", spread)
+    parameters = trainable(together)
+    print(ROW.format(case, parameters, stacked, *cells), flush=True)
+
+
+def trainable(contest) -> int:
+    return sum(p.numel() for p in contest.fitters["B"].network(0, 0).parameters())
+
+
+def compare_all(args) -> None:
+    torch.set_num_threads(args.threads)
+    print(f"torch {torch.__version__}, {args.threads} threads; networks fitted per second")
+    print(ROW.format("case", "weights", "together", "together /s", "one by one /s", "ratio", "of rounds"))
+    for case in args.cases:
+        compare(case, args)
+
+
+if __name__ == "__main__":
+    compare_all(parse(sys.argv[1:]))

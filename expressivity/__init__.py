@@ -1,0 +1,18 @@
+"""Which of two families of networks can imitate the other, and other measures of what networks can express."""
+
+from expressivity.comparator import ArchitectureComparator
+from expressivity.errors import ExpressivityError
+from expressivity.intervals import Interval, confidence_interval
+from expressivity.results import ComparisonResult, Estimate, SizeResult
+from expressivity.spaces import ArchitecturalSpace
+
+__all__ = [
+    "ArchitecturalSpace",
+    "ArchitectureComparator",
+    "ComparisonResult",
+    "Estimate",
+    "ExpressivityError",
+    "Interval",
+    "SizeResult",
+    "confidence_interval",
+]

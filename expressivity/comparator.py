@@ -1,0 +1,223 @@
+"""Which of two families of networks imitates the other better."""
+
+import functools
+import json
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.distributions import Distribution, Normal
+
+from expressivity.errors import COUNT, NOT_NEGATIVE, SEED, SHARE, ExpressivityError, each_is
+from expressivity.fitting import Errors, Fitter
+from expressivity.randomness import seeded
+from expressivity.results import FAMILIES, ComparisonResult, SizeResult
+from expressivity.spaces import ALLOWED, ArchitecturalSpace
+from expressivity.targets import Source, outputs, sampled
+
+STATE = "comparison.json"
+CRITERION, LAW = nn.MSELoss(), Normal(0.0, 1.0)
+
+
+@dataclass
+class Contest:
+    """Of one size, by family: what it is fitted to, and what fits it. With a base both have the same source."""
+
+    sources: dict[str, Source]
+    fitters: dict[str, Fitter]
+
+    def fit(self, numbers: range) -> tuple[dict[str, Errors], int]:
+        """The errors of both families on the targets with these numbers, and how many were drawn and left."""
+        drawn = {source: source.draw(numbers) for source in set(self.sources.values())}
+        found = {f: self.fitters[f].fit(drawn[self.sources[f]], numbers) for f in FAMILIES}
+        return found, sum(targets.redrawn for targets in drawn.values())
+
+    @property
+    def targets_at_once(self) -> int:
+        """As many as fill the stacks of both families."""
+        return max(1, min(fitter.at_once // fitter.restarts for fitter in self.fitters.values()))
+
+
+class ArchitectureComparator:
+    """Compares two families, size by size, by what is left of a target when a family is fitted to it.
+
+    A, B: the families. Without a base each imitates the other: members of B are drawn and A is fitted to them, and the
+        other way round. base: a third family, whose members both imitate, on the same data.
+    criterion: what is minimised; errors are relative to the criterion of the best constant, for MSE the variance.
+    law: of the inputs; anything with `sample(shape)`.
+    tolerance: without a base, by how much the measures of A and B may differ, relative to the larger.
+    device: None: CUDA if there is, else the CPU.
+    Raises ExpressivityError if the families do not fit together.
+    """
+
+    def __init__(
+        self,
+        A: ArchitecturalSpace,
+        B: ArchitecturalSpace,
+        base: ArchitecturalSpace | None = None,
+        criterion: nn.Module = CRITERION,
+        law: Distribution = LAW,
+        *,
+        tolerance: float = 0.0,
+        device: str | torch.device | None = None,
+    ):
+        self.spaces = {"A": A, "B": B} if base is None else {"A": A, "B": B, "base": base}
+        self.criterion, self.law, self.tolerance = criterion, law, tolerance
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.result: ComparisonResult | None = None
+        each_is([tolerance], NOT_NEGATIVE, "tolerance")
+        self.count = self._count()
+        self.measures = {role: [s.measured(k) for k in range(self.count)] for role, s in self.spaces.items()}
+        if base is None:
+            self._check_measures()
+        self._check_sizes()
+
+    def compare(
+        self,
+        max_iterations: int = 100,
+        sub_iterations: int = 5,
+        variance_threshold: float = 0.0,
+        *,
+        stop_when_decided: bool = True,
+        confidence: float = 0.95,
+        evaluation_rows: int = 1024,
+        seed: int = 0,
+        save_path=None,
+        stack_size: int | None = None,
+        fast: bool = True,
+        progress: bool = True,
+    ) -> ComparisonResult:
+        """Fit both families to targets of each size, until the answer is settled or max_iterations targets are done.
+
+        sub_iterations: fits per target, from different starts.
+        variance_threshold: a size is settled when the confidence interval of the difference is narrower than this, or,
+            with stop_when_decided, when it excludes zero; both for the minimum and for the mean over the restarts.
+        evaluation_rows: fresh inputs per target.
+        save_path: a directory in which the comparison is kept as it grows, and from which it goes on when interrupted.
+        stack_size: how many networks are fitted together at most; None: by their size. fast: false: one by one.
+        progress: show a bar on a terminal.
+        """
+        draws = {"seed": seed, "sub_iterations": sub_iterations, "evaluation_rows": evaluation_rows}
+        for name, value in {"max_iterations": max_iterations, **draws}.items():
+            each_is([value], SEED if name == "seed" else COUNT, name)
+        each_is([variance_threshold], NOT_NEGATIVE, "variance_threshold")
+        each_is([confidence], SHARE, "confidence")
+        each_is([] if stack_size is None else [stack_size], COUNT, "stack_size")
+        result = self.result = self._start(draws, confidence, save_path)
+        rule = confidence, variance_threshold, stop_when_decided
+        with _bar(self.count * max_iterations, progress) as bar:
+            for size in result.sizes:
+                contest = None
+                while size.targets < max_iterations and not size.settled(*rule):
+                    contest = contest or self.contest(size.index, draws, stack_size, fast)
+                    numbers = range(size.targets, min(size.targets + contest.targets_at_once, max_iterations))
+                    size.add(*contest.fit(numbers))
+                    bar.update(len(numbers))
+                    if save_path is not None:
+                        result.to_json(Path(save_path, STATE))
+                bar.update((size.index + 1) * max_iterations - bar.n)  # a settled size has come to its end
+        return result
+
+    def plot(self, statistic: str, path=None):
+        """The figure of the last comparison, see `ComparisonResult.plot`."""
+        if self.result is None:
+            raise ExpressivityError("there is nothing to plot before compare()")
+        return self.result.plot(statistic, path)
+
+    def _start(self, draws: dict, confidence: float, save_path) -> ComparisonResult:
+        """The result to go on with: that of an interrupted comparison of the same kind, or an empty one."""
+        settings = {**draws, "spaces": {role: _settings(space) for role, space in self.spaces.items()}}
+        settings |= {"criterion": _described(self.criterion), "law": _described(self.law)}
+        settings |= {"measures": self.measures, "dtype": str(torch.get_default_dtype())}
+        settings = json.loads(json.dumps(settings))
+        names = {role: space.name for role, space in self.spaces.items()}
+        if save_path is not None and Path(save_path, STATE).exists():
+            result = ComparisonResult.from_json(Path(save_path, STATE))
+            different = [key for key in settings if settings[key] != result.settings.get(key)]
+            if different:
+                raise ExpressivityError(
+                    f"{Path(save_path, STATE)} is of another comparison: {', '.join(different)} differ; "
+                    "choose another save_path or remove it"
+                )
+            result.confidence = confidence
+            return result
+        measures = [{role: values[index] for role, values in self.measures.items()} for index in range(self.count)]
+        sizes = [SizeResult.empty(index, each, draws["sub_iterations"]) for index, each in enumerate(measures)]
+        return ComparisonResult(names, confidence, settings, sizes)
+
+    def contest(self, index: int, draws: dict, stack_size: int | None, fast: bool) -> Contest:
+        seed, restarts, rows = draws["seed"], draws["sub_iterations"], draws["evaluation_rows"]
+        targets = {"A": "base", "B": "base"} if "base" in self.spaces else {"A": "B", "B": "A"}
+        sources, fitters = {}, {}
+        for family in FAMILIES:
+            sources[family] = Source(self.spaces[targets[family]], index, self.law, rows, seed, self.device)
+            fitter = Fitter(self.spaces[family], index, restarts, self.criterion, seed, self.device, stack_size, fast)
+            fitter.probe(sources[family].draw(range(1)))
+            if fitter.obstacle and fast:
+                warnings.warn(
+                    f"{fitter.space.where(index)}: networks are fitted one by one; {fitter.obstacle}", stacklevel=3
+                )
+            fitters[family] = fitter
+        return Contest(sources, fitters)
+
+    def _count(self) -> int:
+        """The number of sizes, the same for all spaces."""
+        counts = {space.name: space.count for space in self.spaces.values() if space.count is not None}
+        if len(set(counts.values())) > 1:
+            shown = ", ".join(f"{name!r} {count}" for name, count in counts.items())
+            raise ExpressivityError(f"the spaces have different numbers of sizes: {shown}")
+        return next(iter(counts.values()), 1)
+
+    def _check_measures(self) -> None:
+        a, b = self.measures["A"], self.measures["B"]
+        if any(abs(x - y) > self.tolerance * max(x, y) for x, y in zip(a, b, strict=True)):
+            raise ExpressivityError(
+                f"without a base both spaces need the same measure at each size (tolerance {self.tolerance:g}); "
+                f"{self.spaces['A'].name!r} has {a}, {self.spaces['B'].name!r} {b}"
+            )
+
+    def _check_sizes(self) -> None:
+        """Inputs and outputs of all networks have the same sizes."""
+        first = self.spaces["A"]
+        for space in self.spaces.values():
+            if space.input_size != first.input_size:
+                raise ExpressivityError(
+                    f"input sizes differ: {first.input_size} of {first.name!r}, {space.input_size} of {space.name!r}"
+                )
+        for index in range(self.count):
+            shapes = {}
+            for space in self.spaces.values():
+                with seeded("check", index):
+                    x = sampled(self.law, 2, space.input_size)
+                    shapes[space] = tuple(outputs(space, index, space.build(index), x).shape[1:])
+                if shapes[space] != shapes[first]:
+                    raise ExpressivityError(
+                        f"size {index}: output sizes differ: {shapes[first]} of {first.name!r}, "
+                        f"{shapes[space]} of {space.name!r}"
+                    )
+
+
+def _settings(space: ArchitecturalSpace) -> dict:
+    """What decides the draws and fits of a space, for comparison with those of another run."""
+    keys = ("name", "input_size", "architecture", "parameters", "optimizer", "train", *ALLOWED)
+    return {key: _described(getattr(space, key)) for key in keys}
+
+
+def _described(value) -> str:
+    """A text that is the same for the same value in another process."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_described, value))
+    if isinstance(value, functools.partial):
+        return f"{_described(value.func)}({value.args}, {value.keywords})"
+    name = getattr(value, "__qualname__", None)
+    return f"{value.__module__}.{name}" if name else re.sub(r" at 0x\w+", "", repr(value))
+
+
+def _bar(total: int, shown: bool):
+    """A progress bar over targets on a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="target", leave=False, disable=None if shown else True)

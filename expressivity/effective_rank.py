@@ -1,0 +1,93 @@
+"""How many directions a spectrum spreads over: of the tangent kernel of a network, and of what a layer's weight can do.
+
+The effective rank of a spectrum is exp(entropy) of its values as shares of their sum: between 1, one value is all there
+is, and their number, all are equal. Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality".
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.func import functional_call, jacrev, vmap
+
+from expressivity.errors import ExpressivityError
+
+
+def effective_rank(spectrum: torch.Tensor) -> float:
+    """exp(-sum p log p), p = spectrum / sum(spectrum). spectrum: (n,), not negative up to rounding, not all 0."""
+    spectrum = spectrum.double().clamp_min(0)
+    if not spectrum.isfinite().all() or spectrum.sum() == 0:
+        raise ExpressivityError("a spectrum must be finite and not all zero")
+    return torch.exp(torch.special.entr(spectrum / spectrum.sum()).sum()).item()
+
+
+def jacobian(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """d output / d trained parameters: x (rows, *input_size) -> (rows * outputs, parameters)."""
+    trained = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ExpressivityError("the network has no trainable parameters")
+
+    def outputs(parameters, row):
+        return functional_call(network, parameters, (row[None],))[0].flatten()
+
+    blocks = vmap(jacrev(outputs), (None, 0))(trained, x)  # by name (rows, outputs, *shape)
+    return torch.cat([block.flatten(2) for block in blocks.values()], dim=2).flatten(0, 1)
+
+
+def tangent_kernel_spectrum(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Eigenvalues of J J^T, the neural tangent kernel on x, largest first: (min(rows * outputs, parameters),).
+
+    J is the `jacobian`. Jacot et al. 2018, https://arxiv.org/abs/1806.07572.
+    """
+    return torch.linalg.svdvals(jacobian(network, x).double()).square()
+
+
+def tangent_kernel_rank(network: nn.Module, x: torch.Tensor) -> float:
+    """The effective rank of the neural tangent kernel on x: how many directions of outputs training can move alike."""
+    return effective_rank(tangent_kernel_spectrum(network, x))
+
+
+@dataclass(frozen=True)
+class UpdateRanks:
+    """What small changes of a layer's parameters do to its weight W.
+
+    directions: the rank of dW / d parameters: how many independent ways W can move. effective_directions: the effective
+    rank of its squared singular values: over how many of them a random change spreads. matrix_rank: the mean effective
+    rank of the matrix dW itself, by squared singular values, for changes drawn from N(0, 1).
+    """
+
+    directions: int
+    effective_directions: float
+    matrix_rank: float
+
+
+def update_ranks(layer: nn.Module, in_features: int, draws: int = 32, seed: int = 0) -> UpdateRanks:
+    """Of a layer that is linear in its input, (rows, in_features) -> (rows, out_features), but for a bias.
+
+    ExpressivityError for one that is not.
+    """
+    dtype = next(layer.parameters()).dtype
+    eye = torch.eye(in_features, dtype=dtype)
+    trained = {name: p.detach() for name, p in layer.named_parameters() if p.requires_grad}
+
+    def weight(parameters):
+        at_zero = functional_call(layer, parameters, (torch.zeros_like(eye[:1]),))
+        return functional_call(layer, parameters, (eye,)) - at_zero
+
+    _require_linear(layer, weight(trained), in_features)
+    blocks = jacrev(weight)(trained).values()
+    change = torch.cat([block.flatten(2) for block in blocks], dim=2).double()  # (in, out, parameters)
+    spectrum = torch.linalg.svdvals(change.flatten(0, 1)).square()
+    drawn = torch.randn(change.shape[2], draws, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    updates = (change @ drawn).movedim(2, 0)
+    ranks = [effective_rank(torch.linalg.svdvals(update).square()) for update in updates]
+    threshold = spectrum.max() * (max(change.shape) * torch.finfo(dtype).eps) ** 2
+    return UpdateRanks(int((spectrum > threshold).sum()), effective_rank(spectrum), sum(ranks) / draws)
+
+
+def _require_linear(layer: nn.Module, weight: torch.Tensor, in_features: int) -> None:
+    x = torch.randn(4, in_features, generator=torch.Generator().manual_seed(0)).to(weight.dtype)
+    with torch.no_grad():
+        y = layer(x) - layer(torch.zeros_like(x[:1]))
+    if not torch.allclose(y, x @ weight, rtol=1e-3, atol=1e-4 * y.abs().max().item()):
+        raise ExpressivityError(f"{type(layer).__name__} is not linear in its input: it has no weight")

@@ -1,0 +1,161 @@
+"""A comparison of two families, from a configuration file."""
+
+import functools
+import importlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.distributions import Laplace, Normal, Uniform
+
+from expressivity.comparator import STATE, ArchitectureComparator
+from expressivity.errors import ExpressivityError, one_line
+from expressivity.experiments.keys import key
+from expressivity.networks import ARCHITECTURES
+from expressivity.results import FAMILIES, STATISTICS, ComparisonResult
+from expressivity.spaces import ArchitecturalSpace
+
+LAWS = {"normal": Normal(0.0, 1.0), "uniform": Uniform(-(3**0.5), 3**0.5), "laplace": Laplace(0.0, 0.5**0.5)}
+CRITERIA = {"mse": nn.MSELoss, "l1": nn.L1Loss, "huber": nn.HuberLoss}
+
+
+@dataclass
+class ComparisonExperiment:
+    """Which of two families imitates the other, or a base, better."""
+
+    input_size: int | list[int] = key("Size of one input, without the rows.")
+    A: dict = key("The first family: keywords of ArchitecturalSpace.")
+    B: dict = key("The second family, likewise.")
+    base: dict | None = key("A third family, which both imitate; null: each imitates the other.", None)
+    shared: dict | None = key("Keywords of all families; those under parameters go into each of their dicts.", None)
+    criterion: Literal["mse", "l1", "huber"] = key("What is minimised.", "mse")
+    law: Literal["normal", "uniform", "laplace"] = key("Of each input, with mean 0 and variance 1.", "normal")
+    tolerance: float = key("Without a base: by how much the measures may differ, relative to the larger.", 0.0)
+    dtype: Literal["float32", "float64"] = key("Precision of networks and data.", "float32")
+    max_iterations: int = key("Targets per size at most.", 100)
+    sub_iterations: int = key("Fits per target, from different starts.", 5)
+    variance_threshold: float = key("A size is settled when the difference's interval is narrower than this.", 0.0)
+    stop_when_decided: bool = key("A size is settled, too, when that interval excludes zero.", True)
+    confidence: float = key("Of all intervals.", 0.95)
+    evaluation_rows: int = key("Fresh inputs per target.", 1024)
+    seed: int = key("Of all draws.", 0)
+    stack_size: int | None = key("Networks that are fitted together at most; null: by their size.", None)
+    fast: bool = key("false: fit networks one by one.", True)
+
+    incidental = ("max_iterations", "variance_threshold", "stop_when_decided", "confidence", "stack_size", "fast")
+    files = (STATE, "results.csv", *(f"{statistic}.png" for statistic in STATISTICS), "density.png")
+
+    def run(self, directory: Path, progress: bool) -> ComparisonResult:
+        """Compare, or go on with the comparison in `directory`."""
+        with _default_dtype(getattr(torch, self.dtype)):
+            options = {name: getattr(self, name) for name in OPTIONS}
+            return self.comparator().compare(**options, save_path=directory, progress=progress)
+
+    def comparator(self) -> ArchitectureComparator:
+        roles = {"A": self.A, "B": self.B} | ({} if self.base is None else {"base": self.base})
+        spaces = {role: self._space(role, given) for role, given in roles.items()}
+        return ArchitectureComparator(
+            **spaces, criterion=CRITERIA[self.criterion](), law=LAWS[self.law], tolerance=self.tolerance
+        )
+
+    def write(self, result: ComparisonResult, directory: Path) -> None:
+        state, table, *plots, density = (directory / name for name in self.files)
+        result.to_json(state)
+        result.to_csv(table)
+        for statistic, path in zip(STATISTICS, plots, strict=True):
+            result.plot(statistic, path)
+        result.plot_density(density)
+
+    def tables(self, result: ComparisonResult) -> dict[str, list[dict]]:
+        """Titles and rows of what is printed."""
+        found = {}
+        for statistic in STATISTICS:
+            rows = [_shown(row, result.names) for row in result.rows() if row["statistic"] == statistic]
+            found[f"relative error, {statistic} over {result.settings['sub_iterations']} restarts"] = rows
+        return found
+
+    def _space(self, role: str, given: dict) -> ArchitecturalSpace:
+        keywords = {**(self.shared or {}), **given}
+        keywords.setdefault("name", role)
+        common, own = ((source or {}).get("parameters", {}) for source in (self.shared, given))
+        if not isinstance(common, dict):
+            raise ExpressivityError("shared.parameters must be an object: keywords that all families have at all sizes")
+        parts = own if isinstance(own, list) else [own]
+        if not all(isinstance(part, dict) for part in parts):
+            raise ExpressivityError(f"{role}.parameters must be an object, or a list of objects, one per size")
+        merged = [{**common, **part} for part in parts]
+        keywords["parameters"] = merged if isinstance(own, list) else merged[0]
+        keywords["architecture"] = _found(keywords.get("architecture"), ARCHITECTURES, f"{role}.architecture")
+        if "train" in keywords:
+            keywords["train"] = _found(keywords["train"], {}, f"{role}.train")
+        if "optimizer" in keywords:
+            keywords["optimizer"] = _optimizer(keywords["optimizer"], f"{role}.optimizer")
+        if "input_size" in keywords:
+            raise ExpressivityError("input_size is a key of the whole comparison, not of one family")
+        size = self.input_size if isinstance(self.input_size, int) else tuple(self.input_size)
+        return ArchitecturalSpace(size, **keywords)
+
+
+def _shown(row: dict, names: dict[str, str]) -> dict:
+    """A row of the table on the terminal."""
+
+    def interval(name: str) -> str:
+        return f"{row[name]:.4f} [{row[f'{name}_low']:.4f}, {row[f'{name}_high']:.4f}]"
+
+    shown = {"size": row["size"]}
+    shown |= {f"measure {role}": f"{row[f'measure_{role}']:g}" for role in names}
+    shown |= {"targets": row["targets"]}
+    shown |= {f"{role}: {names[role]}": interval(f"error_{role}") for role in FAMILIES}
+    lost = {f"diverged {role}": row[f"diverged_{role}"] for role in FAMILIES if row[f"diverged_{role}"]}
+    winner = names.get(row["winner"], row["winner"])
+    return shown | {"A - B": interval("difference"), **lost, "winner": winner}
+
+
+OPTIONS = (
+    "max_iterations",
+    "sub_iterations",
+    "variance_threshold",
+    "stop_when_decided",
+    "confidence",
+    "evaluation_rows",
+    "seed",
+    "stack_size",
+    "fast",
+)
+
+
+def _optimizer(given: str | dict, what: str):
+    """ "SGD", or {"name": "SGD", "momentum": 0.9}: of torch.optim, or module:name."""
+    options = dict(given) if isinstance(given, dict) else {"name": given}
+    known = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type)}
+    found = _found(options.pop("name", None), known, what)
+    return functools.partial(found, **options) if options else found
+
+
+def _found(name: str | None, known: dict, what: str):
+    """What `name` stands for: one of `known`, or "module:attribute" of a module that can be imported."""
+    if not isinstance(name, str) or (":" not in name and name not in known):
+        near = get_close_matches(str(name), known, 1) or list(known)[:9]
+        hint = f"one of {', '.join(near)}, or " if near else ""
+        raise ExpressivityError(f"{what} is {name!r}; it must be {hint}your own, written module:name")
+    if name in known:
+        return known[name]
+    module, _, attribute = name.partition(":")
+    try:
+        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+    except Exception as error:  # whatever a user's module raises
+        raise ExpressivityError(f"{what} is {name!r}, which cannot be imported: {one_line(error)}") from error
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

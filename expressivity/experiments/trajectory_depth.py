@@ -1,0 +1,160 @@
+"""How the length of a curve grows with depth in random networks, beside what mean-field theory predicts."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from expressivity import mean_field
+from expressivity.errors import COUNT, NOT_NEGATIVE, POSITIVE, SEED, ExpressivityError, each_is
+from expressivity.experiments.keys import key
+from expressivity.networks.activations import ACTIVATIONS, activation
+from expressivity.networks.deep import GaussianNetwork
+from expressivity.randomness import seeded
+from expressivity.results import write
+from expressivity.trajectory import LayerTrajectory, circle, mean_growth, trajectory
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Averages over random networks of one kind; lists are by layer.
+
+    growth: factor per layer of the length between the layers `first` and `last`, with its standard error; predicted:
+    sqrt(chi) at the variance that theory gives for these layers, averaged over them in the same way.
+    """
+
+    activation: str
+    weight_variance: float
+    growth: float
+    standard_error: float
+    predicted: float
+    lengths: list[float]
+    predicted_lengths: list[float]
+    transitions: list[float]
+    patterns: list[float]
+
+
+@dataclass
+class TrajectoryExperiment:
+    """Length, sign transitions and activation patterns of a circle's image, layer by layer."""
+
+    width: int = key("Width of the networks.", 256)
+    depth: int = key("Layers.", 8)
+    activations: list[str] | None = key("Names of activations; null: hard_tanh and relu.", None)
+    weight_variances: list[float] | None = key(
+        "sigma_w^2, weights are N(0, sigma_w^2 / width); null: 1, 2, 4, 16.", None
+    )
+    bias_variance: float = key("sigma_b^2, biases are N(0, sigma_b^2).", 0.0)
+    points: int = key("Of the curve, a circle of the norm sqrt(width).", 16000)
+    networks: int = key("Random networks of each kind.", 32)
+    first: int = key("The growth is taken from this layer ..", 2)
+    last: int = key(".. to this one.", 6)
+    seed: int = key("Of all draws.", 0)
+
+    incidental = ()
+    files = ("trajectory.json", "results.csv", "lengths.png")
+
+    def __post_init__(self):
+        self.activations = ["hard_tanh", "relu"] if self.activations is None else self.activations
+        self.weight_variances = [1.0, 2.0, 4.0, 16.0] if self.weight_variances is None else self.weight_variances
+        for name in ("width", "depth", "points", "networks", "first", "last"):
+            each_is([getattr(self, name)], COUNT, name)
+        each_is(self.weight_variances, POSITIVE, "weight_variances")
+        each_is([self.bias_variance], NOT_NEGATIVE, "bias_variance")
+        each_is([self.seed], SEED, "seed")
+        for name in ("activations", "weight_variances"):
+            if not getattr(self, name):
+                raise ExpressivityError(f"{name} is []; it must have one item at least")
+        unknown = [name for name in self.activations if name not in ACTIVATIONS]
+        if unknown:
+            raise ExpressivityError(f"activations holds {unknown[0]!r}; allowed: {', '.join(ACTIVATIONS)}")
+        if not self.first < self.last <= self.depth:
+            given = f"first {self.first}, last {self.last}, depth {self.depth}"
+            raise ExpressivityError(f"{given}: first must be below last, and last at most depth")
+
+    def run(self, directory: Path, progress: bool) -> list[Growth]:
+        """One Growth per activation and variance."""
+        from tqdm import tqdm
+
+        kinds = [(name, variance) for name in self.activations for variance in self.weight_variances]
+        bar = tqdm(total=len(kinds) * self.networks, unit="network", leave=False, disable=None if progress else True)
+        with bar:
+            return [self._measured(*kind, bar) for kind in kinds]
+
+    def write(self, result: list[Growth], directory: Path) -> None:
+        from expressivity.plots import lengths_by_depth
+
+        text = io.StringIO()
+        rows = self.rows(result)
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        whole, table, plot = (directory / name for name in self.files)
+        write(whole, json.dumps([asdict(each) for each in result], indent=1) + "\n")
+        write(table, text.getvalue())
+        lengths_by_depth(result, plot)
+
+    def tables(self, result: list[Growth]) -> dict[str, list[dict]]:
+        """Titles and rows of what is printed."""
+        layers = f"growth of the length per layer, from layer {self.first} to {self.last}, {self.networks} networks"
+        rows = [
+            {
+                "activation": each.activation,
+                "sigma_w^2": f"{each.weight_variance:g}",
+                "measured": f"{each.growth:.4f} ± {each.standard_error:.4f}",
+                "mean field": f"{each.predicted:.4f}",
+                f"length in layer {self.depth}": f"{each.lengths[-1]:.4g}",
+                "sign transitions": f"{each.transitions[-1]:,.0f}",
+                "patterns": f"{each.patterns[-1]:,.0f}",
+            }
+            for each in result
+        ]
+        return {layers: rows}
+
+    def rows(self, result: list[Growth]) -> list[dict]:
+        """One per kind and layer."""
+        by_layer = ("lengths", "predicted_lengths", "transitions", "patterns")
+        return [
+            {"activation": each.activation, "weight_variance": each.weight_variance, "layer": layer + 1}
+            | {name.removesuffix("s"): getattr(each, name)[layer] for name in by_layer}
+            for each in result
+            for layer in range(self.depth)
+        ]
+
+    def _measured(self, name: str, variance: float, bar) -> Growth:
+        sigma_w, sigma_b = math.sqrt(variance), math.sqrt(self.bias_variance)
+        found = []
+        for number in range(self.networks):
+            found.append(self._one(name, sigma_w, sigma_b, number))
+            bar.update()
+        growths = torch.tensor([mean_growth(layers, self.first, self.last) for layers in found], dtype=torch.float64)
+        factors = mean_field.growth(activation(name), sigma_w, sigma_b, self.depth)
+        circumference = 2 * math.pi * math.sqrt(self.width)
+        lengths = [circumference * math.prod(factors[: k + 1]) for k in range(self.depth)]
+        averages = {
+            attribute: [sum(getattr(layers[k], attribute) for layers in found) / len(found) for k in range(self.depth)]
+            for attribute in ("length", "transitions", "patterns")
+        }
+        return Growth(
+            name,
+            variance,
+            growth=growths.mean().item(),
+            standard_error=(growths.std(correction=min(1, len(found) - 1)) / math.sqrt(len(found))).item(),
+            predicted=(lengths[self.last - 1] / lengths[self.first - 1]) ** (1 / (self.last - self.first)),
+            lengths=averages["length"],
+            predicted_lengths=lengths,
+            transitions=averages["transitions"],
+            patterns=averages["patterns"],
+        )
+
+    def _one(self, name: str, sigma_w: float, sigma_b: float, number: int) -> list[LayerTrajectory]:
+        with seeded("trajectory", self.seed, number):  # the same draws, but for their scale, at each variance
+            network = GaussianNetwork(self.width, self.depth, sigma_w, sigma_b, name)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        curve = circle(self.points, self.width, seed=self.seed + number)
+        names = [f"activation{layer}" for layer in range(1, self.depth + 1)]
+        return trajectory(network.to(device), curve.to(device), names)

@@ -1,0 +1,31 @@
+"""Networks fitted one after the other: for all that cannot be stacked, and the reference for what can."""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from expressivity.recipe import Recipe
+
+
+def fit_one(network: nn.Module, x: torch.Tensor, y: torch.Tensor, recipe: Recipe) -> nn.Module:
+    """Fit `network` in place: x (rows, *input_size) -> y (rows, *output_size). Returns it."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimizer = recipe.optimizer(trained, lr=recipe.lr)
+    network.train()
+
+    def loss(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = recipe.criterion(network(inputs), outputs)
+        loss.backward()
+        if recipe.grad_clamp is not None:
+            nn.utils.clip_grad_value_(trained, recipe.grad_clamp)
+        return loss
+
+    for order, steps in recipe.epochs(len(x)):
+        inputs, outputs = x[order], y[order]
+        for lr, part in steps:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step(partial(loss, inputs[part], outputs[part]))
+    return network

@@ -1,0 +1,8 @@
+"""Networks to compare, by the names that configuration files use."""
+
+from expressivity.networks.deep import DeepNetwork
+from expressivity.networks.transformer import Transformer
+
+ARCHITECTURES = {"deep_network": DeepNetwork, "transformer": Transformer}
+
+__all__ = ["ARCHITECTURES", "DeepNetwork", "Transformer"]

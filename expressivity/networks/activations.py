@@ -1,0 +1,23 @@
+"""Activations by the names that configuration files use."""
+
+from torch import nn
+
+ACTIVATIONS = {
+    "gelu": nn.GELU,
+    "hard_tanh": nn.Hardtanh,
+    "identity": nn.Identity,
+    "leaky_relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+def activation(name: str | nn.Module) -> nn.Module:
+    """The activation of this name; a module is returned as it is. ValueError for an unknown name."""
+    if isinstance(name, nn.Module):
+        return name
+    if name not in ACTIVATIONS:
+        raise ValueError(f"there is no activation {name!r}; allowed: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]()

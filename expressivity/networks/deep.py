@@ -1,0 +1,63 @@
+"""Networks of equally wide layers."""
+
+import math
+
+import torch
+from torch import nn
+
+from expressivity.networks.activations import activation as named
+from expressivity.networks.layers import (
+    FullLinear,
+    LowRankLinear,
+    NDiagonalLinear,
+    TensorRingLinear,
+    TensorTrainLinear,
+)
+
+LAYERS = {
+    "full": FullLinear,
+    "low_rank": LowRankLinear,
+    "n_diagonal": NDiagonalLinear,
+    "tt": TensorTrainLinear,
+    "tr": TensorRingLinear,
+}
+
+
+class DeepNetwork(nn.Module):
+    """`depth` linear layers of one structure with an activation after each but the last.
+
+    layer: the structure, one of LAYERS; options: its keywords, such as rank or diagonals. Behind an activation the
+    layers start with the gain sqrt(2) of He et al. 2015 (https://arxiv.org/abs/1502.01852), the last one with 1.
+    """
+
+    def __init__(
+        self, width: int, depth: int, layer: str = "full", activation: str = "relu", bias: bool = True, **options
+    ):
+        super().__init__()
+        if layer not in LAYERS:
+            raise ValueError(f"there is no layer {layer!r}; allowed: {', '.join(LAYERS)}")
+        gains = [math.sqrt(2)] * (depth - 1) + [1.0]
+        self.layers = nn.ModuleList(LAYERS[layer](width, gain, bias=bias, **options) for gain in gains)
+        self.activation = named(activation)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: (.., width) -> (.., width)."""
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+
+class GaussianNetwork(nn.Sequential):
+    """The random networks of mean-field theory: weights N(0, sigma_w^2 / width), biases N(0, sigma_b^2).
+
+    Its layers are named linear1, activation1, linear2, .. (Poole et al. 2016, https://arxiv.org/abs/1606.05340).
+    """
+
+    def __init__(self, width: int, depth: int, sigma_w: float, sigma_b: float = 0.0, activation: str = "hard_tanh"):
+        super().__init__()
+        for number in range(1, depth + 1):
+            linear = nn.utils.skip_init(nn.Linear, width, width)
+            nn.init.normal_(linear.weight, std=sigma_w / math.sqrt(width))
+            nn.init.normal_(linear.bias, std=sigma_b) if sigma_b else nn.init.zeros_(linear.bias)
+            self.add_module(f"linear{number}", linear)
+            self.add_module(f"activation{number}", named(activation))

@@ -1,0 +1,95 @@
+"""Square linear layers of several structures.
+
+Each starts with entries of the variance gain^2 / n around zero, n being the entries of a row that are not zero by
+structure: an output then has gain^2 times the mean square of the inputs, whatever the structure.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+import t3nsor
+from expressivity.networks.activations import activation
+
+
+class StructuredLinear(nn.Module):
+    """y = x W + b with W (width, width) made from few parameters; the bias starts as that of nn.Linear."""
+
+    def __init__(self, width: int, bias: bool = True):
+        super().__init__()
+        self.width = width
+        self.bias = nn.Parameter(torch.empty(width).uniform_(-1, 1) / math.sqrt(width)) if bias else None
+
+    def matrix(self) -> torch.Tensor:
+        """W, (width, width), rows are inputs."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: (.., width) -> (.., width)."""
+        y = x @ self.matrix()
+        return y if self.bias is None else y + self.bias
+
+
+class FullLinear(StructuredLinear):
+    def __init__(self, width: int, gain: float, bias: bool = True):
+        super().__init__(width, bias)
+        self.weight = nn.Parameter(torch.randn(width, width) * gain / math.sqrt(width))
+
+    def matrix(self) -> torch.Tensor:
+        return self.weight
+
+
+class LowRankLinear(StructuredLinear):
+    """W = U V with U (width, rank) and V (rank, width), as the updates of LoRA (https://arxiv.org/abs/2106.09685)."""
+
+    def __init__(self, width: int, gain: float, rank: int, bias: bool = True):
+        super().__init__(width, bias)
+        scale = math.sqrt(gain / math.sqrt(width * rank))
+        self.U, self.V = nn.Parameter(torch.randn(width, rank) * scale), nn.Parameter(torch.randn(rank, width) * scale)
+
+    def matrix(self) -> torch.Tensor:
+        return self.U @ self.V
+
+
+class NDiagonalLinear(StructuredLinear):
+    """W with entries on its `diagonals` innermost diagonals only: 1 is diagonal, 3 tridiagonal, 2 upper bidiagonal."""
+
+    def __init__(self, width: int, gain: float, diagonals: int, bias: bool = True):
+        super().__init__(width, bias)
+        if not 1 <= diagonals <= 2 * width - 1:
+            raise ValueError(f"diagonals is {diagonals}; a matrix of width {width} has 1 to {2 * width - 1}")
+        rows, columns = torch.meshgrid(torch.arange(width), torch.arange(width), indexing="ij")
+        offset = columns - rows
+        inside = ((2 * offset - 1).clamp_min(0) + (-2 * offset).clamp_min(0)) < diagonals  # 0, 1, -1, 2, -2, ..
+        per_output = inside.sum(0)[columns[inside]]
+        self.values = nn.Parameter(torch.randn(int(inside.sum())) * gain / per_output.sqrt())
+        self.register_buffer("place", inside.flatten().nonzero().squeeze(1), persistent=False)
+
+    def matrix(self) -> torch.Tensor:
+        zeros = self.values.new_zeros(self.width * self.width)
+        return zeros.scatter(0, self.place, self.values).view(self.width, self.width)
+
+
+class TensorTrainLinear(nn.Module):
+    """t3nsor.TTLinear, or with `ring` TRLinear, of random cores with the variance of the other layers."""
+
+    ring = False
+
+    def __init__(self, width: int, gain: float, rank, d: int, activation_between_cores=None, bias: bool = True):
+        super().__init__()
+        shape = t3nsor.linear_shape(width, width, rank=rank, d=d, mode="ascending", ring=self.ring)
+        cores = t3nsor.random_matrix(shape, rank, std=gain / math.sqrt(width), ring=self.ring)
+        between = None if activation_between_cores is None else activation(activation_between_cores)
+        kind = t3nsor.TRLinear if self.ring else t3nsor.TTLinear
+        self.layer = kind(width, width, init=cores, bias=bias, strategy="full", cores_nonlinearity=between)
+        if bias:
+            nn.init.uniform_(self.layer.bias, -1 / math.sqrt(width), 1 / math.sqrt(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: (.., width) -> (.., width)."""
+        return self.layer(x)
+
+
+class TensorRingLinear(TensorTrainLinear):
+    ring = True

@@ -1,0 +1,194 @@
+"""Families of networks, one member per size."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+import torch
+from torch import nn
+
+from expressivity.errors import COUNT, POSITIVE, ExpressivityError, each_is, one_line
+from expressivity.randomness import redrawn, seeded
+
+# Spellings found in existing scripts.
+LEGACY = {"mesure": "measure", "mesurement": "measure", "automatic_mesurement_mode": "automatic_measurement_mode"}
+ALLOWED = {
+    "lr": POSITIVE,
+    "epoch": COUNT,
+    "batch_size": COUNT,
+    "automatic_batch_size_scale": POSITIVE,
+    "measure": POSITIVE,
+    "mini_batch_size": COUNT,
+    "grad_clamp": POSITIVE,
+}
+
+
+def trainable_parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def information(network: nn.Module) -> int:
+    """Bits of all trainable parameters."""
+    return sum(8 * p.element_size() * p.numel() for p in network.parameters() if p.requires_grad)
+
+
+MEASURES = {"information": information, "parameters": trainable_parameters}
+
+
+class ArchitecturalSpace:
+    """A family of networks, one member per size, and how its members are fitted.
+
+    input_size: size of one input, without the rows.
+    architecture: what makes a network, a class or another callable; its `__init__` is the law of the weights. Or a list
+        of modules, one per size, which are drawn again by the `reset_parameters` of their parts, or of callables.
+    parameters: the keywords of `architecture`, a dict per size; one dict: the same at every size.
+    lr, epoch, mini_batch_size, optimizer, grad_clamp: of the built-in routine: `optimizer(parameters, lr=lr)` over
+        `epoch` passes in mini-batches, the learning rate falling to 0 along half a cosine, each entry of the
+        gradient cut to +-grad_clamp (None: not cut).
+    batch_size: rows of the data on which a network is fitted to a target of this space; or
+    automatic_batch_size_scale: so many rows per unit of the target's measure; 1 where neither is given.
+    measure: the size of each member; or
+    automatic_measurement_mode: "information" (bits of all trainable parameters) or "parameters" (their number).
+    train: used instead of the built-in routine: train(network, inputs, outputs) returns the fitted network.
+    All numbers may be lists, one item per size. The spellings mesure, mesurement and automatic_mesurement_mode are
+    taken as well. Raises ExpressivityError.
+    """
+
+    def __init__(
+        self,
+        input_size: int | tuple[int, ...],
+        name: str | None = None,
+        architecture: Callable[..., nn.Module] | list | None = None,
+        parameters: dict | list[dict] | None = None,
+        lr: float | list[float] = 0.01,
+        epoch: int | list[int] = 10,
+        batch_size: int | list[int] | None = None,
+        automatic_batch_size_scale: float | list[float] | None = None,
+        measure: float | list[float] | None = None,
+        automatic_measurement_mode: str | None = "information",
+        mini_batch_size: int | list[int] = 16,
+        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+        grad_clamp: float | list[float] | None = 1.0,
+        train: Callable[[nn.Module, torch.Tensor, torch.Tensor], nn.Module] | None = None,
+        **legacy,
+    ):
+        given = {"measure": measure, "automatic_measurement_mode": automatic_measurement_mode}
+        given |= _today(legacy, given, name)
+        self.input_size = (input_size,) if isinstance(input_size, int) else tuple(input_size)
+        self.name = name or getattr(architecture, "__name__", None) or "unnamed"
+        self.architecture, self.parameters = architecture, {} if parameters is None else parameters
+        self.lr, self.epoch, self.mini_batch_size = lr, epoch, mini_batch_size
+        self.batch_size, self.automatic_batch_size_scale = batch_size, automatic_batch_size_scale
+        self.measure, self.automatic_measurement_mode = given["measure"], given["automatic_measurement_mode"]
+        self.optimizer, self.grad_clamp, self.train = optimizer, grad_clamp, train
+        self._check()
+        self.count = self._count()
+        self._measures = {}
+
+    def __repr__(self) -> str:
+        return f"ArchitecturalSpace({self.name!r}, {self.count or 'any number of'} sizes)"
+
+    def at(self, key: str, index: int):
+        """The value of `key` at a size."""
+        value = getattr(self, key)
+        return value[index] if isinstance(value, list) else value
+
+    def build(self, index: int) -> nn.Module:
+        """A new network of this size, drawn from torch's global generator."""
+        maker = self.at("architecture", index)
+        keywords = self.at("parameters", index)
+        try:
+            network = redrawn(maker) if isinstance(maker, nn.Module) else maker(**keywords)
+        except Exception as error:  # whatever a user's class raises
+            call = f"{getattr(maker, '__name__', type(maker).__name__)}({_shown(keywords)})"
+            raise ExpressivityError(f"{self.where(index)}: {call} fails: {one_line(error)}") from error
+        if not isinstance(network, nn.Module):
+            made = type(network).__name__
+            raise ExpressivityError(f"{self.where(index)}: the architecture makes a {made}, which is no nn.Module")
+        return network
+
+    def measured(self, index: int) -> float:
+        """The size of the member: as given, else as measured."""
+        given = self.at("measure", index)
+        return self._automatic_measure(index) if given is None else given
+
+    def rows(self, index: int) -> int:
+        """How many rows of data a target of this size is described by."""
+        given = self.at("batch_size", index)
+        if given is not None:
+            return given
+        scale = self.at("automatic_batch_size_scale", index)
+        return max(1, round((1 if scale is None else scale) * self.measured(index)))
+
+    def where(self, index: int) -> str:
+        """The beginning of an error message."""
+        return f"space {self.name!r}, size {index}"
+
+    def _automatic_measure(self, index: int) -> int:
+        if index not in self._measures:
+            with seeded("measure", index):
+                self._measures[index] = MEASURES[self.automatic_measurement_mode](self.build(index))
+        if self._measures[index] == 0:
+            raise ExpressivityError(f"{self.where(index)}: the network has no trainable parameters")
+        return self._measures[index]
+
+    def _check(self) -> None:
+        what = f"space {self.name!r}"
+        makers = self.architecture if isinstance(self.architecture, list) else [self.architecture]
+        if not makers or not all(callable(maker) for maker in makers):  # modules are callable, too
+            raise ExpressivityError(
+                f"{what}: architecture is {self.architecture!r}; it must be a class, a callable or a list of modules"
+            )
+        if any(isinstance(maker, nn.Module) for maker in makers) and self.parameters:
+            raise ExpressivityError(f"{what}: parameters are given, and the architecture is modules that are built")
+        keywords = self.parameters if isinstance(self.parameters, list) else [self.parameters]
+        if not all(isinstance(each, dict) for each in keywords):
+            raise ExpressivityError(f"{what}: parameters must be a dict of keywords, or a list of them, one per size")
+        for key, allowed in ALLOWED.items():
+            value = getattr(self, key)
+            values = value if isinstance(value, list) else [value]
+            each_is([each for each in values if each is not None], allowed, f"{what}: {key}")
+        each_is(list(self.input_size), COUNT, f"{what}: input_size")
+        for key in ("lr", "epoch", "mini_batch_size"):
+            if getattr(self, key) is None:
+                raise ExpressivityError(f"{what}: {key} is None; it must be {ALLOWED[key][0]}")
+        if self.measure is None and self.automatic_measurement_mode not in MEASURES:
+            raise ExpressivityError(
+                f"{what}: automatic_measurement_mode is {self.automatic_measurement_mode!r}; "
+                f"allowed: {', '.join(MEASURES)}, or give measure"
+            )
+        if self.batch_size is not None and self.automatic_batch_size_scale is not None:
+            raise ExpressivityError(f"{what}: batch_size and automatic_batch_size_scale are both set; set one")
+        for key in ("optimizer", "train"):
+            if getattr(self, key) is not None and not callable(getattr(self, key)):
+                raise ExpressivityError(f"{what}: {key} is {getattr(self, key)!r}; it must be callable")
+
+    def _count(self) -> int | None:
+        """How many sizes there are; None where nothing is a list."""
+        keys = ("architecture", "parameters", *ALLOWED)
+        lengths = {key: len(getattr(self, key)) for key in keys if isinstance(getattr(self, key), list)}
+        if len(set(lengths.values())) > 1:
+            shown = ", ".join(f"{key} {length}" for key, length in lengths.items())
+            raise ExpressivityError(
+                f"space {self.name!r}: lists of different length: {shown}; each must have one item per size"
+            )
+        return next(iter(lengths.values()), None)
+
+
+def _today(legacy: dict, given: dict, name: str | None) -> dict:
+    """Keywords in today's spelling."""
+    for key in legacy:
+        if key not in LEGACY:
+            near = get_close_matches(key, [*ALLOWED, "automatic_measurement_mode", "optimizer", "train", "name"], 1)
+            hint = f"; do you mean {near[0]}?" if near else ""
+            raise ExpressivityError(f"space {name!r}: there is no keyword {key}{hint}")
+    mapped = {}
+    for key, value in legacy.items():
+        today = LEGACY[key]
+        if today in mapped or (today == "measure" and given["measure"] is not None and value is not None):
+            raise ExpressivityError(f"space {name!r}: {key} and {today} are the same keyword; set only {today}")
+        mapped[today] = value
+    return mapped
+
+
+def _shown(keywords: dict) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in keywords.items())

@@ -1,0 +1,165 @@
+"""Measure what networks can express: python run_expressivity.py configs/expressivity/NAME.json [--key value ..]"""
+
+import json
+import sys
+import typing
+import warnings
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from adapters import ConfigError
+from adapters.json_settings import check_keys, describe, read_file, read_overrides
+from expressivity import ExpressivityError
+from expressivity.experiments import EXPERIMENTS
+from expressivity.experiments.keys import key
+from expressivity.results import write
+
+PROGRAM = "run_expressivity.py"
+USAGE = f"usage: python {PROGRAM} FILE.json [--key value ..]    (--help lists the keys)"
+CONFIGURATION = "resolved_config.json"
+WHERE = ("experiment_name", "output_dir", "overwrite_output_dir", "disable_tqdm")  # keys that do not tell runs apart
+
+
+@dataclass
+class Run:
+    """Which experiment, and where its results go."""
+
+    experiment: str = key("What is measured.", "comparison")
+    experiment_name: str | None = key("Name of the run; null: the file's name.", None)
+    output_dir: str | None = key("Where to write; null: outputs/expressivity/experiment_name.", None)
+    overwrite_output_dir: bool = key("Replace what another configuration left there.", False)
+    disable_tqdm: bool = key("Show no progress bar.", False)
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.output_dir or Path("outputs", "expressivity", self.experiment_name))
+
+
+def main(argv: list[str]) -> int:
+    if {"--help", "-h"} & set(argv):
+        print_keys()
+        return 0
+    try:
+        if not argv or argv[0].startswith("--"):
+            raise ConfigError(USAGE)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            run(*load(argv[0], argv[1:]))
+    except (ConfigError, ExpressivityError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with a comparison, or starts anew", file=sys.stderr)
+        return 130
+    return 0
+
+
+def load(path: str, overrides: list[str]) -> tuple[Run, object]:
+    """The run and its experiment; --A.lr 0.1 overrides a key of an object."""
+    values = read_file(path)
+    types = known_keys(_experiment_class(values))
+    for name, value in read_overrides(overrides, types).items():
+        _put(values, name.split("."), value)
+    cls = _experiment_class(values)
+    check_keys(values, known_keys(cls), PROGRAM)
+    missing = [f.name for f in keys_of(cls) if f.default is MISSING and f.name not in values]
+    if missing:
+        raise ConfigError(f"{path} has no {missing[0]}, which this experiment needs")
+    values.setdefault("experiment_name", Path(path).stem)
+    parts = [{f.name: values[f.name] for f in keys_of(each) if f.name in values} for each in (Run, cls)]
+    return Run(**parts[0]), cls(**parts[1])
+
+
+def run(settings: Run, experiment) -> None:
+    """Measure, write and print."""
+    directory = settings.directory
+    resolved = {f.name: getattr(part, f.name) for part in (settings, experiment) for f in keys_of(type(part))}
+    _prepare(directory, resolved, experiment, settings.overwrite_output_dir)
+    write(directory / CONFIGURATION, json.dumps(resolved, indent=2) + "\n")
+    try:
+        result = experiment.run(directory, not settings.disable_tqdm)
+    except BaseException:
+        if not (directory / experiment.files[0]).exists():  # nothing to go on with
+            (directory / CONFIGURATION).unlink()
+            with suppress(OSError):
+                directory.rmdir()
+        raise
+    experiment.write(result, directory)
+    for title, rows in experiment.tables(result).items():
+        print_table(title, rows)
+    for name in experiment.files:
+        print(directory / name)
+
+
+def _prepare(directory: Path, resolved: dict, experiment, overwrite: bool) -> None:
+    """Nothing for a new directory or one to go on in; of another run the files are removed, if that is asked for."""
+    if not directory.exists():
+        return
+    if directory.is_dir() and {path.name for path in directory.iterdir()} <= {CONFIGURATION}:  # stopped before it began
+        return
+    there = read_file(str(directory / CONFIGURATION)) if (directory / CONFIGURATION).exists() else None
+    incidental = {*WHERE, *experiment.incidental}
+    different = [k for k in resolved if k not in incidental and (there is None or there.get(k) != resolved[k])]
+    if not different:
+        return
+    if not overwrite:
+        what = "files of something else" if there is None else f"a run with another {', '.join(different)}"
+        raise ConfigError(f"{directory} holds {what}; choose another output_dir or set overwrite_output_dir")
+    for name in {name for cls in EXPERIMENTS.values() for name in cls.files}:
+        (directory / name).unlink(missing_ok=True)
+
+
+def _experiment_class(values: dict):
+    name = values.get("experiment", "comparison")
+    if name not in EXPERIMENTS:
+        raise ConfigError(f"experiment is {name!r}; allowed: {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+def keys_of(cls) -> list:
+    """The fields of a dataclass that are keys."""
+    return [f for f in fields(cls) if "help" in f.metadata]
+
+
+def known_keys(cls) -> dict[str, object]:
+    """Every key of this experiment and its type."""
+    return {f.name: typing.get_type_hints(part)[f.name] for part in (Run, cls) for f in keys_of(part)}
+
+
+def _put(values: dict, path: list[str], value) -> None:
+    """Set a key, or with ["A", "lr"] one of the object A."""
+    for name in path[:-1]:
+        values[name] = dict(values[name]) if isinstance(values.get(name), dict) else {}
+        values = values[name]
+    values[path[-1]] = value
+
+
+def print_keys() -> None:
+    """Every key with its type, default and help text."""
+    print(USAGE)
+    for name, cls in {"every experiment": Run, **EXPERIMENTS}.items():
+        print(f"\n{name}" + (f": {cls.__doc__}" if cls is not Run else ""))
+        types = typing.get_type_hints(cls)
+        for f in keys_of(cls):
+            default = "must be given" if f.default is MISSING else f"default {json.dumps(f.default)}"
+            print(f"  {f.name}: {describe(types[f.name])}, {default}\n      {f.metadata['help']}")
+
+
+def print_table(title: str, rows: list[dict]) -> None:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name in ("winner", "activation") else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row.values()))
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

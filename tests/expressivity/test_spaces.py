@@ -1,0 +1,153 @@
+"""A space: its keywords, its measures, its networks, and what is said of wrong ones."""
+
+import pytest
+import torch
+from torch import nn
+
+from expressivity import ArchitecturalSpace, ExpressivityError
+
+
+class Net(nn.Module):
+    """12 trained parameters in float32 for width 3, 3 frozen ones."""
+
+    def __init__(self, width=3, dtype=torch.float32):
+        super().__init__()
+        self.linear = nn.Linear(width, width, dtype=dtype)
+        self.frozen = nn.Parameter(torch.zeros(width), requires_grad=False)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+class Sealed(nn.Module):
+    """Draws parameters in its __init__ and cannot draw them again."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3))
+
+    def forward(self, x):
+        return x * self.weight
+
+
+class OwnLaw(nn.Module):
+    """Its __init__ overrules the law of nn.Linear."""
+
+    def __init__(self, std):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        nn.init.normal_(self.linear.weight, std=std)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def test_measures_are_bits_or_parameters_of_what_is_trained():
+    widths = [{"width": 3}, {"width": 5}, {"width": 3, "dtype": torch.bfloat16}]
+    counted = ArchitecturalSpace(3, "net", Net, widths, automatic_measurement_mode="parameters")
+    assert [counted.measured(k) for k in range(3)] == [12, 30, 12]
+    bits = ArchitecturalSpace(3, "net", Net, widths)
+    assert [bits.measured(k) for k in range(3)] == [12 * 32, 30 * 32, 12 * 16]
+    by_hand = ArchitecturalSpace(3, "net", Net, widths, measure=[1, 2, 3.5], automatic_measurement_mode=None)
+    assert [by_hand.measured(k) for k in range(3)] == [1, 2, 3.5]
+
+
+@pytest.mark.parametrize("spelling", ["measure", "mesure", "mesurement"])
+def test_old_spellings_of_measure(spelling):
+    space = ArchitecturalSpace((3,), "net", Net, [{}, {}], **{spelling: [7, 8]})
+    assert [space.measured(0), space.measured(1)] == [7, 8]
+
+
+def test_old_spelling_of_the_mode_and_the_order_of_positions():
+    space = ArchitecturalSpace((3,), "net", Net, [{}], 0.5, 3, 64, None, None, "parameters", 8, torch.optim.SGD, 2.0)
+    old = ArchitecturalSpace((3,), "net", Net, [{}], automatic_mesurement_mode="parameters")
+    assert space.measured(0) == old.measured(0) == 12
+    assert (space.lr, space.epoch, space.rows(0), space.mini_batch_size, space.grad_clamp) == (0.5, 3, 64, 8, 2.0)
+    assert space.optimizer is torch.optim.SGD
+
+
+def test_rows_follow_the_measure():
+    net = {"automatic_measurement_mode": "parameters"}
+    assert ArchitecturalSpace(3, "net", Net, **net).rows(0) == 12
+    assert ArchitecturalSpace(3, "net", Net, automatic_batch_size_scale=2.5, **net).rows(0) == 30
+    assert ArchitecturalSpace(3, "net", Net, [{}, {}], batch_size=[5, 6], **net).rows(1) == 6
+
+
+def test_one_dict_is_for_all_sizes_and_measuring_draws_nothing():
+    space = ArchitecturalSpace(3, "net", Net, {"width": 3}, lr=[0.1, 0.2])
+    assert space.count == 2
+    assert ArchitecturalSpace(3, "net", Net).count is None
+    torch.manual_seed(0)
+    first = torch.rand(1)
+    torch.manual_seed(0)
+    space.measured(0)
+    assert torch.rand(1) == first
+
+
+def test_modules_are_drawn_again_by_their_law():
+    given = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+    before = {name: tensor.clone() for name, tensor in given.state_dict().items()}
+    space = ArchitecturalSpace(4, "modules", [given, nn.Linear(4, 4)])
+    assert space.count == 2
+    built = [space.build(0) for _ in range(200)]
+    weights = torch.stack([network[0].weight for network in built])
+    assert weights.unique().numel() > 0.99 * weights.numel()
+    assert weights.var().item() == pytest.approx(1 / 12, rel=0.05)  # uniform on +-1/2
+    assert all(torch.equal(before[name], tensor) for name, tensor in given.state_dict().items())
+
+
+def test_modules_that_cannot_be_drawn_again_say_so():
+    with pytest.raises(ExpressivityError, match=r"space 'sealed', size 0: .*Sealed has parameters and no reset_param"):
+        ArchitecturalSpace(3, "sealed", [Sealed()]).build(0)
+    with pytest.raises(ExpressivityError, match=r"linear.weight has a mean square of .*its law is set elsewhere"):
+        ArchitecturalSpace(4, "own law", [OwnLaw(5.0)]).build(0)
+    with pytest.raises(ExpressivityError, match="linear.weight has a mean square of 0, "):
+        ArchitecturalSpace(4, "zero", [OwnLaw(0.0)]).build(0)
+
+
+WRONG = [
+    ({"architecture": None}, "architecture is None"),
+    ({"architecture": []}, r"architecture is \[\]"),
+    ({"architecture": "net"}, "architecture is 'net'"),
+    (
+        {"architecture": [nn.Linear(3, 3)], "parameters": [{"width": 3}]},
+        "parameters are given, and the architecture is",
+    ),
+    ({"parameters": ["width"]}, "parameters must be a dict of keywords"),
+    ({"parameters": [{}, {}], "lr": [0.1] * 3}, "lists of different length: parameters 2, lr 3"),
+    ({"lr": 0}, "lr is 0; it must be a number above 0"),
+    ({"lr": float("nan")}, "lr is nan"),
+    ({"lr": None}, "lr is None"),
+    ({"epoch": 1.5}, "epoch is 1.5; it must be a whole number, at least 1"),
+    ({"epoch": [2, True]}, "epoch is True"),
+    ({"batch_size": 0}, "batch_size is 0"),
+    ({"mini_batch_size": "16"}, "mini_batch_size is '16'"),
+    ({"grad_clamp": -1}, "grad_clamp is -1"),
+    ({"batch_size": 8, "automatic_batch_size_scale": 2}, "batch_size and automatic_batch_size_scale are both set"),
+    (
+        {"automatic_measurement_mode": "bytes"},
+        "automatic_measurement_mode is 'bytes'; allowed: information, parameters",
+    ),
+    ({"automatic_measurement_mode": None}, "automatic_measurement_mode is None"),
+    ({"measure": 1, "mesure": 2}, "mesure and measure are the same keyword"),
+    ({"optimiser": torch.optim.SGD}, "there is no keyword optimiser; do you mean optimizer?"),
+    ({"optimizer": "Adam"}, "optimizer is 'Adam'; it must be callable"),
+    ({"train": 3}, "train is 3; it must be callable"),
+    ({"input_size": (3, 0)}, "input_size is 0"),
+]
+
+
+@pytest.mark.parametrize(("keywords", "message"), WRONG)
+def test_wrong_keywords_are_named(keywords, message):
+    with pytest.raises(ExpressivityError, match=f"space 'mine'.*{message}"):
+        ArchitecturalSpace(**{"input_size": 3, "name": "mine", "architecture": Net, **keywords})
+
+
+def test_a_network_that_cannot_be_built_is_named_with_its_size():
+    space = ArchitecturalSpace(3, "mine", Net, [{}, {"widht": 4}])
+    with pytest.raises(ExpressivityError, match=r"space 'mine', size 1: Net\(widht=4\) fails: TypeError: .*widht"):
+        space.measured(1)
+    with pytest.raises(ExpressivityError, match="space 'mine', size 0: the architecture makes a int, which is no nn"):
+        ArchitecturalSpace(3, "mine", lambda: 3).build(0)
+    with pytest.raises(ExpressivityError, match="space 'empty', size 0: the network has no trainable parameters"):
+        ArchitecturalSpace(3, "empty", nn.Identity).measured(0)

@@ -1,0 +1,229 @@
+"""run_expressivity.py: every shipped configuration, going on, and one line for what is wrong."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run_expressivity
+from expressivity import ComparisonResult
+from expressivity.experiments import EXPERIMENTS
+from run_expressivity import load, main
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs" / "expressivity").glob("*.json"))
+SMALL = {
+    "comparison": {"max_iterations": 2, "sub_iterations": 2, "shared.epoch": 1, "evaluation_rows": 32},
+    "trajectory_depth": {"width": 16, "depth": 3, "last": 3, "points": 200, "networks": 2},
+}
+WANTED = {
+    "n_diagonal", "split_transformers", "tt_cores_nonlinearity", "tt_vs_lora", "tt_vs_tr", "trajectory_depth",
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """run("n_diagonal", seed=1) -> (status, lines of output, lines of errors, the directory)."""
+
+    def call(config, *flags, **overrides):
+        path = config if isinstance(config, Path) else ROOT / "configs" / "expressivity" / f"{config}.json"
+        arguments = [part for name, value in overrides.items() for part in (f"--{name}", json.dumps(value))]
+        status = main([str(path), "--output_dir", str(tmp_path / "out"), *arguments, *flags])
+        printed = capsys.readouterr()
+        return status, printed.out.splitlines(), printed.err.splitlines(), tmp_path / "out"
+
+    return call
+
+
+def small(path: Path) -> dict:
+    return SMALL[json.loads(path.read_text()).get("experiment", "comparison")]
+
+
+def test_the_shipped_configurations():
+    assert {path.stem for path in CONFIGS} == WANTED
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_runs(path, run):
+    status, lines, errors, out = run(path, **small(path))
+    assert status == 0, errors
+    assert not errors  # nothing is fitted one by one
+    settings, experiment = load(str(path), [])
+    assert settings.experiment_name == path.stem
+    assert {file.name for file in out.iterdir()} == {*experiment.files, "resolved_config.json"}
+    assert lines[-len(experiment.files) :] == [str(out / name) for name in experiment.files]
+    with open(out / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("statistic", "winner", "activation"):
+                assert not math.isnan(float(value)), name
+    for name in experiment.files[2:]:
+        assert (out / name).stat().st_size > 5000
+    again, _ = load(str(out / "resolved_config.json"), [])
+    assert again.directory == out
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_families_have_equal_measures_where_they_claim_to(path):
+    """At each size the measures of A and B differ by a tenth at most, but where both can be any member of the base."""
+    _, experiment = load(str(path), [])
+    if not isinstance(experiment, EXPERIMENTS["comparison"]):
+        return
+    comparator = experiment.comparator()
+    base = comparator.measures.get("base", [math.inf] * comparator.count)
+    for a, b, whole in zip(comparator.measures["A"], comparator.measures["B"], base, strict=True):
+        assert abs(a - b) <= 0.1 * b or min(a, b) >= whole
+
+
+def test_it_goes_on_and_a_finished_one_is_only_shown(run, monkeypatch):
+    keys = {"sub_iterations": 1, "shared.epoch": 1, "evaluation_rows": 16, "stack_size": 2}
+    run("n_diagonal", **keys, max_iterations=2)
+    *_, out = run("n_diagonal", **keys, max_iterations=4)
+    result = ComparisonResult.from_json(out / "comparison.json")
+    assert [size.targets for size in result.sizes] == [4, 4, 4]
+    monkeypatch.setattr("expressivity.comparator.Contest.fit", lambda *_: pytest.fail("nothing is left to fit"))
+    status, lines, _, _ = run("n_diagonal", **keys, max_iterations=4)
+    assert status == 0
+    assert any("low-rank" in line for line in lines)
+
+
+def test_another_configuration_is_refused_and_on_request_replaces_it(run):
+    keys = {"max_iterations": 2, "sub_iterations": 1, "shared.epoch": 1, "evaluation_rows": 16}
+    *_, out = run("n_diagonal", **keys)
+    before = (out / "comparison.json").read_bytes()
+    status, _, errors, _ = run("n_diagonal", **keys, seed=1)
+    assert (status, len(errors)) == (2, 1)
+    assert errors[0].startswith(
+        f"error: {out} holds a run with another seed; choose another output_dir or set overwrite"
+    )
+    assert (out / "comparison.json").read_bytes() == before
+    status, *_ = run("n_diagonal", "--overwrite_output_dir", **keys, seed=1)
+    assert status == 0
+    assert (out / "comparison.json").read_bytes() != before
+    status, *_ = run("trajectory_depth", "--overwrite_output_dir", **SMALL["trajectory_depth"])
+    assert status == 0
+    assert not (out / "comparison.json").exists()
+
+
+def test_files_of_something_else_are_left_alone(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    status, _, errors, out = run("n_diagonal")
+    assert (status, len(errors)) == (2, 1)
+    assert "holds files of something else" in errors[0]
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_an_interruption_ends_in_one_line(run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("expressivity.comparator.Contest.fit", interrupt)
+    status, _, errors, out = run("n_diagonal")
+    assert (status, len(errors)) == (130, 1)
+    assert errors[0].startswith("interrupted")
+    assert not out.exists()
+
+
+WRONG = [
+    ({"max_iteration": 3}, "max_iteration is no key of a configuration; did you mean max_iterations?"),
+    ({"max_iterations": "many"}, 'max_iterations is "many"; it must be a whole number'),
+    ({"max_iterations": 0}, "max_iterations is 0; it must be a whole number, at least 1"),
+    ({"law": "cauchy"}, 'law is "cauchy"; it must be one of "normal", "uniform", "laplace"'),
+    ({"experiment": "duel"}, "experiment is 'duel'; allowed: comparison, trajectory_depth"),
+    ({"A.lr": -1}, "space 'n-diagonal': lr is -1; it must be a number above 0"),
+    ({"A.learning_rate": 1}, "space 'n-diagonal': there is no keyword learning_rate"),
+    ({"A.input_size": 1}, "input_size is a key of the whole comparison"),
+    ({"B.parameters": [{"layer": "low_rank", "rank": 1}]}, "the spaces have different numbers of sizes"),
+    ({"B.parameters": 3}, "B.parameters must be an object, or a list of objects"),
+    ({"shared.parameters": []}, "shared.parameters must be an object"),
+    ({"shared.parameters.width": 6}, "size 0: the network does not take inputs of size (5,): RuntimeError"),
+    ({"shared.parameters.layer": "fll"}, "size 0: DeepNetwork"),
+    ({"base.parameters": {"layer": "dense"}}, "there is no layer 'dense'; allowed: full, low_rank"),
+    ({"shared.parameters.activation": "rleu"}, "there is no activation 'rleu'"),
+    ({"A.parameters": {"layer": "n_diagonal", "diagonals": 10}}, "diagonals is 10; a matrix of width 5 has 1 to 9"),
+    ({"A.architecture": "deep_netwrk"}, "A.architecture is 'deep_netwrk'; it must be one of deep_network, or your own"),
+    (
+        {"A.architecture": "no.module:Net"},
+        "A.architecture is 'no.module:Net', which cannot be imported: Module",
+    ),
+    ({"A.optimizer": "Adm"}, "A.optimizer is 'Adm'; it must be one of Adam, or your own, written module:name"),
+    (
+        {"A.optimizer": {"name": "SGD", "momentun": 1}},
+        "'n-diagonal', size 0: the fit of a network fails: TypeError",
+    ),
+    ({"A.train": "solve"}, "A.train is 'solve'; it must be your own, written module:name"),
+    ({"base": None}, "without a base both spaces need the same measure at each size (tolerance 0)"),
+    ({"seed": -1}, "seed is -1"),
+    ({"confidence": 2}, "confidence is 2"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:space 'n-diagonal', size 0")
+@pytest.mark.parametrize(("overrides", "message"), WRONG, ids=[", ".join(overrides) for overrides, _ in WRONG])
+def test_wrong_input_ends_in_one_line(run, overrides, message):
+    keys = {"max_iterations": 2, "sub_iterations": 1, "shared.epoch": 1, **overrides}
+    status, _, errors, out = run("n_diagonal", **keys)
+    errors = [line for line in errors if not line.startswith("warning: ")]
+    assert (status, len(errors)) == (2, 1)
+    assert message in errors[0]
+    assert not out.exists()
+
+
+def test_wrong_input_of_trajectories(run):
+    for overrides, message in (
+        ({"activations": ["rleu"]}, "activations holds 'rleu'; allowed: gelu"),
+        ({"last": 9}, "first 2, last 9, depth 8: first must be below last, and last at most depth"),
+        ({"weight_variances": [0]}, "weight_variances is 0; it must be a number above 0"),
+        ({"activations": []}, "activations is []; it must have one item at least"),
+    ):
+        status, _, errors, _ = run("trajectory_depth", **overrides)
+        assert (status, len(errors)) == (2, 1)
+        assert message in errors[0]
+
+
+def test_wrong_command_lines(capsys, tmp_path):
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "empty.json").write_text("{}")
+    for arguments, message in (
+        ([], "usage: python run_expressivity.py FILE.json"),
+        (["no.json"], "no.json cannot be read: No such file"),
+        ([str(tmp_path / "list.json")], "holds a list; a configuration is one JSON object"),
+        ([str(tmp_path / "empty.json")], "empty.json has no input_size, which this experiment needs"),
+    ):
+        assert main(arguments) == 2
+        printed = capsys.readouterr()
+        assert message in printed.err
+        assert printed.err.count("\n") == 1
+        assert not printed.out
+
+
+def test_help_lists_every_key(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for cls in EXPERIMENTS.values():
+        for f in run_expressivity.keys_of(cls):
+            assert f"  {f.name}: " in printed
+
+
+def test_ones_own_network_and_routine(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self, width): super().__init__(width, width)\n"
+        "def nothing(network, x, y): return network\n"
+    )
+    space = {"architecture": "mine:Net", "parameters": {"width": 3}}
+    config = {"input_size": 3, "A": space, "B": {**space, "train": "mine:nothing"}, "max_iterations": 2}
+    (tmp_path / "own.json").write_text(json.dumps(config))
+    command = [sys.executable, ROOT / "run_expressivity.py", "own.json"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+    assert process.returncode == 0, process.stderr
+    assert "warning: space 'B', size 0: networks are fitted one by one; by a routine of their own" in process.stderr
+    assert (tmp_path / "outputs" / "expressivity" / "own" / "min.png").exists()
