@@ -18,7 +18,7 @@ from adapters.json_settings import check_keys, describe, read_file, read_overrid
 from expressivity import ExpressivityError
 from expressivity.experiments import EXPERIMENTS
 from expressivity.experiments.keys import key
-from expressivity.results import write
+from expressivity.files import write
 
 PROGRAM = "run_expressivity.py"
 USAGE = f"usage: python {PROGRAM} FILE.json [--key value ..]    (--help lists the keys)"

@@ -1,6 +1,6 @@
 """How many networks are fitted per second: all at once, beside one after the other.
 
-    python benchmarks/expressivity.py [--cases n_diagonal transformer_4 ..] [--rounds 5]
+    python benchmarks/expressivity.py [--cases n_diagonal transformer_4 ..] [--rounds 3]
 
 The networks, their targets, rows and optimiser are those of the shipped configurations n_diagonal and
 split_transformers, fitted to their base or, without one, to each other, as a comparison does it; n_diagonal_32 is
@@ -38,7 +38,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(description="Networks fitted per second, together and one by one.", allow_abbrev=False)
     add = parser.add_argument
     add("--cases", nargs="+", choices=CASES, default=list(CASES), help="what is fitted")
-    add("--rounds", type=whole, default=5, help="how often each is timed")
+    add("--rounds", type=whole, default=3, help="how often each is timed")
     add("--epochs", type=whole, default=None, help="epochs of each fit; default: those of the configuration")
     add("--targets", type=whole, default=None, help="targets of the fits that run together; default: of a comparison")
     add("--threads", type=whole, default=torch.get_num_threads(), help="threads of torch")

@@ -149,6 +149,7 @@ class ArchitectureComparator:
         return ComparisonResult(names, confidence, settings, sizes)
 
     def contest(self, index: int, draws: dict, stack_size: int | None, fast: bool) -> Contest:
+        """Of one size, what is to be fitted; draws: seed, sub_iterations and evaluation_rows, as `compare` has them."""
         seed, restarts, rows = draws["seed"], draws["sub_iterations"], draws["evaluation_rows"]
         targets = {"A": "base", "B": "base"} if "base" in self.spaces else {"A": "B", "B": "A"}
         sources, fitters = {}, {}
@@ -165,11 +166,11 @@ class ArchitectureComparator:
 
     def _count(self) -> int:
         """The number of sizes, the same for all spaces."""
-        counts = {space.name: space.count for space in self.spaces.values() if space.count is not None}
-        if len(set(counts.values())) > 1:
-            shown = ", ".join(f"{name!r} {count}" for name, count in counts.items())
+        counts = [(space.name, space.count) for space in self.spaces.values() if space.count is not None]
+        if len({count for _, count in counts}) > 1:
+            shown = ", ".join(f"{name!r} {count}" for name, count in counts)
             raise ExpressivityError(f"the spaces have different numbers of sizes: {shown}")
-        return next(iter(counts.values()), 1)
+        return counts[0][1] if counts else 1
 
     def _check_measures(self) -> None:
         a, b = self.measures["A"], self.measures["B"]

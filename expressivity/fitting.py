@@ -16,8 +16,8 @@ from expressivity.stacked import fit_stack, why_not_stacked
 from expressivity.targets import Targets, in_dtype_of
 
 MOST_STACKED = 2048  # larger stacks are no faster on a CPU
-STACK_BYTES = 2**28  # of parameters with gradients and two moments
-ROWS_AT_ONCE = 256  # in evaluation
+STACK_BYTES = 2**29
+ROWS_AT_ONCE = 64  # in evaluation, or a mini-batch if that is more
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Fitter:
     stack_size: int | None = None
     fast: bool = True
     obstacle: str | None = None  # why its members are fitted one by one, if they are
+    bytes_each: int = 1  # what a fit of one network takes
 
     def probe(self, targets: Targets) -> None:
         """Find out whether networks can be fitted together, on a few rows of a target."""
@@ -54,6 +55,8 @@ class Fitter:
             x = in_dtype_of(pair[0], targets.x[0, few])
             with seeded("probe", self.seed):
                 self.obstacle = why_not_stacked(pair, x, targets.y[0, few].to(x.dtype), replace(self.recipe, epoch=1))
+            if not self.obstacle:
+                self.bytes_each = bytes_of_step(pair[0], x[: self.recipe.mini_batch_size])
 
     @property
     def at_once(self) -> int:
@@ -62,7 +65,7 @@ class Fitter:
             return 1
         if self.stack_size is not None:
             return self.stack_size
-        return max(1, min(MOST_STACKED, STACK_BYTES // (16 * trainable_parameters(self.network(0, 0)))))
+        return max(1, min(MOST_STACKED, STACK_BYTES // self.bytes_each))
 
     def fit(self, targets: Targets, numbers: range) -> Errors:
         """Fit `restarts` networks to each target. ExpressivityError if none of a target's fits came to an end."""
@@ -93,7 +96,8 @@ class Fitter:
         with seeded("fit", self.seed, self.index, *starts[0]):  # dropout and the like
             model = self._fitted(networks, x, y, owner)
         pairs = (fresh_x, targets.fresh_y), (x, targets.y)
-        return tuple(relative_errors(model, x, y, owner, self.criterion) for x, y in pairs)
+        at_once = max(ROWS_AT_ONCE, self.recipe.mini_batch_size)
+        return tuple(relative_errors(model, x, y, owner, self.criterion, at_once) for x, y in pairs)
 
     def _fitted(self, networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, owner: torch.Tensor):
         """The fitted networks as one function, (N, rows, ..) -> (N, rows, ..)."""
@@ -110,6 +114,19 @@ class Fitter:
         return _Single(fitted)
 
 
+def bytes_of_step(network: nn.Module, x: torch.Tensor) -> int:
+    """Of one network: its trained parameters with gradients and two moments, and what a backward pass from x needs."""
+    kept = [16 * trainable_parameters(network)]
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        network(x)
+    return sum(kept)
+
+
 class _Single:
     """One network in the form of a stack."""
 
@@ -121,17 +138,19 @@ class _Single:
 
 
 @torch.no_grad()
-def relative_errors(model, x: torch.Tensor, y: torch.Tensor, owner: torch.Tensor, criterion) -> torch.Tensor:
+def relative_errors(
+    model, x: torch.Tensor, y: torch.Tensor, owner: torch.Tensor, criterion, rows_at_once: int = ROWS_AT_ONCE
+) -> torch.Tensor:
     """The criterion of each fitted network over that of the best constant: for MSE over the variance of the target.
 
     model: (N, rows, *input_size) -> (N, rows, *output_size); x, y: (targets, rows, ..); owner: (N,), whose target.
     Returns (N,) in float64, nan where an output is not finite.
     """
-    output = torch.cat([model(part[owner]) for part in x.split(ROWS_AT_ONCE, dim=1)], dim=1).double()
+    output = torch.cat([model(part[owner]) for part in x.split(rows_at_once, dim=1)], dim=1)
     wanted = y.double()
     constants = [criterion(each.mean(0, keepdim=True).expand_as(each), each) for each in wanted]
     found = [
-        criterion(each, wanted[place]) / constants[place] if each.isfinite().all() else math.nan
+        criterion(each.double(), wanted[place]) / constants[place] if each.isfinite().all() else math.nan
         for each, place in zip(output, owner.tolist(), strict=True)
     ]
     return torch.tensor([float(each) for each in found], dtype=torch.float64)

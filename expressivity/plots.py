@@ -5,18 +5,18 @@ import os
 
 from matplotlib.figure import Figure
 
-from expressivity.results import FAMILIES, ComparisonResult, write
+from expressivity.files import write
 
 COLOURS = {"A": "#0072b2", "B": "#d55e00"}  # told apart by the colour-blind, too
 MARKERS = {"A": "o", "B": "s"}
 LARGEST = 0.98  # of an error bar's way down to 0: the axis is logarithmic
 
 
-def errors_by_size(result: ComparisonResult, statistic: str, path: str | os.PathLike | None) -> Figure:
-    """Error with confidence interval over measure; a ring marks the winner of a size."""
+def errors_by_size(result, statistic: str, path: str | os.PathLike | None) -> Figure:
+    """Of a ComparisonResult the errors with their intervals over the measures; a ring marks the winner of a size."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes, estimates = figure.subplots(), result.estimates(statistic)
-    for family in FAMILIES:
+    for family in COLOURS:
         x = [size.measures[family] for size in result.sizes]
         intervals = [estimate.errors[family] for estimate in estimates]
         y = [interval.mean for interval in intervals]
@@ -34,8 +34,8 @@ def errors_by_size(result: ComparisonResult, statistic: str, path: str | os.Path
     return finished(figure, axes, path)
 
 
-def densities(result: ComparisonResult, statistic: str, path: str | os.PathLike | None) -> Figure:
-    """For each size the share of targets that are fitted to within eps, over eps."""
+def densities(result, statistic: str, path: str | os.PathLike | None) -> Figure:
+    """Of a ComparisonResult, for each size, the share of targets that are fitted to within eps, over eps."""
     columns = min(3, len(result.sizes))
     lines = -(-len(result.sizes) // columns)
     figure = Figure(figsize=(1 + 3.4 * columns, 0.6 + 3 * lines), layout="constrained")
@@ -43,7 +43,7 @@ def densities(result: ComparisonResult, statistic: str, path: str | os.PathLike 
     for size, axes in zip(result.sizes, panels, strict=False):
         for family, errors in result.density(size.index, statistic).items():
             axes.ecdf(errors.clamp_min(1e-300).tolist(), color=COLOURS[family], label=label(result, family))
-        measures = " and ".join(dict.fromkeys(f"{size.measures[family]:g}" for family in FAMILIES))
+        measures = " and ".join(dict.fromkeys(f"{size.measures[family]:g}" for family in COLOURS))
         axes.set(xscale="log", ylim=(0, 1.02), xlabel="eps")
         axes.xaxis.set_minor_formatter("")
         axes.set_title(f"size {size.index}: measure {measures}, {size.targets} targets", fontsize="small")
@@ -54,7 +54,7 @@ def densities(result: ComparisonResult, statistic: str, path: str | os.PathLike 
     return finished(figure, figure.axes[0], path)
 
 
-def label(result: ComparisonResult, family: str) -> str:
+def label(result, family: str) -> str:
     """Who imitates whom."""
     target = "base" if "base" in result.names else {"A": "B", "B": "A"}[family]
     return f"{result.names[family]} imitates {result.names[target]}"
@@ -66,7 +66,7 @@ def finished(figure: Figure, axes, path: str | os.PathLike | None) -> Figure:
     axes.legend(fontsize="small")
     if path is not None:
         image = io.BytesIO()
-        figure.savefig(image, format=str(path).rpartition(".")[2] or "png", dpi=120)
+        figure.savefig(image, format=str(path).rpartition(".")[2] or "png", dpi=100)
         write(path, image.getvalue())
     return figure
 

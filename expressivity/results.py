@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from expressivity.errors import ExpressivityError
+from expressivity.files import write
 from expressivity.intervals import Interval, confidence_interval
 
 FAMILIES = ("A", "B")
@@ -157,18 +158,6 @@ class ComparisonResult:
             return cls(whole["names"], whole["confidence"], whole["settings"], sizes)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ExpressivityError(f"{path} does not hold the result of a comparison: {error}") from None
-
-
-def write(path: str | os.PathLike, content: str | bytes) -> None:
-    """To another name first, so that there is always a whole file."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
-        unfinished.replace(path)
-    except OSError as error:
-        raise ExpressivityError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _row(size: SizeResult, estimate: Estimate) -> dict:

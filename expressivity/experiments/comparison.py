@@ -111,7 +111,7 @@ def _shown(row: dict, names: dict[str, str]) -> dict:
     shown |= {"targets": row["targets"]}
     shown |= {f"{role}: {names[role]}": interval(f"error_{role}") for role in FAMILIES}
     lost = {f"diverged {role}": row[f"diverged_{role}"] for role in FAMILIES if row[f"diverged_{role}"]}
-    winner = names.get(row["winner"], row["winner"])
+    winner = row["winner"] if names["A"] == names["B"] else names.get(row["winner"], row["winner"])
     return shown | {"A - B": interval("difference"), **lost, "winner": winner}
 
 

@@ -12,10 +12,10 @@ import torch
 from expressivity import mean_field
 from expressivity.errors import COUNT, NOT_NEGATIVE, POSITIVE, SEED, ExpressivityError, each_is
 from expressivity.experiments.keys import key
+from expressivity.files import write
 from expressivity.networks.activations import ACTIVATIONS, activation
 from expressivity.networks.deep import GaussianNetwork
 from expressivity.randomness import seeded
-from expressivity.results import write
 from expressivity.trajectory import LayerTrajectory, circle, mean_growth, trajectory
 
 

@@ -254,3 +254,17 @@ def test_a_stack_holds_what_its_networks_hold():
     assert stack.tensors().keys() == {"first.weight", "first.bias", "second.bias"}
     assert torch.equal(stack.tensors()["first.weight"][1], networks[1].first.weight)
     assert why_not_stacked(networks[:2], torch.randn(8, 4), torch.randn(8, 4), recipe()) is None
+
+
+def test_large_activations_make_small_stacks(space, monkeypatch):
+    wide = ArchitecturalSpace(4, "wide", lambda: nn.Sequential(nn.Linear(4, 1000), nn.Tanh(), nn.Linear(1000, 4)))
+    targets = source(space()).draw(range(1))
+    found = fitter(wide)
+    found.probe(targets)
+    outputs, weights = 16 * 1000, 9004
+    assert found.bytes_each >= 4 * outputs + 16 * weights
+    assert found.bytes_each < 2 * (4 * outputs + 16 * weights)
+    monkeypatch.setattr("expressivity.fitting.STACK_BYTES", 10 * found.bytes_each)
+    assert found.at_once == 10
+    assert fitter(wide, stack_size=3).at_once == 3
+    assert fitter(space()).at_once == 2048
