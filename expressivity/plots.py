@@ -31,7 +31,9 @@ def errors_by_size(result, statistic: str, path: str | os.PathLike | None) -> Fi
     axes.set(xlabel="measure", ylabel=f"relative error, {statistic} over restarts", yscale="log")
     key = f"bars: {result.confidence:.0%} confidence; ring: decided; dotted: on the training rows"
     axes.set_title(key, fontsize="small")
-    return finished(figure, axes, path)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return saved(figure, path)
 
 
 def densities(result, statistic: str, path: str | os.PathLike | None) -> Figure:
@@ -51,7 +53,8 @@ def densities(result, statistic: str, path: str | os.PathLike | None) -> Figure:
     for axes in list(panels):  # what is left of the last line
         axes.axis("off")
     figure.supylabel("share of targets within eps", fontsize="medium")
-    return finished(figure, figure.axes[0], path)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
+    return saved(figure, path)
 
 
 def label(result, family: str) -> str:
@@ -60,10 +63,8 @@ def label(result, family: str) -> str:
     return f"{result.names[family]} imitates {result.names[target]}"
 
 
-def finished(figure: Figure, axes, path: str | os.PathLike | None) -> Figure:
-    """The figure with legend and grid, written to `path` if there is one."""
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+def saved(figure: Figure, path: str | os.PathLike | None) -> Figure:
+    """The figure, written to `path` if there is one."""
     if path is not None:
         image = io.BytesIO()
         figure.savefig(image, format=str(path).rpartition(".")[2] or "png", dpi=100)
@@ -87,4 +88,5 @@ def lengths_by_depth(kinds: list, path: str | os.PathLike | None) -> Figure:
         axes.set_title(f"{name}; dashed: mean field", fontsize="small")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("length of the image of a circle")
-    return finished(figure, panels[-1], path)
+    panels[-1].legend(fontsize="small")
+    return saved(figure, path)
