@@ -80,6 +80,7 @@ def run(settings: Run, experiment) -> None:
     """Measure, write and print."""
     directory = settings.directory
     resolved = {f.name: getattr(part, f.name) for part in (settings, experiment) for f in keys_of(type(part))}
+    experiment.check()
     _prepare(directory, resolved, experiment, settings.overwrite_output_dir)
     write(directory / CONFIGURATION, json.dumps(resolved, indent=2) + "\n")
     try:
@@ -101,7 +102,9 @@ def _prepare(directory: Path, resolved: dict, experiment, overwrite: bool) -> No
     """Nothing for a new directory or one to go on in; of another run the files are removed, if that is asked for."""
     if not directory.exists():
         return
-    if directory.is_dir() and {path.name for path in directory.iterdir()} <= {CONFIGURATION}:  # stopped before it began
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} is a file; output_dir must be a directory")
+    if {path.name for path in directory.iterdir()} <= {CONFIGURATION}:  # stopped before it began
         return
     there = read_file(str(directory / CONFIGURATION)) if (directory / CONFIGURATION).exists() else None
     incidental = {*WHERE, *experiment.incidental}
@@ -117,7 +120,7 @@ def _prepare(directory: Path, resolved: dict, experiment, overwrite: bool) -> No
 
 def _experiment_class(values: dict):
     name = values.get("experiment", "comparison")
-    if name not in EXPERIMENTS:
+    if name not in list(EXPERIMENTS):
         raise ConfigError(f"experiment is {name!r}; allowed: {', '.join(EXPERIMENTS)}")
     return EXPERIMENTS[name]
 
@@ -134,8 +137,12 @@ def known_keys(cls) -> dict[str, object]:
 
 def _put(values: dict, path: list[str], value) -> None:
     """Set a key, or with ["A", "lr"] one of the object A."""
-    for name in path[:-1]:
-        values[name] = dict(values[name]) if isinstance(values.get(name), dict) else {}
+    for k, name in enumerate(path[:-1], start=1):
+        if not isinstance(values.get(name) or {}, dict):
+            raise ConfigError(
+                f"--{'.'.join(path)}: {'.'.join(path[:k])} is no object, so that nothing in it can be set"
+            )
+        values[name] = dict(values.get(name) or {})
         values = values[name]
     values[path[-1]] = value
 

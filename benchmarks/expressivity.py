@@ -69,9 +69,7 @@ def compare(case: str, args) -> None:
     """Print the row of one case."""
     together, experiment = contest_of(case, args.epochs, fast=True)
     alone, _ = contest_of(case, args.epochs, fast=False)
-    targets = args.targets or min(together.targets_at_once, experiment.max_iterations)
-    obstacles = [fitter.obstacle for fitter in together.fitters.values() if fitter.obstacle]
-    assert not obstacles, obstacles
+    targets = args.targets or together.targets_at_once(experiment.max_iterations)
     seconds_per_network(together, range(targets)), seconds_per_network(alone, range(1))  # warm up
     times = [
         (seconds_per_network(together, range(targets)), seconds_per_network(alone, range(1)))

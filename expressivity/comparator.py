@@ -11,14 +11,24 @@ import torch
 from torch import nn
 from torch.distributions import Distribution, Normal
 
-from expressivity.errors import COUNT, NOT_NEGATIVE, SEED, SHARE, ExpressivityError, each_is
+from expressivity.errors import COUNT, NOT_NEGATIVE, SEED, SEVERAL, SHARE, ExpressivityError, each_is, one_line
 from expressivity.fitting import Errors, Fitter
 from expressivity.randomness import seeded
-from expressivity.results import FAMILIES, ComparisonResult, SizeResult
+from expressivity.results import FAMILIES, FIRST_LOOK, ComparisonResult, SizeResult
 from expressivity.spaces import ALLOWED, ArchitecturalSpace
 from expressivity.targets import Source, outputs, sampled
 
 STATE = "comparison.json"
+LOOKS = 4  # at least so often a size's interval is looked at, and its state is kept
+ALLOWED_OPTIONS = {
+    "max_iterations": COUNT,
+    "sub_iterations": COUNT,
+    "variance_threshold": NOT_NEGATIVE,
+    "confidence": SHARE,
+    "evaluation_rows": SEVERAL,
+    "seed": SEED,
+    "stack_size": COUNT,
+}
 CRITERION, LAW = nn.MSELoss(), Normal(0.0, 1.0)
 
 
@@ -31,14 +41,16 @@ class Contest:
 
     def fit(self, numbers: range) -> tuple[dict[str, Errors], int]:
         """The errors of both families on the targets with these numbers, and how many were drawn and left."""
-        drawn = {source: source.draw(numbers) for source in set(self.sources.values())}
-        found = {f: self.fitters[f].fit(drawn[self.sources[f]], numbers) for f in FAMILIES}
-        return found, sum(targets.redrawn for targets in drawn.values())
+        a, b = (self.sources[family] for family in FAMILIES)
+        targets = {"A": a.draw(numbers)}
+        targets["B"] = targets["A"] if a is b else b.draw(numbers)
+        found = {family: self.fitters[family].fit(targets[family], numbers) for family in FAMILIES}
+        return found, targets["A"].redrawn + (0 if a is b else targets["B"].redrawn)
 
-    @property
-    def targets_at_once(self) -> int:
-        """As many as fill the stacks of both families."""
-        return max(1, min(fitter.at_once // fitter.restarts for fitter in self.fitters.values()))
+    def targets_at_once(self, most: int) -> int:
+        """As many as fill the stacks of both families, but so few that of `most` targets one can stop early."""
+        filling = min(fitter.at_once // fitter.restarts for fitter in self.fitters.values())
+        return max(1, min(filling, max(FIRST_LOOK, most // LOOKS)))
 
 
 class ArchitectureComparator:
@@ -46,7 +58,7 @@ class ArchitectureComparator:
 
     A, B: the families. Without a base each imitates the other: members of B are drawn and A is fitted to them, and the
         other way round. base: a third family, whose members both imitate, on the same data.
-    criterion: what is minimised; errors are relative to the criterion of the best constant, for MSE the variance.
+    criterion: what is minimised; errors are relative to the criterion of the mean output, for MSE the variance.
     law: of the inputs; anything with `sample(shape)`.
     tolerance: without a base, by how much the measures of A and B may differ, relative to the larger.
     device: None: CUDA if there is, else the CPU.
@@ -66,7 +78,10 @@ class ArchitectureComparator:
     ):
         self.spaces = {"A": A, "B": B} if base is None else {"A": A, "B": B, "base": base}
         self.criterion, self.law, self.tolerance = criterion, law, tolerance
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        for role, space in self.spaces.items():
+            if not isinstance(space, ArchitecturalSpace):
+                raise ExpressivityError(f"{role} is {space!r}; it must be an ArchitecturalSpace")
+        self.device = _device(device)
         self.result: ComparisonResult | None = None
         each_is([tolerance], NOT_NEGATIVE, "tolerance")
         self.count = self._count()
@@ -101,11 +116,8 @@ class ArchitectureComparator:
         progress: show a bar on a terminal.
         """
         draws = {"seed": seed, "sub_iterations": sub_iterations, "evaluation_rows": evaluation_rows}
-        for name, value in {"max_iterations": max_iterations, **draws}.items():
-            each_is([value], SEED if name == "seed" else COUNT, name)
-        each_is([variance_threshold], NOT_NEGATIVE, "variance_threshold")
-        each_is([confidence], SHARE, "confidence")
-        each_is([] if stack_size is None else [stack_size], COUNT, "stack_size")
+        check_options({**draws, "max_iterations": max_iterations, "variance_threshold": variance_threshold})
+        check_options({"confidence": confidence, "stack_size": stack_size})
         result = self.result = self._start(draws, confidence, save_path)
         rule = confidence, variance_threshold, stop_when_decided
         with _bar(self.count * max_iterations, progress) as bar:
@@ -113,7 +125,8 @@ class ArchitectureComparator:
                 contest = None
                 while size.targets < max_iterations and not size.settled(*rule):
                     contest = contest or self.contest(size.index, draws, stack_size, fast)
-                    numbers = range(size.targets, min(size.targets + contest.targets_at_once, max_iterations))
+                    block = contest.targets_at_once(max_iterations)
+                    numbers = range(size.targets, min(size.targets + block, max_iterations))
                     size.add(*contest.fit(numbers))
                     bar.update(len(numbers))
                     if save_path is not None:
@@ -152,9 +165,9 @@ class ArchitectureComparator:
         """Of one size, what is to be fitted; draws: seed, sub_iterations and evaluation_rows, as `compare` has them."""
         seed, restarts, rows = draws["seed"], draws["sub_iterations"], draws["evaluation_rows"]
         targets = {"A": "base", "B": "base"} if "base" in self.spaces else {"A": "B", "B": "A"}
-        sources, fitters = {}, {}
+        known = {role: Source(self.spaces[role], index, self.law, rows, seed, self.device) for role in targets.values()}
+        sources, fitters = {family: known[targets[family]] for family in FAMILIES}, {}
         for family in FAMILIES:
-            sources[family] = Source(self.spaces[targets[family]], index, self.law, rows, seed, self.device)
             fitter = Fitter(self.spaces[family], index, restarts, self.criterion, seed, self.device, stack_size, fast)
             fitter.probe(sources[family].draw(range(1)))
             if fitter.obstacle and fast:
@@ -192,13 +205,29 @@ class ArchitectureComparator:
             shapes = {}
             for space in self.spaces.values():
                 with seeded("check", index):
-                    x = sampled(self.law, 2, space.input_size)
+                    x = sampled(self.law, 2, space, index)
                     shapes[space] = tuple(outputs(space, index, space.build(index), x).shape[1:])
                 if shapes[space] != shapes[first]:
                     raise ExpressivityError(
                         f"size {index}: output sizes differ: {shapes[first]} of {first.name!r}, "
                         f"{shapes[space]} of {space.name!r}"
                     )
+
+
+def _device(given: str | torch.device | None) -> torch.device:
+    try:
+        device = torch.device(given or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ExpressivityError(f"the device {given!r} cannot be used: {one_line(error)}") from None
+    return device
+
+
+def check_options(given: dict) -> None:
+    """Raise ExpressivityError for the first option of `compare` that cannot work."""
+    for name, value in given.items():
+        if name in ALLOWED_OPTIONS and not (name == "stack_size" and value is None):
+            each_is([value], ALLOWED_OPTIONS[name], name)
 
 
 def _settings(space: ArchitecturalSpace) -> dict:
@@ -209,10 +238,19 @@ def _settings(space: ArchitecturalSpace) -> dict:
 
 def _described(value) -> str:
     """A text that is the same for the same value in another process."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype}{value.tolist()}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={_described(each)}" for key, each in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_described, value))
+        return f"[{', '.join(map(_described, value))}]"
     if isinstance(value, functools.partial):
-        return f"{_described(value.func)}({value.args}, {value.keywords})"
+        return f"{_described(value.func)}({_described(value.args)}, {_described(value.keywords)})"
+    if isinstance(value, nn.Module):  # its weights are drawn again; its options may not be in its repr
+        options = {key: each for key, each in vars(value).items() if isinstance(each, int | float | str)}
+        return f"{value!r}({_described(options)})"
+    if isinstance(value, Distribution):
+        return f"{type(value).__qualname__}({_described(vars(value))})"
     name = getattr(value, "__qualname__", None)
     return f"{value.__module__}.{name}" if name else re.sub(r" at 0x\w+", "", repr(value))
 

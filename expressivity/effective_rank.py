@@ -15,9 +15,10 @@ from expressivity.errors import ExpressivityError
 
 def effective_rank(spectrum: torch.Tensor) -> float:
     """exp(-sum p log p), p = spectrum / sum(spectrum). spectrum: (n,), not negative up to rounding, not all 0."""
-    spectrum = spectrum.double().clamp_min(0)
-    if not spectrum.isfinite().all() or spectrum.sum() == 0:
-        raise ExpressivityError("a spectrum must be finite and not all zero")
+    spectrum = spectrum.double()
+    if not spectrum.isfinite().all() or spectrum.max() <= 0 or spectrum.min() < -1e-3 * spectrum.max():
+        raise ExpressivityError("a spectrum must be finite, not negative and not all zero")
+    spectrum = spectrum.clamp_min(0)
     return torch.exp(torch.special.entr(spectrum / spectrum.sum()).sum()).item()
 
 
@@ -66,15 +67,19 @@ def update_ranks(layer: nn.Module, in_features: int, draws: int = 32, seed: int 
 
     ExpressivityError for one that is not.
     """
-    dtype = next(layer.parameters()).dtype
-    eye = torch.eye(in_features, dtype=dtype)
     trained = {name: p.detach() for name, p in layer.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ExpressivityError(f"{type(layer).__name__} has no trainable parameters")
+    dtype = next(iter(trained.values())).dtype
+    eye = torch.eye(in_features, dtype=dtype)
 
     def weight(parameters):
         at_zero = functional_call(layer, parameters, (torch.zeros_like(eye[:1]),))
         return functional_call(layer, parameters, (eye,)) - at_zero
 
-    _require_linear(layer, weight(trained), in_features)
+    generator = torch.Generator().manual_seed(seed)
+    moved = {name: p + torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in trained.items()}
+    _require_linear(layer, moved, weight(moved), in_features)
     blocks = jacrev(weight)(trained).values()
     change = torch.cat([block.flatten(2) for block in blocks], dim=2).double()  # (in, out, parameters)
     spectrum = torch.linalg.svdvals(change.flatten(0, 1)).square()
@@ -85,9 +90,10 @@ def update_ranks(layer: nn.Module, in_features: int, draws: int = 32, seed: int 
     return UpdateRanks(int((spectrum > threshold).sum()), effective_rank(spectrum), sum(ranks) / draws)
 
 
-def _require_linear(layer: nn.Module, weight: torch.Tensor, in_features: int) -> None:
+def _require_linear(layer: nn.Module, parameters: dict, weight: torch.Tensor, in_features: int) -> None:
     x = torch.randn(4, in_features, generator=torch.Generator().manual_seed(0)).to(weight.dtype)
     with torch.no_grad():
-        y = layer(x) - layer(torch.zeros_like(x[:1]))
+        y, at_zero = (functional_call(layer, parameters, (rows,)) for rows in (x, torch.zeros_like(x[:1])))
+        y = y - at_zero
     if not torch.allclose(y, x @ weight, rtol=1e-3, atol=1e-4 * y.abs().max().item()):
         raise ExpressivityError(f"{type(layer).__name__} is not linear in its input: it has no weight")

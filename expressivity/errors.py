@@ -19,6 +19,7 @@ def each_is(values: list, allowed, what: str) -> None:
 
 POSITIVE = "a number above 0", lambda value: value > 0
 COUNT = "a whole number, at least 1", lambda value: isinstance(value, int) and value >= 1
+SEVERAL = "a whole number, at least 2", lambda value: isinstance(value, int) and value >= 2
 SEED = "a whole number, at least 0", lambda value: isinstance(value, int) and value >= 0
 NOT_NEGATIVE = "a number, at least 0", lambda value: value >= 0
 SHARE = "a number between 0 and 1", lambda value: 0 < value < 1

@@ -13,7 +13,7 @@ from expressivity.randomness import seed_of, seeded
 from expressivity.recipe import Recipe
 from expressivity.spaces import ArchitecturalSpace, trainable_parameters
 from expressivity.stacked import fit_stack, why_not_stacked
-from expressivity.targets import Targets, in_dtype_of
+from expressivity.targets import Targets, dtype_of, in_dtype_of
 
 MOST_STACKED = 2048  # larger stacks are no faster on a CPU
 STACK_BYTES = 2**29
@@ -54,9 +54,14 @@ class Fitter:
             pair = [self.network(0, restart) for restart in (0, 1)]
             x = in_dtype_of(pair[0], targets.x[0, few])
             with seeded("probe", self.seed):
-                self.obstacle = why_not_stacked(pair, x, targets.y[0, few].to(x.dtype), replace(self.recipe, epoch=1))
+                y = targets.y[0, few].to(dtype_of(pair[0]))
+                self.obstacle = why_not_stacked(pair, x, y, replace(self.recipe, epoch=1))
             if not self.obstacle:
-                self.bytes_each = bytes_of_step(pair[0], x[: self.recipe.mini_batch_size])
+                rows = (part[0] for part in (targets.x, targets.y, targets.fresh_x, targets.fresh_y))
+                data = sum(
+                    2 * part.numel() * part.element_size() for part in rows
+                )  # each is permuted or computed once more
+                self.bytes_each = data + bytes_of_step(pair[0], x[: self.recipe.mini_batch_size])
 
     @property
     def at_once(self) -> int:
@@ -68,14 +73,14 @@ class Fitter:
         return max(1, min(MOST_STACKED, STACK_BYTES // self.bytes_each))
 
     def fit(self, targets: Targets, numbers: range) -> Errors:
-        """Fit `restarts` networks to each target. ExpressivityError if none of a target's fits came to an end."""
+        """Fit `restarts` networks to each target. ExpressivityError if all fits diverge."""
         starts = [(place, number, restart) for place, number in enumerate(numbers) for restart in range(self.restarts)]
-        found = [self._fit_some(starts[k : k + self.at_once], targets) for k in range(0, len(starts), self.at_once)]
+        at_once = self.at_once
+        found = [self._fit_some(starts[k : k + at_once], targets) for k in range(0, len(starts), at_once)]
         fresh, training = (torch.cat(parts).view(len(numbers), self.restarts) for parts in zip(*found, strict=True))
-        if fresh.isnan().all(1).any():
-            raise ExpressivityError(
-                f"{self.space.where(self.index)}: all {self.restarts} fits to a target diverged; lower lr or grad_clamp"
-            )
+        if fresh.isnan().all():
+            where = self.space.where(self.index)
+            raise ExpressivityError(f"{where}: all {len(starts)} fits diverged; lower lr or grad_clamp")
         return Errors(fresh, training)
 
     @property
@@ -92,12 +97,16 @@ class Fitter:
         networks = [self.network(number, restart) for _, number, restart in starts]
         owner = torch.tensor([place for place, _, _ in starts], device=self.device)
         x, fresh_x = (in_dtype_of(networks[0], rows) for rows in (targets.x, targets.fresh_x))
-        y = targets.y.to(next(networks[0].parameters()).dtype)
+        y = targets.y.to(dtype_of(networks[0]))
         with seeded("fit", self.seed, self.index, *starts[0]):  # dropout and the like
             model = self._fitted(networks, x, y, owner)
         pairs = (fresh_x, targets.fresh_y), (x, targets.y)
         at_once = max(ROWS_AT_ONCE, self.recipe.mini_batch_size)
-        return tuple(relative_errors(model, x, y, owner, self.criterion, at_once) for x, y in pairs)
+        try:
+            return tuple(relative_errors(model, x, y, owner, self.criterion, at_once) for x, y in pairs)
+        except Exception as error:  # whatever a user's module, routine or criterion raises
+            where = self.space.where(self.index)
+            raise ExpressivityError(f"{where}: a fitted network cannot be measured: {one_line(error)}") from error
 
     def _fitted(self, networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, owner: torch.Tensor):
         """The fitted networks as one function, (N, rows, ..) -> (N, rows, ..)."""
@@ -106,7 +115,10 @@ class Fitter:
             if not self.obstacle:
                 return fit_stack(networks, x, y, owner, self.recipe)
             routine = self.space.train or partial(fit_one, recipe=self.recipe)
-            fitted = routine(networks[0].to(self.device), x[owner[0]], y[owner[0]])
+            place = owner[0]
+            fitted = routine(
+                networks[0].to(self.device), x[place].clone(), y[place].clone()
+            )  # a routine may write to them
         except Exception as error:  # whatever a user's module or routine raises
             raise ExpressivityError(f"{where}: the fit of a network fails: {one_line(error)}") from error
         if not callable(fitted):
@@ -141,16 +153,19 @@ class _Single:
 def relative_errors(
     model, x: torch.Tensor, y: torch.Tensor, owner: torch.Tensor, criterion, rows_at_once: int = ROWS_AT_ONCE
 ) -> torch.Tensor:
-    """The criterion of each fitted network over that of the best constant: for MSE over the variance of the target.
+    """The criterion of each fitted network over that of the mean output: for MSE over the variance of the target.
 
     model: (N, rows, *input_size) -> (N, rows, *output_size); x, y: (targets, rows, ..); owner: (N,), whose target.
-    Returns (N,) in float64, nan where an output is not finite.
+    Returns (N,) in float64, nan where it is not finite.
     """
     output = torch.cat([model(part[owner]) for part in x.split(rows_at_once, dim=1)], dim=1)
+    if output.shape[1:] != y.shape[1:]:
+        raise ValueError(f"it gives {tuple(output.shape[2:])} for each row, and the target {tuple(y.shape[2:])}")
     wanted = y.double()
     constants = [criterion(each.mean(0, keepdim=True).expand_as(each), each) for each in wanted]
-    found = [
-        criterion(each.double(), wanted[place]) / constants[place] if each.isfinite().all() else math.nan
-        for each, place in zip(output, owner.tolist(), strict=True)
-    ]
-    return torch.tensor([float(each) for each in found], dtype=torch.float64)
+    pairs = zip(output, owner.tolist(), strict=True)
+    found = torch.tensor(
+        [float(criterion(each.double(), wanted[place]) / constants[place]) for each, place in pairs],
+        dtype=torch.float64,
+    )
+    return torch.where(found.isfinite(), found, math.nan)

@@ -31,9 +31,12 @@ def confidence_interval(values: torch.Tensor, confidence: float = 0.95) -> Inter
     values: (n,). An ordinary t interval, looked at again and again until it pleases, covers less than it claims. This
     one inverts the t test whose evidence is averaged over a normal prior on mean / standard deviation: its evidence
     is a martingale, which exceeds 1 / (1 - confidence) at any time with probability 1 - confidence at most. So
-    P(for all n: low <= mean <= high) >= confidence, whatever rule stops. Exact for normal observations, otherwise
-    as good as the central limit theorem at the first look. Lai 1976, "On confidence sequences"; Wang and Ramdas 2023,
-    https://arxiv.org/abs/2310.03722. Infinite for few observations.
+    P(for all n: low <= mean <= high) >= confidence, whatever rule stops. Lai 1976, "On confidence sequences"; Wang and
+    Ramdas 2023, https://arxiv.org/abs/2310.03722.
+
+    Exact for normal observations. Of others it is too narrow where their mean at the first look is not yet normal: from
+    32 on, 95% become 97% for exponential and 93% for log-normal ones, and far less where a rare value decides the mean.
+    Infinite for few observations.
     """
     n, mean = len(values), values.double().mean().item()
     k = 1 + n * EFFECT_VARIANCE

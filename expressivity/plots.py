@@ -2,9 +2,11 @@
 
 import io
 import os
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from expressivity.errors import ExpressivityError, one_line
 from expressivity.files import write
 
 COLOURS = {"A": "#0072b2", "B": "#d55e00"}  # told apart by the colour-blind, too
@@ -67,7 +69,10 @@ def saved(figure: Figure, path: str | os.PathLike | None) -> Figure:
     """The figure, written to `path` if there is one."""
     if path is not None:
         image = io.BytesIO()
-        figure.savefig(image, format=str(path).rpartition(".")[2] or "png", dpi=100)
+        try:
+            figure.savefig(image, format=Path(path).suffix[1:] or "png", dpi=100)
+        except ValueError as error:
+            raise ExpressivityError(f"{path} cannot be drawn: {one_line(error)}") from None
         write(path, image.getvalue())
     return figure
 

@@ -1,7 +1,11 @@
-"""Every draw has a seed of its own, made from what is drawn: no result depends on the order of the draws."""
+"""Every draw has a seed of its own, made from what is drawn: no result depends on the order of the draws.
+
+Dropout is the exception: its draws are those of all the networks that are fitted together.
+"""
 
 import copy
 import hashlib
+import math
 from contextlib import contextmanager
 
 import torch
@@ -41,7 +45,7 @@ def redrawn(module: nn.Module) -> nn.Module:
     part with parameters of its own and no `reset_parameters`, or a tensor whose size is another after the drawing.
     """
     copied = copy.deepcopy(module)
-    for name, part in copied.named_modules():
+    for name, part in reversed(list(copied.named_modules())):  # a whole may overrule its parts
         reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
         if reset is not None:
             reset()
@@ -52,7 +56,8 @@ def redrawn(module: nn.Module) -> nn.Module:
             )
     for (name, old), new in zip(module.named_parameters(), copied.parameters(), strict=True):
         before, after = _size(old), _size(new)
-        if (before == 0) != (after == 0) or (old.numel() >= 16 and not before / 3 <= after <= before * 3):
+        chance = math.exp(0.5 + 12 / math.sqrt(old.numel()))  # more than six standard deviations
+        if (before == 0) != (after == 0) or not before / chance <= after <= before * chance:
             raise ExpressivityError(
                 f"{name} has a mean square of {before:.3g}, and {after:.3g} when reset_parameters() draws it: its law "
                 "is set elsewhere; give the class and its parameters instead of the module"

@@ -15,7 +15,8 @@ from expressivity.files import write
 from expressivity.intervals import Interval, confidence_interval
 
 FAMILIES = ("A", "B")
-STATISTICS = {"min": lambda errors: errors.nan_to_num(nan=math.inf).amin(1), "mean": lambda errors: errors.nanmean(1)}
+STATISTICS = {"min": lambda errors: _counted(errors).amin(1), "mean": lambda errors: _counted(errors).mean(1)}
+DIVERGED = 1.0  # the error that a fit without end counts with: that of the best constant
 FIRST_LOOK = 32  # targets before the intervals are looked at: the mean of fewer may be far from normal
 
 
@@ -24,14 +25,15 @@ class Estimate:
     """One size, by one statistic over the restarts: errors averaged over targets, and their paired difference A - B."""
 
     statistic: str
+    targets: int
     errors: dict[str, Interval]
     training: dict[str, float]
     difference: Interval
 
     @property
     def winner(self) -> str:
-        """ "A" or "B", the family with the smaller error, or "undecided"."""
-        if not self.difference.excludes_zero:
+        """The family with the smaller error, "A" or "B", or "undecided"; so always below FIRST_LOOK targets."""
+        if self.targets < FIRST_LOOK or not self.difference.excludes_zero:
             return "undecided"
         return "A" if self.difference.high < 0 else "B"
 
@@ -41,7 +43,8 @@ class SizeResult:
     """The errors of all fits of one size.
 
     measures: of A, B and, if there is one, the base. fresh, training: by family (targets, restarts), relative to the
-    variance of the target, nan for a fit that diverged. redrawn: constant targets that were drawn and left.
+    variance of the target, nan for a fit that diverged, which counts as 1, the error of the best constant. redrawn:
+    constant targets that were drawn and left.
     """
 
     index: int
@@ -75,6 +78,7 @@ class SizeResult:
         values = {family: over_restarts(self.fresh[family]) for family in FAMILIES}
         return Estimate(
             statistic,
+            self.targets,
             {family: confidence_interval(values[family], confidence) for family in FAMILIES},
             {family: over_restarts(self.training[family]).mean().item() for family in FAMILIES},
             confidence_interval(values["A"] - values["B"], confidence),
@@ -170,6 +174,10 @@ def _row(size: SizeResult, estimate: Estimate) -> dict:
     row |= {f"training_error_{family}": estimate.training[family] for family in FAMILIES}
     row |= {f"diverged_{family}": number for family, number in size.diverged.items()}
     return row | {"redrawn": size.redrawn, "winner": estimate.winner}
+
+
+def _counted(errors: torch.Tensor) -> torch.Tensor:
+    return errors.nan_to_num(nan=DIVERGED)
 
 
 def _known(statistic: str) -> str:

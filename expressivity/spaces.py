@@ -6,7 +6,7 @@ from difflib import get_close_matches
 import torch
 from torch import nn
 
-from expressivity.errors import COUNT, POSITIVE, ExpressivityError, each_is, one_line
+from expressivity.errors import COUNT, POSITIVE, SEVERAL, ExpressivityError, each_is, one_line
 from expressivity.randomness import redrawn, seeded
 
 # Spellings found in existing scripts.
@@ -14,7 +14,7 @@ LEGACY = {"mesure": "measure", "mesurement": "measure", "automatic_mesurement_mo
 ALLOWED = {
     "lr": POSITIVE,
     "epoch": COUNT,
-    "batch_size": COUNT,
+    "batch_size": SEVERAL,
     "automatic_batch_size_scale": POSITIVE,
     "measure": POSITIVE,
     "mini_batch_size": COUNT,
@@ -73,7 +73,7 @@ class ArchitecturalSpace:
     ):
         given = {"measure": measure, "automatic_measurement_mode": automatic_measurement_mode}
         given |= _today(legacy, given, name)
-        self.input_size = (input_size,) if isinstance(input_size, int) else tuple(input_size)
+        self.input_size = tuple(input_size) if isinstance(input_size, list | tuple) else (input_size,)
         self.name = name or getattr(architecture, "__name__", None) or "unnamed"
         self.architecture, self.parameters = architecture, {} if parameters is None else parameters
         self.lr, self.epoch, self.mini_batch_size = lr, epoch, mini_batch_size
@@ -133,6 +133,8 @@ class ArchitecturalSpace:
 
     def _check(self) -> None:
         what = f"space {self.name!r}"
+        if not isinstance(self.name, str):
+            raise ExpressivityError(f"{what}: the name must be a text")
         makers = self.architecture if isinstance(self.architecture, list) else [self.architecture]
         if not makers or not all(callable(maker) for maker in makers):  # modules are callable, too
             raise ExpressivityError(
@@ -146,18 +148,20 @@ class ArchitecturalSpace:
         for key, allowed in ALLOWED.items():
             value = getattr(self, key)
             values = value if isinstance(value, list) else [value]
-            each_is([each for each in values if each is not None], allowed, f"{what}: {key}")
+            needed = key in ("lr", "epoch", "mini_batch_size")
+            each_is([each for each in values if needed or each is not None], allowed, f"{what}: {key}")
         each_is(list(self.input_size), COUNT, f"{what}: input_size")
-        for key in ("lr", "epoch", "mini_batch_size"):
-            if getattr(self, key) is None:
-                raise ExpressivityError(f"{what}: {key} is None; it must be {ALLOWED[key][0]}")
-        if self.measure is None and self.automatic_measurement_mode not in MEASURES:
+        if self.measure is None and self.automatic_measurement_mode not in list(MEASURES):
             raise ExpressivityError(
                 f"{what}: automatic_measurement_mode is {self.automatic_measurement_mode!r}; "
                 f"allowed: {', '.join(MEASURES)}, or give measure"
             )
         if self.batch_size is not None and self.automatic_batch_size_scale is not None:
             raise ExpressivityError(f"{what}: batch_size and automatic_batch_size_scale are both set; set one")
+        if "lr" in getattr(self.optimizer, "keywords", {}):
+            raise ExpressivityError(
+                f"{what}: the optimizer is given an lr; set lr of the space, which falls during a fit"
+            )
         for key in ("optimizer", "train"):
             if getattr(self, key) is not None and not callable(getattr(self, key)):
                 raise ExpressivityError(f"{what}: {key} is {getattr(self, key)!r}; it must be callable")
@@ -170,6 +174,10 @@ class ArchitecturalSpace:
             shown = ", ".join(f"{key} {length}" for key, length in lengths.items())
             raise ExpressivityError(
                 f"space {self.name!r}: lists of different length: {shown}; each must have one item per size"
+            )
+        if 0 in lengths.values():
+            raise ExpressivityError(
+                f"space {self.name!r}: {', '.join(lengths)} without an item: there is no size to compare"
             )
         return next(iter(lengths.values()), None)
 

@@ -85,8 +85,11 @@ def why_not_stacked(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor,
     optimizer = _unwrapped(recipe.optimizer)
     if optimizer not in ELEMENTWISE:
         return f"the optimizer {getattr(optimizer, '__name__', optimizer)} is not known to treat each entry alone"
+    precisions = {parameter.dtype for parameter in networks[0].parameters() if parameter.requires_grad}
+    if len(precisions) > 1:
+        return f"their trained parameters have several precisions: {', '.join(sorted(map(str, precisions)))}"
     try:
-        if _outputs_differ(networks, x):
+        if _differ(networks, x, y, recipe):
             return "stacked they compute something else than alone: not all they hold is a parameter or a buffer"
         fit_stack(networks, x[None], y[None], torch.zeros(2, dtype=torch.long, device=x.device), recipe)
     except Exception as error:  # whatever vmap meets in a user's module
@@ -94,13 +97,26 @@ def why_not_stacked(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor,
     return None
 
 
-def _outputs_differ(networks: list[nn.Module], x: torch.Tensor) -> bool:
-    stack = Stack([network.eval() for network in networks], x.device)
+def _differ(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, recipe: Recipe) -> bool:
+    """Whether outputs or gradients of the stack are others than those of its networks."""
+    stack, several = Stack([network.eval() for network in networks], x.device), (len(networks), *x.shape)
     with torch.no_grad():
-        together = stack(x.expand(len(networks), *x.shape))
-        alone = torch.stack([network.to(x.device)(x) for network in networks])
+        outputs = stack(x.expand(several)), torch.stack([network.to(x.device)(x.clone()) for network in networks])
+    stack.losses(x.expand(several), y.expand(len(networks), *y.shape), recipe.criterion).sum().backward()
+    slopes = []
+    for network in networks:
+        recipe.criterion(network(x.clone()), y).backward()
+        slopes.append(
+            [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters() if p.requires_grad]
+        )
+        network.zero_grad()
+    alone = torch.cat([torch.stack(each).flatten() for each in zip(*slopes, strict=True)])
+    return not (_close(*outputs) and _close(stack.flat.grad, alone))
+
+
+def _close(together: torch.Tensor, alone: torch.Tensor) -> bool:
     tolerance = torch.finfo(alone.dtype).eps ** 0.5
-    return not torch.allclose(together, alone, rtol=tolerance, atol=tolerance * alone.abs().max().item())
+    return torch.allclose(together, alone, rtol=tolerance, atol=tolerance * alone.abs().max().item())
 
 
 def _optimizer(recipe: Recipe, flat: torch.Tensor) -> torch.optim.Optimizer:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from expressivity.errors import ExpressivityError
+from expressivity.errors import ExpressivityError, one_line
 from expressivity.randomness import seeded
 from expressivity.spaces import ArchitecturalSpace
 
@@ -47,7 +47,7 @@ class Source:
     def _draw(self, number: int, rows: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         for attempt in range(MOST_ATTEMPTS):
             with seeded("target", self.seed, self.index, number, attempt):
-                x = sampled(self.law, rows + self.fresh_rows, self.space.input_size)
+                x = sampled(self.law, rows + self.fresh_rows, self.space, self.index)
                 y = outputs(self.space, self.index, self.space.build(self.index), x)
             if varies(y[:rows]) and varies(y[rows:]):
                 return x, y, attempt
@@ -57,18 +57,21 @@ class Source:
         )
 
 
-def sampled(law, rows: int, input_size: tuple[int, ...]) -> torch.Tensor:
+def sampled(law, rows: int, space: ArchitecturalSpace, index: int) -> torch.Tensor:
     """Inputs (rows, *input_size) from `law`. ExpressivityError if its samples have another shape or are not finite."""
-    shape, own = (rows, *input_size), (*getattr(law, "batch_shape", ()), *getattr(law, "event_shape", ()))
+    where = space.where(index)
+    shape, own = (rows, *space.input_size), (*getattr(law, "batch_shape", ()), *getattr(law, "event_shape", ()))
     try:
         x = law.sample(shape[: len(shape) - len(own)])
     except Exception as error:
-        raise ExpressivityError(f"the law {law} cannot be sampled: {error}") from error
+        raise ExpressivityError(f"{where}: the law {law} cannot be sampled: {one_line(error)}") from error
     if not isinstance(x, torch.Tensor) or tuple(x.shape) != shape:
         got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-        raise ExpressivityError(f"the law {law} gives {got} for {rows} inputs; the input_size asks for {shape}")
+        raise ExpressivityError(
+            f"{where}: the law {law} gives {got} for {rows} inputs; the input_size asks for {shape}"
+        )
     if not torch.isfinite(x).all():
-        raise ExpressivityError(f"the law {law} gives inputs that are not finite")
+        raise ExpressivityError(f"{where}: the law {law} gives inputs that are not finite")
     return x
 
 
@@ -76,16 +79,18 @@ def outputs(space: ArchitecturalSpace, index: int, network: torch.nn.Module, x: 
     """What `network`, of this space and size, makes of x, in evaluation mode. ExpressivityError, naming both."""
     try:
         with torch.no_grad():
-            y = network.eval()(in_dtype_of(network, x))
-    except Exception as error:
-        text = str(error).strip().splitlines()
+            y = network.eval()(in_dtype_of(network, x).clone())  # it may work in place
+    except Exception as error:  # whatever a user's module raises
         raise ExpressivityError(
-            f"{space.where(index)}: the network does not take inputs of size {tuple(x.shape[1:])}: "
-            f"{type(error).__name__}{': ' + text[0] if text else ''}"
+            f"{space.where(index)}: the network does not take inputs of size {tuple(x.shape[1:])}: {one_line(error)}"
         ) from error
     if not isinstance(y, torch.Tensor) or y.shape[:1] != x.shape[:1]:
         got = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
         raise ExpressivityError(f"{space.where(index)}: of {len(x)} rows the network makes {got}, no tensor (rows, ..)")
+    if not y.is_floating_point():
+        raise ExpressivityError(
+            f"{space.where(index)}: the network gives {y.dtype}; its outputs must be floating-point"
+        )
     if not torch.isfinite(y).all():
         raise ExpressivityError(f"{space.where(index)}: a network drawn from its law gives outputs that are not finite")
     return y
@@ -93,11 +98,17 @@ def outputs(space: ArchitecturalSpace, index: int, network: torch.nn.Module, x: 
 
 def in_dtype_of(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """x, if it is floating-point, in the precision of the network's parameters."""
-    parameter = next((p for p in network.parameters() if p.is_floating_point()), x)
-    return x.to(parameter.dtype) if x.is_floating_point() else x
+    return x.to(dtype_of(network)) if x.is_floating_point() else x
+
+
+def dtype_of(network: torch.nn.Module) -> torch.dtype:
+    """The precision of the network's parameters, as its first floating-point one has it."""
+    found = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
+    return next(found, torch.get_default_dtype())
 
 
 def varies(y: torch.Tensor) -> bool:
     """Whether outputs (rows, ..) differ by more than rounding."""
     wide = y.double()
-    return bool(wide.var(0, correction=0).mean() > torch.finfo(y.dtype).eps * wide.square().mean())
+    rounding = 8 * torch.finfo(y.dtype).eps
+    return bool(wide.var(0, correction=0).mean() > rounding**2 * wide.square().mean())

@@ -32,6 +32,8 @@ def circle(points: int, width: int, radius: float | None = None, seed: int = 0) 
 
     radius: None: sqrt(width), which gives the entries a mean square of 1.
     """
+    if width < 2 or points < 2:
+        raise ExpressivityError(f"a circle of {points} points in {width} dimensions; both must be 2 at least")
     generator = torch.Generator().manual_seed(seed)
     plane, _ = torch.linalg.qr(torch.randn(width, 2, generator=generator, dtype=torch.float64))
     angles = torch.linspace(0, 2 * torch.pi, points + 1, dtype=torch.float64)
@@ -44,8 +46,8 @@ def trajectory(network: nn.Module, curve: torch.Tensor, layers: list[str] | None
 
     curve: (points, *input_size), neighbours on the curve being neighbours in the tensor; it is sent through in pieces,
         in evaluation mode.
-    layers: names of submodules, in the order of the calls; None: all that contain no others. Each must be called once
-        and give a tensor (points, ..).
+    layers: names of submodules, in the order of the calls; None: all that contain no others, as they were registered.
+        Each must be called once and give a tensor (points, ..).
     Raises ExpressivityError, naming the layer.
     """
     if curve.dim() < 2 or len(curve) < 2:
@@ -73,6 +75,8 @@ def mean_growth(layers: list[LayerTrajectory], first: int, last: int) -> float:
     """The factor per layer by which the length grows from layer `first` to layer `last`, counted from 1."""
     if not 1 <= first < last <= len(layers):
         raise ExpressivityError(f"growth from layer {first} to {last} of {len(layers)}; layers are counted from 1")
+    if not (layers[first - 1].length and layers[last - 1].length):
+        raise ExpressivityError("the curve shrinks to a point: its length is 0, and no growth can be told")
     return (layers[last - 1].length / layers[first - 1].length) ** (1 / (last - first))
 
 
@@ -119,22 +123,23 @@ def _images(network: nn.Module, modules: dict, layers: list[str], piece: torch.T
                 raise ExpressivityError(f"the layer {name!r} is called more than once; name layers that are not")
             if not isinstance(output, torch.Tensor) or len(output) != len(piece):
                 raise ExpressivityError(f"the layer {name!r} gives no tensor with one row for each point")
-            images[name] = output
+            images[name] = output.clone()  # the next layer may work in place
 
         return hook
 
     hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
-    training = network.training
+    training = [(module, module.training) for module in network.modules()]
     try:
         with torch.no_grad():
-            network.eval()(piece)
+            network.eval()(piece.clone())
     except ExpressivityError:
         raise
     except Exception as error:
         size = tuple(piece.shape[1:])
         raise ExpressivityError(f"the network does not take points of size {size}: {one_line(error)}") from error
     finally:
-        network.train(training)
+        for module, mode in training:
+            module.training = mode
         for hook in hooks:
             hook.remove()
     for name in layers:

@@ -131,7 +131,23 @@ def test_an_interruption_ends_in_one_line(run, monkeypatch):
     assert not out.exists()
 
 
+def test_a_wrong_key_deletes_nothing(run):
+    keys = {"max_iterations": 2, "sub_iterations": 1, "shared.epoch": 1, "evaluation_rows": 16}
+    *_, out = run("n_diagonal", **keys)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for wrong in ({"A.lr": -1}, {"confidence": 2}, {"evaluation_rows": 0}):
+        status, *_ = run("n_diagonal", "--overwrite_output_dir", **{**keys, **wrong})
+        assert status == 2
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 WRONG = [
+    ({"experiment": ["x"]}, "experiment is ['x']; allowed: comparison, trajectory_depth"),
+    ({"A.name": ["x"]}, "the name must be a text"),
+    ({"shared.automatic_measurement_mode": ["parameters"]}, "automatic_measurement_mode is ['parameters']"),
+    ({"A.parameters": [], "B.parameters": []}, "parameters without an item"),
+    ({"A.parameters.rank": 3}, "--A.parameters.rank: A.parameters is no object"),
+    ({"shared.parameters.depth": 0}, "depth is 0; it must be 1 at least"),
     ({"max_iteration": 3}, "max_iteration is no key of a configuration; did you mean max_iterations?"),
     ({"max_iterations": "many"}, 'max_iterations is "many"; it must be a whole number'),
     ({"max_iterations": 0}, "max_iterations is 0; it must be a whole number, at least 1"),
@@ -179,6 +195,8 @@ def test_wrong_input_ends_in_one_line(run, overrides, message):
 def test_wrong_input_of_trajectories(run):
     for overrides, message in (
         ({"activations": ["rleu"]}, "activations holds 'rleu'; allowed: gelu"),
+        ({"width": 1}, "width is 1; it must be a whole number, at least 2"),
+        ({"points": 1}, "points is 1"),
         ({"last": 9}, "first 2, last 9, depth 8: first must be below last, and last at most depth"),
         ({"weight_variances": [0]}, "weight_variances is 0; it must be a number above 0"),
         ({"activations": []}, "activations is []; it must have one item at least"),

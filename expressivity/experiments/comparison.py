@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.distributions import Laplace, Normal, Uniform
 
-from expressivity.comparator import STATE, ArchitectureComparator
+from expressivity.comparator import STATE, ArchitectureComparator, check_options
 from expressivity.errors import ExpressivityError, one_line
 from expressivity.experiments.keys import key
 from expressivity.networks import ARCHITECTURES
@@ -54,6 +54,12 @@ class ComparisonExperiment:
         with _default_dtype(getattr(torch, self.dtype)):
             options = {name: getattr(self, name) for name in OPTIONS}
             return self.comparator().compare(**options, save_path=directory, progress=progress)
+
+    def check(self) -> None:
+        """Raise ExpressivityError if the comparison could not begin."""
+        check_options({name: getattr(self, name) for name in OPTIONS})
+        with _default_dtype(getattr(torch, self.dtype)):
+            self.comparator()
 
     def comparator(self) -> ArchitectureComparator:
         roles = {"A": self.A, "B": self.B} | ({} if self.base is None else {"base": self.base})
@@ -104,15 +110,15 @@ def _shown(row: dict, names: dict[str, str]) -> dict:
     """A row of the table on the terminal."""
 
     def interval(name: str) -> str:
-        return f"{row[name]:.4f} [{row[f'{name}_low']:.4f}, {row[f'{name}_high']:.4f}]"
+        return f"{row[name]:.4g} [{row[f'{name}_low']:.4g}, {row[f'{name}_high']:.4g}]"
 
     shown = {"size": row["size"]}
     shown |= {f"measure {role}": f"{row[f'measure_{role}']:g}" for role in names}
     shown |= {"targets": row["targets"]}
     shown |= {f"{role}: {names[role]}": interval(f"error_{role}") for role in FAMILIES}
-    lost = {f"diverged {role}": row[f"diverged_{role}"] for role in FAMILIES if row[f"diverged_{role}"]}
+    diverged = ", ".join(str(row[f"diverged_{role}"]) for role in FAMILIES)
     winner = row["winner"] if names["A"] == names["B"] else names.get(row["winner"], row["winner"])
-    return shown | {"A - B": interval("difference"), **lost, "winner": winner}
+    return shown | {"A - B": interval("difference"), "diverged A, B": diverged, "winner": winner}
 
 
 OPTIONS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from expressivity import mean_field
-from expressivity.errors import COUNT, NOT_NEGATIVE, POSITIVE, SEED, ExpressivityError, each_is
+from expressivity.errors import COUNT, NOT_NEGATIVE, POSITIVE, SEED, SEVERAL, ExpressivityError, each_is
 from expressivity.experiments.keys import key
 from expressivity.files import write
 from expressivity.networks.activations import ACTIVATIONS, activation
@@ -61,8 +61,10 @@ class TrajectoryExperiment:
     def __post_init__(self):
         self.activations = ["hard_tanh", "relu"] if self.activations is None else self.activations
         self.weight_variances = [1.0, 2.0, 4.0, 16.0] if self.weight_variances is None else self.weight_variances
-        for name in ("width", "depth", "points", "networks", "first", "last"):
+        for name in ("depth", "networks", "first", "last"):
             each_is([getattr(self, name)], COUNT, name)
+        for name in ("width", "points"):
+            each_is([getattr(self, name)], SEVERAL, name)
         each_is(self.weight_variances, POSITIVE, "weight_variances")
         each_is([self.bias_variance], NOT_NEGATIVE, "bias_variance")
         each_is([self.seed], SEED, "seed")
@@ -75,6 +77,9 @@ class TrajectoryExperiment:
         if not self.first < self.last <= self.depth:
             given = f"first {self.first}, last {self.last}, depth {self.depth}"
             raise ExpressivityError(f"{given}: first must be below last, and last at most depth")
+
+    def check(self) -> None:
+        """Nothing is left to check."""
 
     def run(self, directory: Path, progress: bool) -> list[Growth]:
         """One Growth per activation and variance."""

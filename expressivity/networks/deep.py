@@ -36,14 +36,16 @@ class DeepNetwork(nn.Module):
         super().__init__()
         if layer not in LAYERS:
             raise ValueError(f"there is no layer {layer!r}; allowed: {', '.join(LAYERS)}")
+        if depth < 1:
+            raise ValueError(f"depth is {depth}; it must be 1 at least")
         gains = [math.sqrt(2)] * (depth - 1) + [1.0]
         self.layers = nn.ModuleList(LAYERS[layer](width, gain, bias=bias, **options) for gain in gains)
-        self.activation = named(activation)
+        self.activations = nn.ModuleList(named(activation) for _ in range(depth - 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., width) -> (.., width)."""
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
+        for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
+            x = activation(layer(x))
         return self.layers[-1](x)
 
 

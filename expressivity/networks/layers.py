@@ -45,6 +45,8 @@ class LowRankLinear(StructuredLinear):
 
     def __init__(self, width: int, gain: float, rank: int, bias: bool = True):
         super().__init__(width, bias)
+        if rank < 1:
+            raise ValueError(f"rank is {rank}; it must be 1 at least")
         scale = math.sqrt(gain / math.sqrt(width * rank))
         self.U, self.V = nn.Parameter(torch.randn(width, rank) * scale), nn.Parameter(torch.randn(rank, width) * scale)
 

@@ -51,7 +51,7 @@ class Block(nn.Module):
         self.queries, self.keys, self.values, self.output = (nn.Linear(width, width) for _ in range(4))
         for layer in (self.queries, self.keys):
             nn.init.normal_(layer.weight, std=attention_gain / math.sqrt(width))
-        self.split_activation = nn.Identity() if split_activation is None else named(split_activation)
+        self.on_queries, self.on_keys = (named(split_activation or "identity") for _ in range(2))
         self.feed_forward = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
     def _attention(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (self._split(layer(x)) for layer in (self.queries, self.keys, self.values))
-        scores = self.split_activation(q) @ self.split_activation(k).mT / math.sqrt(q.shape[-1])
+        scores = self.on_queries(q) @ self.on_keys(k).mT / math.sqrt(q.shape[-1])
         return self.output((torch.softmax(scores, dim=-1) @ v).transpose(-3, -2).flatten(-2))
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:

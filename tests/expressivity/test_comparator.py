@@ -184,6 +184,10 @@ def test_results_as_json_csv_and_figures(families, tmp_path):
     assert (tmp_path / "min.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ExpressivityError, match="the statistic is 'median'; allowed: min, mean"):
         result.plot("median")
+    result.plot("min", tmp_path / "without_suffix")
+    assert (tmp_path / "without_suffix").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ExpressivityError, match="figure.xyz cannot be drawn: ValueError"):
+        result.plot("min", tmp_path / "figure.xyz")
     with pytest.raises(ExpressivityError, match="cannot be written"):
         result.to_csv(tmp_path / "table.csv" / "below_a_file.csv")
 
@@ -220,10 +224,151 @@ def test_targets_that_are_constant_are_drawn_anew_and_counted(space):
         ArchitectureComparator(space(), space(), constant).compare(**QUICK)
 
 
-def test_fits_that_diverge_are_counted_and_do_not_spoil_the_others(space):
+def test_fits_that_diverge_are_counted_as_the_best_constant(space):
+    class Torn(nn.Linear):
+        """Every other one explodes."""
+
+        def __init__(self):
+            super().__init__(4, 4)
+            self.factor = nn.Parameter(torch.where(torch.rand(1) < 0.5, 1.0, 1e30), requires_grad=False)
+
+        def forward(self, x):
+            return super().forward(x) * self.factor
+
+    torn = ArchitecturalSpace(4, "torn", Torn, batch_size=32, epoch=5)
+    size = ArchitectureComparator(torn, space(epoch=5), space()).compare(**{**QUICK, "max_iterations": 20}).sizes[0]
+    lost = size.fresh["A"].isnan()
+    assert 5 < size.diverged["A"] == lost.sum() < 35
+    assert size.diverged["B"] == 0
+    counted = torch.where(lost, 1.0, size.fresh["A"])
+    assert size.estimate("mean", 0.95).errors["A"].mean == pytest.approx(counted.mean().item())
+    assert size.estimate("min", 0.95).errors["A"].mean == pytest.approx(counted.amin(1).mean().item())
+
+
+def test_where_all_fits_diverge_nothing_is_compared(space):
     huge = space("full", lr=1e30, grad_clamp=None, optimizer=torch.optim.SGD, name="huge")
-    with pytest.raises(ExpressivityError, match="space 'huge', size 0: all 2 fits to a target diverged; lower lr"):
+    with pytest.raises(ExpressivityError, match="space 'huge', size 0: all 8 fits diverged; lower lr"):
         ArchitectureComparator(space(), huge, space()).compare(**QUICK)
+
+
+def test_below_the_first_look_nothing_is_decided(space):
+    narrow, wide = (space("low_rank", width=6, rank=r, epoch=10) for r in (1, 5))
+    comparator = ArchitectureComparator(narrow, wide, space(width=6))
+    for targets, winner in ((31, "undecided"), (32, "B")):
+        (estimate,) = comparator.compare(targets, 1, progress=False, stop_when_decided=False).estimates("min")
+        assert estimate.difference.excludes_zero
+        assert estimate.winner == winner
+
+
+def test_of_many_targets_one_can_stop_early(space):
+    """Even where all would fit into one stack."""
+    narrow, wide = (space("low_rank", width=6, rank=r, epoch=10) for r in (1, 5))
+    comparator = ArchitectureComparator(narrow, wide, space(width=6))
+    assert comparator.compare(400, 1, progress=False).sizes[0].targets == 100
+    assert comparator.compare(80, 1, progress=False).sizes[0].targets == 32
+
+
+def test_both_statistics_must_be_settled(families):
+    result = ArchitectureComparator(*families).compare(**{**QUICK, "max_iterations": 40, "stop_when_decided": False})
+    (size, _), rule = result.sizes, (0.95, 0.0, True)
+    worse = size.fresh["B"] + 1 + torch.rand(40, 2, generator=torch.Generator().manual_seed(0))
+    size.fresh["A"] = worse
+    assert size.settled(*rule)
+    noise = 1e6 * torch.randn(40, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    size.fresh["A"] = torch.cat([worse[:, :1], worse[:, 1:] + noise.abs()], 1)  # the mean is noise, the minimum is not
+    size.fresh["B"] = torch.cat([size.fresh["B"][:, :1], size.fresh["B"][:, 1:] + noise.flip(0).abs()], 1)
+    assert size.estimate("min", 0.95).difference.excludes_zero
+    assert not size.estimate("mean", 0.95).difference.excludes_zero
+    assert not size.settled(*rule)
+
+
+class Noisy(nn.Sequential):
+    """Other outputs in training than in evaluation mode."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 4))
+
+
+def test_targets_and_fitted_networks_are_asked_in_evaluation_mode(space):
+    noisy = ArchitecturalSpace(4, "noisy", Noisy, batch_size=256, epoch=40, lr=0.02)
+    full = space(batch_size=256, epoch=100, lr=0.05, width=4)
+    result = ArchitectureComparator(full, noisy, noisy).compare(**QUICK)
+    assert result.sizes[0].fresh["A"].max() < 0.01  # without dropout the target is linear
+    calls = []
+
+    def keep(network, x, y):
+        calls.append(network)
+        return network.train()
+
+    own = ArchitecturalSpace(4, "own", Noisy, batch_size=32, train=keep)
+    with pytest.warns(UserWarning, match="a routine of their own"):
+        ArchitectureComparator(own, full, full).compare(**QUICK)
+    assert not any(network.training for network in calls)
+
+
+class Overwriting(nn.Linear):
+    """Works in place on what it is given."""
+
+    def forward(self, x):
+        return super().forward(x.relu_())
+
+
+def test_networks_and_routines_that_write_to_their_input_change_nothing(space):
+    def spoil(network, x, y):
+        x.zero_()
+        y.zero_()
+        return network
+
+    linear = {"in_features": 4, "out_features": 4}
+    base = ArchitecturalSpace(4, "overwriting", Overwriting, linear, batch_size=32)
+    own = ArchitecturalSpace(4, "own", nn.Linear, linear, batch_size=32, train=spoil)
+    comparator = ArchitectureComparator(own, space(), base)
+    with pytest.warns(UserWarning, match="a routine of their own"):
+        contest = comparator.contest(0, {"seed": 0, "sub_iterations": 2, "evaluation_rows": 64}, None, True)
+    targets = contest.sources["A"].draw(range(2))
+    before = targets.x.clone(), targets.y.clone()
+    assert (targets.x < 0).any()
+    contest.fitters["A"].fit(targets, range(2))
+    assert torch.equal(targets.x, before[0])
+    assert torch.equal(targets.y, before[1])
+
+
+def test_every_draw_has_a_seed_of_its_own(space):
+    families = space("low_rank", rank=1, sizes=[{}, {}]), space("full", sizes=[{}, {}])
+
+    def weights(index, seed, number, restart):
+        draws = {"seed": seed, "sub_iterations": 2, "evaluation_rows": 8}
+        contest = ArchitectureComparator(*families, families[1]).contest(index, draws, None, True)
+        return contest.fitters["B"].network(number, restart).layers[0].weight
+
+    keys = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
+    drawn = torch.stack([weights(*key) for key in keys])
+    assert drawn.unique(dim=0).shape[0] == len(keys)
+    assert torch.equal(drawn[0], weights(*keys[0]))
+    comparator = ArchitectureComparator(*families, families[1])
+    contests = [
+        comparator.contest(k, {"seed": 0, "sub_iterations": 2, "evaluation_rows": 8}, None, True) for k in (0, 1)
+    ]
+    x = [contest.sources["B"].draw(range(1)).x for contest in contests]
+    assert not torch.equal(*x)
+    orders = [next(iter(contest.fitters["B"].recipe.epochs(32)))[0] for contest in contests]
+    assert not torch.equal(*orders)
+    target = contests[0].sources["B"].draw(range(1))
+    solution = torch.linalg.lstsq(torch.cat([target.x[0], torch.ones(32, 1)], 1), target.y[0]).solution[:4]
+    assert not any(torch.allclose(solution, weight, atol=1e-3) for weight in drawn)  # no fit starts at its target
+
+
+def test_a_law_or_criterion_with_other_numbers_is_another_comparison(space, tmp_path):
+    def run(law, criterion):
+        comparator = ArchitectureComparator(space(), space(), space(), criterion=criterion, law=law)
+        return comparator.compare(**QUICK, save_path=tmp_path, confidence=0.9)
+
+    run(Normal(torch.zeros(4), torch.ones(4)), nn.HuberLoss())
+    assert run(Normal(torch.zeros(4), torch.ones(4)), nn.HuberLoss()).confidence == 0.9
+    with pytest.raises(ExpressivityError, match="law differ"):
+        run(Normal(torch.zeros(4), 50 * torch.ones(4)), nn.HuberLoss())
+    with pytest.raises(ExpressivityError, match="criterion differ"):
+        run(Normal(torch.zeros(4), torch.ones(4)), nn.HuberLoss(delta=0.1))
 
 
 def test_a_routine_of_the_users_own(space):
@@ -265,6 +410,12 @@ def test_families_that_do_not_fit_together(space):
         ArchitectureComparator(space(), three)
     with pytest.raises(ExpressivityError, match=r"input sizes differ: \(4,\) of 'full', \(5,\) of 'low_rank'"):
         ArchitectureComparator(space(), space("low_rank", rank=1, width=5, measure=20))
+    with pytest.raises(ExpressivityError, match="different numbers of sizes: 'full' 3, 'full' 2"):
+        ArchitectureComparator(space(sizes=[{}] * 3), space(sizes=[{}] * 2))
+    with pytest.raises(ExpressivityError, match="A is <class .*; it must be an ArchitecturalSpace"):
+        ArchitectureComparator(nn.Linear, space())
+    with pytest.raises(ExpressivityError, match="the device 'cudaa' cannot be used: RuntimeError"):
+        ArchitectureComparator(space(), space(), device="cudaa")
     with pytest.raises(ExpressivityError, match="different numbers of sizes: 'full' 2, 'low_rank' 3"):
         ArchitectureComparator(space(sizes=[{}] * 2), space("low_rank", sizes=[{"rank": 1}] * 3))
     wrong_input = ArchitecturalSpace(4, "five", nn.Linear, {"in_features": 5, "out_features": 4}, measure=20)
@@ -299,7 +450,7 @@ class Nan:
 @pytest.mark.parametrize(
     ("law", "message"),
     [
-        (Nan(), "the law .* gives inputs that are not finite"),
+        (Nan(), "space 'full', size 0: the law .* gives inputs that are not finite"),
         (Normal(torch.zeros(3), torch.ones(3)), r"the law .* gives \(2, 3\) for 2 inputs; .* asks for \(2, 4\)"),
         (MultivariateNormal(torch.zeros(7), torch.eye(7)), r"the law .* gives \(2, 7\)"),
         ("normal", "the law normal cannot be sampled"),
@@ -324,6 +475,7 @@ def test_laws_of_whole_inputs(space):
         ({"variance_threshold": -1}, "variance_threshold is -1; it must be a number, at least 0"),
         ({"confidence": 1.0}, "confidence is 1.0; it must be a number between 0 and 1"),
         ({"seed": "a"}, "seed is 'a'"),
+        ({"evaluation_rows": 1}, "evaluation_rows is 1; it must be a whole number, at least 2"),
         ({"stack_size": 0}, "stack_size is 0"),
     ],
 )

@@ -24,8 +24,8 @@ def test_of_known_spectra():
     assert effective_rank(torch.tensor([3.0, 0, 0])) == pytest.approx(1)
     assert effective_rank(torch.tensor([0.5, 0.25, 0.25]) * 9) == pytest.approx(2**1.5)
     assert effective_rank(torch.tensor([1.0, 1.0, -1e-9])) == pytest.approx(2)
-    for wrong in (torch.zeros(3), torch.tensor([1.0, math.inf])):
-        with pytest.raises(ExpressivityError, match="finite and not all zero"):
+    for wrong in (torch.zeros(3), torch.tensor([1.0, math.inf]), torch.tensor([1.0, -5.0])):
+        with pytest.raises(ExpressivityError, match="finite, not negative and not all zero"):
             effective_rank(wrong)
 
 
@@ -107,5 +107,11 @@ def test_of_a_layer_of_t3nsor():
 def test_what_is_not_linear_has_no_weight():
     with pytest.raises(ExpressivityError, match="DeepNetwork is not linear in its input"):
         update_ranks(DeepNetwork(4, 2), 4)
+    hidden = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    nn.init.zeros_(hidden[2].weight)  # linear as it stands, and not when it is trained
+    with pytest.raises(ExpressivityError, match="Sequential is not linear"):
+        update_ranks(hidden, 4)
+    with pytest.raises(ExpressivityError, match="Identity has no trainable parameters"):
+        update_ranks(nn.Identity(), 4)
     with pytest.raises(ExpressivityError, match="no trainable parameters"):
         jacobian(nn.Identity(), torch.randn(2, 3))

@@ -52,7 +52,7 @@ def test_more_targets_narrow_it():
     values = torch.randn(2000, generator=torch.Generator().manual_seed(0))
     widths = [confidence_interval(values[:n]).width for n in (10, 100, 1000)]
     assert widths == sorted(widths, reverse=True)
-    assert 4 * math.sqrt(1000) ** -1 < widths[2] / 2 * 2 < 9 / math.sqrt(1000)
+    assert 2 * 1.96 < widths[2] * math.sqrt(1000) < 2 * 4  # in standard errors
 
 
 def errors_of(law, generator):
@@ -60,6 +60,8 @@ def errors_of(law, generator):
     shape = (MOST, 1)
     if law == "normal":
         return torch.randn(shape, generator=generator, dtype=torch.float64)
+    if law == "lognormal":
+        return torch.randn(shape, generator=generator, dtype=torch.float64).exp() - math.exp(0.5)
     if law == "exponential":
         return torch.empty(shape, dtype=torch.float64).exponential_(generator=generator) - 1
     return torch.rand(shape, generator=generator, dtype=torch.float64) - 0.5
@@ -70,12 +72,10 @@ class Found:
         self.fresh = self.training = fresh
 
 
-@pytest.mark.parametrize("law", ["normal", "exponential", "uniform"])
-@pytest.mark.parametrize(("threshold", "stop_when_decided"), [(0.5, False), (0.0, True), (0.5, True)])
-def test_coverage_under_the_stopping_rule_of_the_comparator(law, threshold, stop_when_decided):
-    """Of no difference at all: as often as the interval misses 0, a winner would be named where there is none."""
+def missed_and_stopped(law, threshold, stop_when_decided):
+    """Of comparisons without a difference: the share in which one is found, and the share that stops early."""
     generator = torch.Generator().manual_seed(0)
-    missed = stops = 0
+    missed = stopped = 0
     for _ in range(SIMULATIONS):
         size = SizeResult.empty(0, {"A": 1, "B": 1}, 1)
         a, b = errors_of(law, generator), torch.zeros(MOST, 1, dtype=torch.float64)
@@ -83,10 +83,23 @@ def test_coverage_under_the_stopping_rule_of_the_comparator(law, threshold, stop
         while size.targets < MOST and not size.settled(*rule):
             block = slice(size.targets, size.targets + BLOCK)
             size.add({"A": Found(a[block]), "B": Found(b[block])}, redrawn=0)
-        stops += size.targets < MOST
-        missed += size.estimate("min", 0.95).difference.excludes_zero
-    assert missed / SIMULATIONS < 0.05
-    assert stops > 0
+        stopped += size.targets < MOST
+        missed += size.estimate("min", 0.95).winner != "undecided"
+    return missed / SIMULATIONS, stopped / SIMULATIONS
+
+
+@pytest.mark.parametrize("law", ["normal", "exponential", "uniform"])
+@pytest.mark.parametrize(("threshold", "stop_when_decided"), [(0.5, False), (0.0, True), (0.5, True)])
+def test_coverage_under_the_stopping_rule_of_the_comparator(law, threshold, stop_when_decided):
+    missed, stopped = missed_and_stopped(law, threshold, stop_when_decided)
+    assert missed < 0.05
+    assert stopped > 0
+
+
+def test_of_log_normal_differences_it_covers_less():
+    """As the docstring says: at the first look their mean is far from normal."""
+    missed, _ = missed_and_stopped("lognormal", 0.0, True)
+    assert 0.05 < missed < 0.09
 
 
 def test_an_interval_that_is_made_for_one_look_would_not_do():

@@ -1,5 +1,7 @@
 """A space: its keywords, its measures, its networks, and what is said of wrong ones."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -105,7 +107,37 @@ def test_modules_that_cannot_be_drawn_again_say_so():
         ArchitecturalSpace(4, "zero", [OwnLaw(0.0)]).build(0)
 
 
+class Whole(nn.Module):
+    """Its own reset overrules that of its part."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        nn.init.normal_(self.linear.weight, std=0.3)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def test_a_whole_overrules_its_parts_when_it_is_drawn_again():
+    torch.manual_seed(0)
+    space = ArchitecturalSpace(4, "whole", [Whole()])
+    weights = torch.stack([space.build(0).linear.weight for _ in range(100)])
+    assert weights.std().item() == pytest.approx(0.3, rel=0.05)
+    assert weights.abs().max() > 0.5  # which no uniform law of nn.Linear reaches
+
+
 WRONG = [
+    ({"name": 5}, "the name must be a text"),
+    ({"parameters": [], "name": "mine"}, "parameters without an item: there is no size to compare"),
+    ({"mini_batch_size": [None, 1]}, "mini_batch_size is None"),
+    ({"input_size": 3.5}, "input_size is 3.5"),
+    ({"batch_size": 1}, "batch_size is 1; it must be a whole number, at least 2"),
+    ({"optimizer": functools.partial(torch.optim.SGD, lr=5)}, "the optimizer is given an lr; set lr of the space"),
+    ({"automatic_measurement_mode": ["parameters"]}, "automatic_measurement_mode is"),
     ({"architecture": None}, "architecture is None"),
     ({"architecture": []}, r"architecture is \[\]"),
     ({"architecture": "net"}, "architecture is 'net'"),
@@ -139,7 +171,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("keywords", "message"), WRONG)
 def test_wrong_keywords_are_named(keywords, message):
-    with pytest.raises(ExpressivityError, match=f"space 'mine'.*{message}"):
+    with pytest.raises(ExpressivityError, match=f"space ('mine'|5).*{message}"):
         ArchitecturalSpace(**{"input_size": 3, "name": "mine", "architecture": Net, **keywords})
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from expressivity import ExpressivityError, mean_field
+from expressivity.networks import DeepNetwork, Transformer
 from expressivity.networks.deep import GaussianNetwork
 from expressivity.trajectory import circle, mean_growth, trajectory
 
@@ -96,6 +97,21 @@ def test_a_circle_is_one():
     assert circle(8, 4, radius=2.0)[0].norm().item() == pytest.approx(2)
 
 
+def test_layers_that_work_in_place_change_nothing():
+    torch.manual_seed(0)
+    linear = nn.Linear(5, 50)
+    curve = circle(100, 5)
+    before = curve.clone()
+    apart, in_place = (nn.Sequential(nn.ReLU(inplace=i), linear, nn.ReLU(inplace=i)) for i in (False, True))
+    assert trajectory(apart, curve) == trajectory(in_place, curve)
+    assert torch.equal(curve, before)
+
+
+def test_our_own_networks_have_layers_that_are_called_once():
+    for network, curve in ((DeepNetwork(4, 3), circle(10, 4)), (Transformer(4, 4), circle(10, 8).view(11, 2, 4))):
+        assert len(trajectory(network, curve)) >= 5
+
+
 class Twice(nn.Module):
     def __init__(self):
         super().__init__()
@@ -118,6 +134,8 @@ def test_wrong_curves_and_layers_are_named():
         (lambda: trajectory(Twice(), circle(4, 3), ["spare"]), "the layer 'spare' is not called"),
         (lambda: trajectory(network, circle(4, 3) * math.nan), "the layer '0' gives values that are not finite"),
         (lambda: mean_growth(trajectory(network, circle(4, 3)), 2, 6), "growth from layer 2 to 6 of 2; layers are"),
+        (lambda: mean_growth(trajectory(network, torch.zeros(4, 3)), 1, 2), "the curve shrinks to a point"),
+        (lambda: circle(10, 1), "a circle of 10 points in 1 dimensions; both must be 2 at least"),
     ):
         with pytest.raises(ExpressivityError, match=message):
             call()
