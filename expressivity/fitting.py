@@ -16,7 +16,7 @@ from expressivity.stacked import fit_stack, why_not_stacked
 from expressivity.targets import Targets, dtype_of, in_dtype_of
 
 MOST_STACKED = 2048  # larger stacks are no faster on a CPU
-STACK_BYTES = 2**29
+STACK_BYTES = 2**29  # of data, activations, parameters and the optimiser's state
 ROWS_AT_ONCE = 64  # in evaluation, or a mini-batch if that is more
 
 
@@ -58,10 +58,8 @@ class Fitter:
                 self.obstacle = why_not_stacked(pair, x, y, replace(self.recipe, epoch=1))
             if not self.obstacle:
                 rows = (part[0] for part in (targets.x, targets.y, targets.fresh_x, targets.fresh_y))
-                data = sum(
-                    2 * part.numel() * part.element_size() for part in rows
-                )  # each is permuted or computed once more
-                self.bytes_each = data + bytes_of_step(pair[0], x[: self.recipe.mini_batch_size])
+                data = sum(part.numel() * part.element_size() for part in rows)
+                self.bytes_each = 2 * data + bytes_of_step(pair[0], x[: self.recipe.mini_batch_size])  # data and a copy
 
     @property
     def at_once(self) -> int:
@@ -115,10 +113,8 @@ class Fitter:
             if not self.obstacle:
                 return fit_stack(networks, x, y, owner, self.recipe)
             routine = self.space.train or partial(fit_one, recipe=self.recipe)
-            place = owner[0]
-            fitted = routine(
-                networks[0].to(self.device), x[place].clone(), y[place].clone()
-            )  # a routine may write to them
+            copies = x[owner[0]].clone(), y[owner[0]].clone()  # a routine may write to them
+            fitted = routine(networks[0].to(self.device), *copies)
         except Exception as error:  # whatever a user's module or routine raises
             raise ExpressivityError(f"{where}: the fit of a network fails: {one_line(error)}") from error
         if not callable(fitted):
@@ -164,8 +160,6 @@ def relative_errors(
     wanted = y.double()
     constants = [criterion(each.mean(0, keepdim=True).expand_as(each), each) for each in wanted]
     pairs = zip(output, owner.tolist(), strict=True)
-    found = torch.tensor(
-        [float(criterion(each.double(), wanted[place]) / constants[place]) for each, place in pairs],
-        dtype=torch.float64,
-    )
+    errors = [float(criterion(each.double(), wanted[place]) / constants[place]) for each, place in pairs]
+    found = torch.tensor(errors, dtype=torch.float64)
     return torch.where(found.isfinite(), found, math.nan)

@@ -106,9 +106,8 @@ def _differ(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, recipe:
     slopes = []
     for network in networks:
         recipe.criterion(network(x.clone()), y).backward()
-        slopes.append(
-            [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters() if p.requires_grad]
-        )
+        trained = [p for p in network.parameters() if p.requires_grad]
+        slopes.append([torch.zeros_like(p) if p.grad is None else p.grad for p in trained])
         network.zero_grad()
     alone = torch.cat([torch.stack(each).flatten() for each in zip(*slopes, strict=True)])
     return not (_close(*outputs) and _close(stack.flat.grad, alone))
