@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch import nn
 
 from expressivity import ArchitecturalSpace
 from expressivity.networks import DeepNetwork
@@ -28,8 +27,12 @@ def space():
     return make
 
 
-class Linear(nn.Linear):
-    """nn.Linear(4, 2) by keywords."""
-
-    def __init__(self, inputs=4, outputs=2):
-        super().__init__(inputs, outputs)
+@pytest.fixture
+def families(space):
+    """Two families and a base with two sizes each."""
+    sizes = [{"depth": 1}, {"depth": 2}]
+    return (
+        space("low_rank", rank=1, sizes=sizes),
+        space("n_diagonal", diagonals=3, sizes=sizes),
+        space("full", sizes=sizes),
+    )

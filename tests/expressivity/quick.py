@@ -1,0 +1,3 @@
+"""Options of a comparison that takes no time."""
+
+QUICK = {"max_iterations": 4, "sub_iterations": 2, "progress": False, "evaluation_rows": 64}

@@ -1,0 +1,128 @@
+"""What a comparison leaves: a state to go on from, tables, figures, densities."""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal, Uniform
+
+from expressivity import (
+    ArchitectureComparator,
+    ComparisonResult,
+    ExpressivityError,
+)
+from expressivity.comparator import STATE
+from expressivity.fitting import Fitter
+from tests.expressivity.quick import QUICK
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_comparison_goes_on_to_the_same_end(families, tmp_path, monkeypatch):
+    comparator = ArchitectureComparator(*families)
+    options = {**QUICK, "max_iterations": 6, "stack_size": 4}
+    whole = comparator.compare(**options)
+    fit, calls = Fitter.fit, []
+
+    def broken(self, targets, numbers):
+        calls.append(numbers)
+        if len(calls) == 10:
+            raise Interrupted
+        return fit(self, targets, numbers)
+
+    monkeypatch.setattr(Fitter, "fit", broken)
+    with pytest.raises(Interrupted):
+        comparator.compare(**options, save_path=tmp_path / "run")
+    saved = ComparisonResult.from_json(tmp_path / "run" / STATE)
+    assert [size.targets for size in saved.sizes] == [6, 2]
+    calls.clear()
+    resumed = comparator.compare(**options, save_path=tmp_path / "run")
+    assert calls == [range(2, 4)] * 2 + [range(4, 6)] * 2
+    for one, other in zip(whole.sizes, resumed.sizes, strict=True):
+        assert torch.equal(one.fresh["A"], other.fresh["A"])
+        assert torch.equal(one.training["B"], other.training["B"])
+    calls.clear()
+    more = comparator.compare(**{**options, "max_iterations": 8}, save_path=tmp_path / "run")
+    assert calls == [range(6, 8)] * 4
+    assert torch.equal(more.sizes[0].fresh["A"][:6], whole.sizes[0].fresh["A"])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [STATE]
+
+
+def test_another_comparison_does_not_go_on_with_it(families, space, tmp_path):
+    ArchitectureComparator(*families).compare(**QUICK, save_path=tmp_path)
+    content = (tmp_path / STATE).read_bytes()
+    changed = space("low_rank", rank=1, sizes=[{"depth": 1}, {"depth": 2}], lr=0.5)
+    for comparator, options, named in (
+        (ArchitectureComparator(changed, *families[1:]), {}, "spaces"),
+        (ArchitectureComparator(*families), {"seed": 2}, "seed"),
+        (ArchitectureComparator(*families, law=Uniform(-1, 1)), {}, "law"),
+    ):
+        with pytest.raises(ExpressivityError, match=f"comparison.json is of another comparison: {named} differ"):
+            comparator.compare(**QUICK | options, save_path=tmp_path)
+    assert (tmp_path / STATE).read_bytes() == content
+    (tmp_path / STATE).write_bytes(content[:100])
+    with pytest.raises(ExpressivityError, match="comparison.json does not hold the result of a comparison"):
+        ArchitectureComparator(*families).compare(**QUICK, save_path=tmp_path)
+
+
+def test_a_law_or_criterion_with_other_numbers_is_another_comparison(space, tmp_path):
+    def run(law, criterion):
+        comparator = ArchitectureComparator(space(), space(), space(), criterion=criterion, law=law)
+        return comparator.compare(**QUICK, save_path=tmp_path, confidence=0.9)
+
+    run(Normal(torch.zeros(4), torch.ones(4)), nn.HuberLoss())
+    assert run(Normal(torch.zeros(4), torch.ones(4)), nn.HuberLoss()).confidence == 0.9
+    with pytest.raises(ExpressivityError, match="law differ"):
+        run(Normal(torch.zeros(4), 50 * torch.ones(4)), nn.HuberLoss())
+    with pytest.raises(ExpressivityError, match="criterion differ"):
+        run(Normal(torch.zeros(4), torch.ones(4)), nn.HuberLoss(delta=0.1))
+
+
+def test_results_as_json_csv_and_figures(families, tmp_path):
+    result = ArchitectureComparator(*families).compare(**QUICK)
+    result.sizes[0].fresh["A"][0, 0] = math.nan  # as of a fit that diverged
+    result.to_json(tmp_path / "whole.json")
+    again = ComparisonResult.from_json(tmp_path / "whole.json")
+    assert str(again.rows()) == str(result.rows())
+    json.loads((tmp_path / "whole.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    result.to_csv(tmp_path / "table.csv")
+    with open(tmp_path / "table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["size"], row["statistic"], row["diverged_A"]) for row in rows] == [
+        ("0", "min", "1"), ("1", "min", "0"), ("0", "mean", "1"), ("1", "mean", "0"),
+    ]  # fmt: skip
+    assert float(rows[1]["difference_low"]) == again.estimates("min")[1].difference.low
+    for statistic in ("min", "mean"):
+        figure = result.plot(statistic, tmp_path / f"{statistic}.png")
+        assert statistic in figure.axes[0].get_ylabel()
+    figure = result.plot_density(tmp_path / "density.svg")
+    assert len(figure.axes) == 2
+    assert (tmp_path / "min.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ExpressivityError, match="the statistic is 'median'; allowed: min, mean"):
+        result.plot("median")
+    result.plot("min", tmp_path / "without_suffix")
+    assert (tmp_path / "without_suffix").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ExpressivityError, match="figure.xyz cannot be drawn: ValueError"):
+        result.plot("min", tmp_path / "figure.xyz")
+    with pytest.raises(ExpressivityError, match="cannot be written"):
+        result.to_csv(tmp_path / "table.csv" / "below_a_file.csv")
+
+
+def test_the_density_is_the_distribution_of_the_errors(families):
+    result = ArchitectureComparator(*families).compare(**QUICK)
+    errors = result.sizes[1].fresh["B"].amin(1)
+    curve = result.density(1)["B"]
+    assert curve.tolist() == sorted(errors.tolist())
+    for eps in (0.0, curve[1].item(), 10.0):
+        assert result.share_within(eps, 1)["B"] == sum(e <= eps for e in errors.tolist()) / 4
+    assert result.share_within(10.0, 1) == {"A": 1.0, "B": 1.0}
+
+
+def test_nothing_to_plot(space):
+    with pytest.raises(ExpressivityError, match=r"nothing to plot before compare\(\)"):
+        ArchitectureComparator(space(), space()).plot("min")
