@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq.comparison.configurations import collect, sections, table_rows
 from seq2seq.comparison.page import csv_text, markdown, page, write_files
 from seq2seq.comparison.plots import plots

@@ -2,10 +2,9 @@
 
 import json
 import sys
-import typing
 import warnings
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -13,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from adapters import ConfigError
-from adapters.json_settings import check_keys, describe, read_file, read_overrides
+from common.errors import ConfigError
+from common.files import write_file
+from common.json_settings import check_keys, describe, read_file, read_overrides
+from common.keys import REQUIRED, key, key_fields, key_types
 from expressivity import ExpressivityError
 from expressivity.experiments import EXPERIMENTS
-from expressivity.experiments.keys import key
-from expressivity.files import write
 
 PROGRAM = "run_expressivity.py"
 USAGE = f"usage: python {PROGRAM} FILE.json [--key value ..]    (--help lists the keys)"
@@ -30,11 +29,11 @@ WHERE = ("experiment_name", "output_dir", "overwrite_output_dir", "disable_tqdm"
 class Run:
     """Which experiment, and where its results go."""
 
-    experiment: str = key("What is measured.", "comparison")
-    experiment_name: str | None = key("Name of the run; null: the file's name.", None)
-    output_dir: str | None = key("Where to write; null: outputs/expressivity/experiment_name.", None)
-    overwrite_output_dir: bool = key("Replace what another configuration left there.", False)
-    disable_tqdm: bool = key("Show no progress bar.", False)
+    experiment: str = key("comparison", "What is measured.")
+    experiment_name: str | None = key(None, "Name of the run; null: the file's name.")
+    output_dir: str | None = key(None, "Where to write; null: outputs/expressivity/experiment_name.")
+    overwrite_output_dir: bool = key(False, "Replace what another configuration left there.")
+    disable_tqdm: bool = key(False, "Show no progress bar.")
 
     @property
     def directory(self) -> Path:
@@ -68,21 +67,21 @@ def load(path: str, overrides: list[str]) -> tuple[Run, object]:
         _put(values, name.split("."), value)
     cls = _experiment_class(values)
     check_keys(values, known_keys(cls), PROGRAM)
-    missing = [f.name for f in keys_of(cls) if f.default is MISSING and f.name not in values]
+    missing = [f.name for f in key_fields(cls) if f.default is REQUIRED and f.name not in values]
     if missing:
         raise ConfigError(f"{path} has no {missing[0]}, which this experiment needs")
     values.setdefault("experiment_name", Path(path).stem)
-    parts = [{f.name: values[f.name] for f in keys_of(each) if f.name in values} for each in (Run, cls)]
+    parts = [{f.name: values[f.name] for f in key_fields(each) if f.name in values} for each in (Run, cls)]
     return Run(**parts[0]), cls(**parts[1])
 
 
 def run(settings: Run, experiment) -> None:
     """Measure, write and print."""
     directory = settings.directory
-    resolved = {f.name: getattr(part, f.name) for part in (settings, experiment) for f in keys_of(type(part))}
+    resolved = {f.name: getattr(part, f.name) for part in (settings, experiment) for f in key_fields(type(part))}
     experiment.check()
     _prepare(directory, resolved, experiment, settings.overwrite_output_dir)
-    write(directory / CONFIGURATION, json.dumps(resolved, indent=2) + "\n")
+    write_file(directory / CONFIGURATION, json.dumps(resolved, indent=2) + "\n")
     try:
         result = experiment.run(directory, not settings.disable_tqdm)
     except BaseException:
@@ -125,14 +124,9 @@ def _experiment_class(values: dict):
     return EXPERIMENTS[name]
 
 
-def keys_of(cls) -> list:
-    """The fields of a dataclass that are keys."""
-    return [f for f in fields(cls) if "help" in f.metadata]
-
-
-def known_keys(cls) -> dict[str, object]:
-    """Every key of this experiment and its type."""
-    return {f.name: typing.get_type_hints(part)[f.name] for part in (Run, cls) for f in keys_of(part)}
+def known_keys(cls: type) -> dict[str, object]:
+    """Return every key of this experiment with its type."""
+    return key_types(Run) | key_types(cls)
 
 
 def _put(values: dict, path: list[str], value) -> None:
@@ -152,9 +146,9 @@ def print_keys() -> None:
     print(USAGE)
     for name, cls in {"every experiment": Run, **EXPERIMENTS}.items():
         print(f"\n{name}" + (f": {cls.__doc__}" if cls is not Run else ""))
-        types = typing.get_type_hints(cls)
-        for f in keys_of(cls):
-            default = "must be given" if f.default is MISSING else f"default {json.dumps(f.default)}"
+        types = key_types(cls)
+        for f in key_fields(cls):
+            default = "must be given" if f.default is REQUIRED else f"default {json.dumps(f.default)}"
             print(f"  {f.name}: {describe(types[f.name])}, {default}\n      {f.metadata['help']}")
 
 

@@ -4,12 +4,12 @@ from adapters.adapted_linear import AdaptedLinear
 from adapters.adapter_configuration import AdapterConfig
 from adapters.adapter_controller import AdapterController, TaskSwitch
 from adapters.adapter_modeling import Adapter, TensorTrainAdapter, TensorTrainSingleAdapter
-from adapters.errors import ConfigError, one_line, warn_once
 from adapters.merged_weight import Branch, MergedWeight
 from adapters.merging import is_merged, merge_adapters, remerge, rounding_losses, unmerge_adapters
 from adapters.parts import AdapterPart, Place, SharedParts
 from adapters.registry import METHODS, build
 from adapters.tensor_train_linear import TensorTrainLinear
+from common.errors import ConfigError
 
 __all__ = [
     "METHODS",
@@ -30,9 +30,7 @@ __all__ = [
     "build",
     "is_merged",
     "merge_adapters",
-    "one_line",
     "remerge",
     "rounding_losses",
     "unmerge_adapters",
-    "warn_once",
 ]

@@ -1,33 +1,26 @@
 """All keys that say which method adapts the model, and how: each defined once, here."""
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from adapters.activations import ACTIVATIONS
 from adapters.configuration_checks import check, check_method_flags
-from adapters.errors import ConfigError
+from adapters.sites import (
+    AFTER_SUBLAYER,
+    BEFORE_ENCODER,
+    BESIDE_LINEAR,
+    IN_ATTENTION,
+    INSTEAD_OF_NORM,
+    ON_BIAS,
+    ON_WEIGHTS,
+)
+from common.errors import ConfigError
+from common.keys import key, key_fields
 from t3nsor.automatic_shape import SHAPE_MODES
-
-# Where a method attaches. One site carries one method; different sites may carry different ones.
-AFTER_SUBLAYER = "after a sublayer"
-BESIDE_LINEAR = "beside a linear layer"
-INSTEAD_OF_NORM = "instead of a layer norm"
-ON_BIAS = "on a bias"
-BEFORE_ENCODER = "before the encoder"
-IN_ATTENTION = "in the attention"
-ON_WEIGHTS = "on all weights"
 
 ACTIVATION_NAMES = ", ".join(ACTIVATIONS)
 Cores = Literal["first", "last"] | list[int] | None
-
-
-def key(default, text: str, **metadata):
-    """A configuration key: its default and its help text.
-
-    A key that chooses a method has metadata: `site`, where the method attaches; `form_of`, the key of which it is a
-    variant, and which it needs; `method`, the method's name where it is not the key's.
-    """
-    return field(default=default, metadata={"help": text, **metadata})
 
 
 @dataclass
@@ -204,7 +197,7 @@ class AdapterConfig:
     unfreeze_lm_head: bool = key(False, "Train the output layer (in T5 v1.0 it is the input embedding as well).")
 
     # Not a key of any file: the tasks of the run, each with adapters of its own.
-    tasks: tuple[str, ...] = field(default=("task",), metadata={"runtime": True})
+    tasks: tuple[str, ...] = ("task",)
 
     def __post_init__(self):
         self.tasks = tuple(self.tasks)
@@ -249,7 +242,7 @@ class AdapterConfig:
     @classmethod
     def key_names(cls) -> list[str]:
         """The names that a configuration file may set."""
-        return [f.name for f in fields(cls) if not f.metadata.get("runtime")]
+        return [f.name for f in key_fields(cls)]
 
     def what_is_trained(self) -> dict:
         """The keys that say which tensors there are and what they compute; the others may change between two runs."""
@@ -259,3 +252,10 @@ class AdapterConfig:
     def to_dict(self) -> dict:
         """All keys with their values, tasks left out."""
         return {name: value for name, value in asdict(self).items() if name != "tasks"}
+
+
+def get_adapter_config(settings: Mapping, tasks: Sequence[str] = ("task",)) -> AdapterConfig:
+    """Pick the adapter keys out of `settings`; each of `tasks` gets adapters after the sublayers of its own."""
+    return AdapterConfig(
+        tasks=tuple(tasks), **{name: settings[name] for name in AdapterConfig.key_names() if name in settings}
+    )

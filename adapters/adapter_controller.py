@@ -7,9 +7,10 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from adapters.adapter_configuration import AFTER_SUBLAYER, AdapterConfig
+from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import AdapterPart, SharedParts
 from adapters.registry import build
+from adapters.sites import AFTER_SUBLAYER
 
 
 class TaskSwitch:

@@ -3,11 +3,11 @@
 from dataclasses import fields
 
 from adapters.activations import ACTIVATIONS
-from adapters.errors import ConfigError, require
+from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR, LINEARS
+from common.errors import ConfigError, require
 from t3nsor.automatic_shape import SHAPE_MODES
 from t3nsor.shapes import check_matrix_shape
 
-LINEARS = ("wi", "wo", "q", "k", "v", "o")
 AT_LEAST_ONE = (
     "task_reduction_factor",
     "task_expansion_factor",
@@ -134,12 +134,12 @@ def _check_tensor_trains(config) -> None:
             raise ConfigError(
                 'share_cores_among is "tasks"; it needs share_cores to name the cores and adapters_per_task to be true'
             )
-        if config.methods.get("after a sublayer") is None:
+        if config.methods.get(AFTER_SUBLAYER) is None:
             raise ConfigError('share_cores_among is "tasks"; only adapters after sublayers are a task\'s own')
 
 
 def _check_branches(config) -> None:
-    method = config.methods.get("beside a linear layer")
+    method = config.methods.get(BESIDE_LINEAR)
     if config.TTLoRA_init == "svd" and method == "use_TTLoRA":
         _refuse_beside(config, 'TTLoRA_init "svd"', "cores_nonlinearity", "freeze_cores", "share_cores")
     if config.TTLoRA_init is not None and method in ("tt_cross_layer", "tt_basis"):

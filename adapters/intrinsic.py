@@ -23,9 +23,9 @@ from torch import nn
 from torch.nn import functional
 
 from adapters.adapter_configuration import AdapterConfig
-from adapters.errors import ConfigError
 from adapters.merged_weight import Branch, MergedWeight
 from adapters.parts import AdapterPart
+from common.errors import ConfigError
 from t3nsor.cores import without_autocast
 
 MOST_DENSE_ENTRIES = 2**31

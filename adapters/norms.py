@@ -16,8 +16,8 @@ from torch import nn
 
 import t3nsor
 from adapters.adapter_configuration import AdapterConfig
-from adapters.errors import ConfigError
 from adapters.parts import AdapterPart, SharedParts
+from common.errors import ConfigError
 
 
 class NormPart(AdapterPart):

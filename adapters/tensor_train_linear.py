@@ -4,8 +4,8 @@ import torch
 
 from adapters.activations import get_activation
 from adapters.adapter_configuration import AdapterConfig
-from adapters.errors import ConfigError
 from adapters.parts import SharedParts
+from common.errors import ConfigError
 from t3nsor import ShapeError, TTBias, TTLinear, auto_shape, linear_shape, skewed_shape
 from t3nsor.cores import frozen_indices
 

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from adapters.adapter_configuration import AdapterConfig
-from adapters.errors import ConfigError
-from adapters.lora import scale_of
-from adapters.merged_weight import Branch
 from adapters.parts import Place, SharedParts
-from adapters.tt_lora import branch_shape
-from t3nsor import ShapeError, TensorTrain, glorot_initializer, linear_with_branch, tt_matmul
+from adapters.tt_lora import ChainBranch, branch_shape
+from common.errors import ConfigError
+from t3nsor import ShapeError, TensorTrain, glorot_initializer
 from t3nsor.cores import merge_cores
+from t3nsor.tensor_train import CoreChain
 
 
 class RandomBasis(nn.Module):
@@ -51,26 +50,14 @@ class RandomBasis(nn.Module):
         return TensorTrain([first, second])
 
 
-class TTBasisBranch(Branch):
+class TTBasisBranch(ChainBranch):
     """s * sum_k c_k x B_k."""
 
     def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
-        super().__init__()
-        self.scale = scale_of(config, config.tt_rank)
-        self.dropout = nn.Dropout(config.lora_dropout)
+        super().__init__(config)
         sizes = linear.in_features, linear.out_features
         self.basis = shared.get(("basis", *sizes), partial(RandomBasis, config, *sizes))
         self.coefficients = nn.Parameter(torch.zeros(config.tt_basis))
 
-    def update(self, x: torch.Tensor) -> torch.Tensor:
-        return tt_matmul(self.dropout(x), self.basis.combined(self.coefficients, x.dtype)) * self.scale
-
-    def delta(self, dtype: torch.dtype) -> torch.Tensor:
-        return self.scale * self.basis.combined(self.coefficients, dtype).full().t()
-
-    def beside(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        if self.training and self.dropout.p:
-            return super().beside(x, weight, bias)
-        return linear_with_branch(
-            x, weight, self.basis.combined(self.coefficients, x.dtype), scale=self.scale, bias=bias
-        )
+    def chain(self, dtype: torch.dtype) -> CoreChain:
+        return self.basis.combined(self.coefficients, dtype)

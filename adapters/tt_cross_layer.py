@@ -15,13 +15,12 @@ import torch
 from torch import nn
 
 from adapters.adapter_configuration import AdapterConfig
-from adapters.errors import ConfigError
-from adapters.lora import scale_of
-from adapters.merged_weight import Branch
 from adapters.parts import Place, SharedParts
-from adapters.tt_lora import branch_shape
-from t3nsor import ShapeError, linear_with_branch, tt_matmul, zero_delta
+from adapters.tt_lora import ChainBranch, branch_shape
+from common.errors import ConfigError
+from t3nsor import ShapeError, zero_delta
 from t3nsor.cores import without_autocast
+from t3nsor.tensor_train import CoreChain
 
 
 class CrossLayerCores(nn.Module):
@@ -51,31 +50,17 @@ class CrossLayerCores(nn.Module):
         return type(self.matrix)([first, *rest])
 
 
-class CrossLayerBranch(Branch):
+class CrossLayerBranch(ChainBranch):
     """s * x W[l, t], or its transpose in the layers that map from the larger to the smaller size."""
 
     def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
-        super().__init__()
-        self.scale = scale_of(config, config.tt_rank)
-        self.dropout = nn.Dropout(config.lora_dropout)
+        super().__init__(config)
         self.layer, self.kind = place.layer, place.targets.index(place.target)
         small, large = sorted((linear.in_features, linear.out_features))
         self.transposed = linear.in_features > linear.out_features
         arguments = config, small, large, place.layers, len(place.targets)
         self.cores = shared.get(("cross layer", small, large), partial(CrossLayerCores, *arguments))
 
-    def chain(self, dtype: torch.dtype):
-        """W[l, t] as a TT-matrix (in_features, out_features)."""
+    def chain(self, dtype: torch.dtype) -> CoreChain:
         chain = self.cores.of(self.layer, self.kind, dtype)
         return chain.T if self.transposed else chain
-
-    def update(self, x: torch.Tensor) -> torch.Tensor:
-        return tt_matmul(self.dropout(x), self.chain(x.dtype)) * self.scale
-
-    def delta(self, dtype: torch.dtype) -> torch.Tensor:
-        return self.scale * self.chain(dtype).full().t()
-
-    def beside(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        if self.training and self.dropout.p:
-            return super().beside(x, weight, bias)
-        return linear_with_branch(x, weight, self.chain(x.dtype), scale=self.scale, bias=bias)

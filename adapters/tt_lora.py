@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from adapters.adapter_configuration import AdapterConfig
-from adapters.errors import ConfigError
 from adapters.lora import scale_of
 from adapters.merged_weight import Branch
 from adapters.parts import Place, SharedParts
 from adapters.tensor_train_linear import TensorTrainLinear, automatic_shape
+from common.errors import ConfigError
 from t3nsor import from_matrix, kaiming, linear_with_branch, padded, tt_matmul, useful_ranks, zero_delta
+from t3nsor.tensor_train import CoreChain
 
 NO_MATRIX = "an activation between its cores makes it no matrix"
 
@@ -45,6 +46,30 @@ def branch_shape(config: AdapterConfig, in_features: int, out_features: int):
 def full_in(chain, dtype: torch.dtype) -> torch.Tensor:
     """The dense matrix of a chain of cores, computed in `dtype`."""
     return type(chain)([core.to(dtype) for core in chain.cores]).full()
+
+
+class ChainBranch(Branch):
+    """s * x W, where a subclass says what W is. s = lora_alpha / tt_rank, or 1."""
+
+    def __init__(self, config: AdapterConfig):
+        super().__init__()
+        self.scale = scale_of(config, config.tt_rank)
+        self.dropout = nn.Dropout(config.lora_dropout)
+
+    def chain(self, dtype: torch.dtype) -> CoreChain:
+        """Return W, a train or ring of shape (in_features, out_features), computed in `dtype`."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement chain")
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        return tt_matmul(self.dropout(x), self.chain(x.dtype)) * self.scale
+
+    def delta(self, dtype: torch.dtype) -> torch.Tensor:
+        return self.scale * self.chain(dtype).full().t()
+
+    def beside(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if self.training and self.dropout.p:
+            return super().beside(x, weight, bias)
+        return linear_with_branch(x, weight, self.chain(x.dtype), scale=self.scale, bias=bias)
 
 
 class TTLoRABranch(Branch):

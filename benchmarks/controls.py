@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from adapters import ConfigError  # noqa: E402
+from common.errors import ConfigError  # noqa: E402
 from run_seq2seq import main  # noqa: E402
 
 ROOT = Path(__file__).parent.parent

@@ -23,8 +23,9 @@ import transformers  # noqa: E402
 from arguments import Parser, whole  # noqa: E402
 from merged_inference import MODELS, model_config, status_of  # noqa: E402
 
-from adapters import AdapterConfig, ConfigError, rounding_losses  # noqa: E402
+from adapters import AdapterConfig, rounding_losses  # noqa: E402
 from adapters.merging import branched  # noqa: E402
+from common.errors import ConfigError  # noqa: E402
 from third_party.models.t5 import T5ForConditionalGeneration  # noqa: E402
 from utils import modify_model_after_init  # noqa: E402
 

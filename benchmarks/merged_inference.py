@@ -24,7 +24,8 @@ import transformers  # noqa: E402
 from arguments import Parser, whole  # noqa: E402
 from tt_linear_timing import clock  # noqa: E402
 
-from adapters import AdapterConfig, ConfigError  # noqa: E402
+from adapters import AdapterConfig  # noqa: E402
+from common.errors import ConfigError  # noqa: E402
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration  # noqa: E402
 from third_party.models.t5.configuration_t5 import SHAPES  # noqa: E402
 from utils import modify_model_after_init  # noqa: E402

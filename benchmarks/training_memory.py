@@ -27,8 +27,9 @@ from merge_drift import load_peft  # noqa: E402
 from merged_inference import MODELS, device, model_config, status_of  # noqa: E402
 from tt_linear_malloc import THRESHOLDS  # noqa: E402
 
-from adapters import AdapterConfig, ConfigError  # noqa: E402
-from adapters.memory import LiveBytes  # noqa: E402
+from adapters import AdapterConfig  # noqa: E402
+from common.errors import ConfigError  # noqa: E402
+from seq2seq.memory import LiveBytes  # noqa: E402
 from third_party.models.t5 import T5ForConditionalGeneration  # noqa: E402
 from utils import modify_model_after_init  # noqa: E402
 

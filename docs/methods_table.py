@@ -6,7 +6,6 @@
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -16,10 +15,11 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from adapters import METHODS, AdapterConfig  # noqa: E402
-from adapters.adapter_configuration import BESIDE_LINEAR, ON_WEIGHTS  # noqa: E402
+from adapters.sites import BESIDE_LINEAR, ON_WEIGHTS  # noqa: E402
+from common.files import write_file  # noqa: E402
 from seq2seq.settings import load_settings  # noqa: E402
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration  # noqa: E402
-from utils import count_parameters  # noqa: E402
+from third_party.models.t5.parameters import count_parameters  # noqa: E402
 
 FILE = ROOT / "docs" / "methods.md"
 HEAD = """# Methods
@@ -103,10 +103,15 @@ def mergeable(site: str, foldable: bool) -> str:
     return "yes" if site in (BESIDE_LINEAR, ON_WEIGHTS) else "on export"
 
 
+def escaped(cell: str) -> str:
+    """Return the text of a cell in which no | ends it."""
+    return cell.replace("|", "\\|")
+
+
 def table() -> str:
     """The whole document."""
     rows = [COLUMNS, ("---",) * (len(COLUMNS) - 2) + ("---:", "---"), *(row_of(method) for method in METHODS)]
-    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return HEAD + "".join(f"| {' | '.join(escaped(cell) for cell in row)} |\n" for row in rows)
 
 
 if __name__ == "__main__":
@@ -120,6 +125,4 @@ if __name__ == "__main__":
             )
             sys.exit(1)
         sys.exit(0)
-    unfinished = FILE.with_name(f".{FILE.name}")
-    unfinished.write_text(content)
-    os.replace(unfinished, FILE)
+    write_file(FILE, content)

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.distributions import Distribution, Normal
 
-from expressivity.errors import COUNT, NOT_NEGATIVE, SEED, SEVERAL, SHARE, ExpressivityError, each_is, one_line
+from common.errors import type_and_line
+from expressivity.errors import COUNT, NOT_NEGATIVE, SEED, SEVERAL, SHARE, ExpressivityError, each_is
 from expressivity.fitting import Errors, Fitter
 from expressivity.randomness import seeded
 from expressivity.results import FAMILIES, FIRST_LOOK, ComparisonResult, SizeResult
@@ -219,7 +220,7 @@ def _device(given: str | torch.device | None) -> torch.device:
         device = torch.device(given or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ExpressivityError(f"the device {given!r} cannot be used: {one_line(error)}") from None
+        raise ExpressivityError(f"the device {given!r} cannot be used: {type_and_line(error)}") from None
     return device
 
 

@@ -1,11 +1,10 @@
-class ExpressivityError(ValueError):
-    """An experiment that cannot work: one line that names the space, the size and what is allowed."""
+"""The error of this package, and the ranges of its numbers."""
+
+from common.errors import ConfigError
 
 
-def one_line(error: BaseException) -> str:
-    """The kind and the first line of another library's message, for use inside an ExpressivityError."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {' '.join(lines[0].split())}" if lines else type(error).__name__
+class ExpressivityError(ConfigError):
+    """An experiment that cannot work. The message is one line: the space, the size and what is allowed."""
 
 
 def each_is(values: list, allowed, what: str) -> None:

@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from expressivity.errors import ExpressivityError, one_line
+from common.errors import type_and_line
+from expressivity.errors import ExpressivityError
 from expressivity.looped import fit_one
 from expressivity.randomness import seed_of, seeded
 from expressivity.recipe import Recipe
@@ -104,7 +105,7 @@ class Fitter:
             return tuple(relative_errors(model, x, y, owner, self.criterion, at_once) for x, y in pairs)
         except Exception as error:  # whatever a user's module, routine or criterion raises
             where = self.space.where(self.index)
-            raise ExpressivityError(f"{where}: a fitted network cannot be measured: {one_line(error)}") from error
+            raise ExpressivityError(f"{where}: a fitted network cannot be measured: {type_and_line(error)}") from error
 
     def _fitted(self, networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, owner: torch.Tensor):
         """The fitted networks as one function, (N, rows, ..) -> (N, rows, ..)."""
@@ -116,7 +117,7 @@ class Fitter:
             copies = x[owner[0]].clone(), y[owner[0]].clone()  # a routine may write to them
             fitted = routine(networks[0].to(self.device), *copies)
         except Exception as error:  # whatever a user's module or routine raises
-            raise ExpressivityError(f"{where}: the fit of a network fails: {one_line(error)}") from error
+            raise ExpressivityError(f"{where}: the fit of a network fails: {type_and_line(error)}") from error
         if not callable(fitted):
             raise ExpressivityError(f"{where}: its training routine returns {fitted!r}; it must return the network")
         return _Single(fitted)

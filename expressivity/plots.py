@@ -6,8 +6,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from expressivity.errors import ExpressivityError, one_line
-from expressivity.files import write
+from common.errors import type_and_line
+from common.files import write_file
+from expressivity.errors import ExpressivityError
 
 COLOURS = {"A": "#0072b2", "B": "#d55e00"}  # told apart by the colour-blind, too
 MARKERS = {"A": "o", "B": "s"}
@@ -72,8 +73,8 @@ def saved(figure: Figure, path: str | os.PathLike | None) -> Figure:
         try:
             figure.savefig(image, format=Path(path).suffix[1:] or "png", dpi=100)
         except ValueError as error:
-            raise ExpressivityError(f"{path} cannot be drawn: {one_line(error)}") from None
-        write(path, image.getvalue())
+            raise ExpressivityError(f"{path} cannot be drawn: {type_and_line(error)}") from None
+        write_file(path, image.getvalue())
     return figure
 
 

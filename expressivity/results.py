@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from common.files import write_file
 from expressivity.errors import ExpressivityError
-from expressivity.files import write
 from expressivity.intervals import Interval, confidence_interval
 
 FAMILIES = ("A", "B")
@@ -140,7 +140,7 @@ class ComparisonResult:
         writer = csv.DictWriter(text, fieldnames=list(self.rows()[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows())
-        write(path, text.getvalue())
+        write_file(path, text.getvalue())
 
     def to_json(self, path: str | os.PathLike) -> None:
         """Everything, the errors of all fits included; `from_json` reads it."""
@@ -149,7 +149,7 @@ class ComparisonResult:
             errors = {"fresh": _lists(size.fresh), "training": _lists(size.training)}
             whole["sizes"].append({**vars(size), **errors})
         whole["estimates"] = [{name: _finite(value) for name, value in row.items()} for row in self.rows()]
-        write(path, json.dumps(whole, indent=1) + "\n")
+        write_file(path, json.dumps(whole, indent=1) + "\n")
 
     @classmethod
     def from_json(cls, path: str | os.PathLike) -> "ComparisonResult":

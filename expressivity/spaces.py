@@ -6,7 +6,8 @@ from difflib import get_close_matches
 import torch
 from torch import nn
 
-from expressivity.errors import COUNT, POSITIVE, SEVERAL, ExpressivityError, each_is, one_line
+from common.errors import type_and_line
+from expressivity.errors import COUNT, POSITIVE, SEVERAL, ExpressivityError, each_is
 from expressivity.randomness import redrawn, seeded
 
 # Spellings found in existing scripts.
@@ -100,7 +101,7 @@ class ArchitecturalSpace:
             network = redrawn(maker) if isinstance(maker, nn.Module) else maker(**keywords)
         except Exception as error:  # whatever a user's class raises
             call = f"{getattr(maker, '__name__', type(maker).__name__)}({_shown(keywords)})"
-            raise ExpressivityError(f"{self.where(index)}: {call} fails: {one_line(error)}") from error
+            raise ExpressivityError(f"{self.where(index)}: {call} fails: {type_and_line(error)}") from error
         if not isinstance(network, nn.Module):
             made = type(network).__name__
             raise ExpressivityError(f"{self.where(index)}: the architecture makes a {made}, which is no nn.Module")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
-from expressivity.errors import one_line
+from common.errors import type_and_line
 from expressivity.recipe import Recipe
 
 # Optimisers that treat each entry of a tensor alone: stacked tensors are then the tensors one by one.
@@ -93,7 +93,7 @@ def why_not_stacked(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor,
             return "stacked they compute something else than alone: not all they hold is a parameter or a buffer"
         fit_stack(networks, x[None], y[None], torch.zeros(2, dtype=torch.long, device=x.device), recipe)
     except Exception as error:  # whatever vmap meets in a user's module
-        return f"vmap meets {one_line(error)}"
+        return f"vmap meets {type_and_line(error)}"
     return None
 
 

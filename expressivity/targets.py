@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from expressivity.errors import ExpressivityError, one_line
+from common.errors import type_and_line
+from expressivity.errors import ExpressivityError
 from expressivity.randomness import seeded
 from expressivity.spaces import ArchitecturalSpace
 
@@ -64,7 +65,7 @@ def sampled(law, rows: int, space: ArchitecturalSpace, index: int) -> torch.Tens
     try:
         x = law.sample(shape[: len(shape) - len(own)])
     except Exception as error:
-        raise ExpressivityError(f"{where}: the law {law} cannot be sampled: {one_line(error)}") from error
+        raise ExpressivityError(f"{where}: the law {law} cannot be sampled: {type_and_line(error)}") from error
     if not isinstance(x, torch.Tensor) or tuple(x.shape) != shape:
         got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
         raise ExpressivityError(
@@ -82,7 +83,8 @@ def outputs(space: ArchitecturalSpace, index: int, network: torch.nn.Module, x: 
             y = network.eval()(in_dtype_of(network, x).clone())  # it may work in place
     except Exception as error:  # whatever a user's module raises
         raise ExpressivityError(
-            f"{space.where(index)}: the network does not take inputs of size {tuple(x.shape[1:])}: {one_line(error)}"
+            f"{space.where(index)}: the network does not take inputs of size {tuple(x.shape[1:])}: "
+            f"{type_and_line(error)}"
         ) from error
     if not isinstance(y, torch.Tensor) or y.shape[:1] != x.shape[:1]:
         got = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__

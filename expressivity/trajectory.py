@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from expressivity.errors import ExpressivityError, one_line
+from common.errors import type_and_line
+from expressivity.errors import ExpressivityError
 
 POINTS_AT_ONCE = 4096
 
@@ -136,7 +137,7 @@ def _images(network: nn.Module, modules: dict, layers: list[str], piece: torch.T
         raise
     except Exception as error:
         size = tuple(piece.shape[1:])
-        raise ExpressivityError(f"the network does not take points of size {size}: {one_line(error)}") from error
+        raise ExpressivityError(f"the network does not take points of size {size}: {type_and_line(error)}") from error
     finally:
         for module, mode in training:
             module.training = mode

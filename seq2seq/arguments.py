@@ -1,41 +1,16 @@
-"""The keys of a run that are not the adapters': model, data, and training (transformers' own, extended)."""
+"""The keys of a run beside those of the adapters: model, data and training.
 
-import os
+Does not import transformers, which takes seconds: a misspelt key is answered before.
+"""
+
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from transformers import Seq2SeqTrainingArguments
+from common.errors import ConfigError, require
+from common.keys import key
 
-from adapters.adapter_configuration import key
-from adapters.errors import ConfigError, require
-
-# Those of transformers' keys that it does not check, or only when the run is under way.
-ALLOWED = {
-    "at least 1": (
-        "per_device_train_batch_size",
-        "per_device_eval_batch_size",
-        "gradient_accumulation_steps",
-        "generation_num_beams",
-        "save_total_limit",
-    ),
-    "at least 2": ("generation_max_length",),  # the start token and one more
-    "above 0": ("num_train_epochs", "logging_steps", "eval_steps", "save_steps"),
-    "at least 0": (
-        "learning_rate",
-        "weight_decay",
-        "max_grad_norm",
-        "warmup_steps",
-        "dataloader_num_workers",
-        "adam_epsilon",
-    ),
-    "at least 0 and below 2**32": ("seed", "data_seed", "seeds"),
-    "at least 0 and below 1": ("adam_beta1", "adam_beta2", "label_smoothing_factor"),
-    "a name, not empty": ("experiment_name", "output_dir"),
-}
-
-
-SPLIT_SEED = 42
+SPLIT_SEED = 42  # of the shuffles that cut splits, unless data_seed is set
+TASK_KEYS = {"train": "task_name", "validation": "eval_dataset_name", "test": "test_dataset_name"}
 
 
 @dataclass
@@ -103,6 +78,8 @@ class DataTrainingArguments:
     mixed_batches: bool = key(False, "Rows of several tasks in one batch, else each batch is of one task.")
 
     def __post_init__(self):
+        for name in TASK_KEYS.values():
+            self._check_tasks(name)
         require(self, "at least 1", "max_source_length", "max_target_length", "mixing_limit")
         limits = ("max_train_samples", "max_val_samples", "max_test_samples")
         require(self, "at least 1", *limits, "low_resource")
@@ -114,16 +91,33 @@ class DataTrainingArguments:
         if given and "file" not in self.all_tasks:
             raise ConfigError(f"{given[0]} is set, which only task_name 'file' reads; the run has no such task")
 
+    def key_of(self, split: str) -> str:
+        """Return the key that names the tasks of a split."""
+        return "task_name" if getattr(self, TASK_KEYS[split]) is None else TASK_KEYS[split]
+
+    def tasks_of(self, split: str) -> list[str]:
+        """Return the names of the tasks of a split: "train", "validation" or "test"."""
+        names = getattr(self, self.key_of(split))
+        return [names] if isinstance(names, str) else names
+
     @property
     def all_tasks(self) -> set[str]:
         """The names of all tasks of the run."""
-        named = (self.task_name, self.eval_dataset_name, self.test_dataset_name)
-        return {name for names in named if names for name in ([names] if isinstance(names, str) else names)}
+        return {name for split in TASK_KEYS for name in self.tasks_of(split)}
+
+    def _check_tasks(self, key: str) -> None:
+        names = getattr(self, key)
+        if names == []:
+            raise ConfigError(f"{key} is an empty list; name at least one task")
+        if isinstance(names, list):
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise ConfigError(f"{key} names {twice[0]!r} twice; two tasks cannot have adapters of one name")
 
 
 @dataclass
-class TrainingArguments(Seq2SeqTrainingArguments):
-    """transformers' training arguments and what it does not have."""
+class OwnTrainingArguments:
+    """The training keys that transformers does not have, or has with another default."""
 
     do_test: bool = key(True, "Score the test split at the end, with the best model if load_best_model_at_end.")
     predict_with_generate: bool = key(True, "Score generated text by the task's metrics; false: the loss alone.")
@@ -143,27 +137,3 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     compute_memory: bool = key(False, "Measure the memory of each layer in one training step before training.")
     compute_time: bool = key(False, "Report the time of a training step and of an epoch.")
     merge_and_export: bool = key(False, "Write the trained model as a plain T5, with tokenizer, to output_dir/merged.")
-
-    @property
-    def device(self) -> torch.device:
-        """As the base class; of several processes on a CPU not "cpu:0", to which torch loads no checkpoint."""
-        device = super().device
-        return torch.device("cpu") if device.type == "cpu" else device
-
-    @property
-    def split_seed(self) -> int:
-        """Of the shuffles that cut splits and limit rows: the same for runs that differ in `seed`."""
-        return SPLIT_SEED if self.data_seed is None else self.data_seed
-
-    def __post_init__(self):
-        for allowed, names in ALLOWED.items():
-            require(self, allowed, *names)
-        if self.dataloader_drop_last:
-            raise ConfigError(
-                "dataloader_drop_last is true; it would leave out rows of validation and test: set it to false"
-            )
-        self.output_dir = os.path.normpath(self.output_dir)  # checkpoints are found again by their path
-        if not torch.accelerator.is_available():
-            self.use_cpu = True  # else transformers refuses bf16, which CPUs can do
-            self.dataloader_pin_memory = False
-        super().__post_init__()

@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 from transformers import Seq2SeqTrainer, TrainerState
 
-from adapters import ConfigError, one_line
+from common.errors import ConfigError, one_line
 
 STAGING = ".unfinished"
 STATE = "trainer_state.json"
@@ -23,15 +23,18 @@ class CheckpointTrainer(Seq2SeqTrainer):
     trainer's own state it holds `facts`, what must be the same when the run goes on, and the seconds it took so far.
     """
 
-    facts: dict = {}
-    started, seconds_before = perf_counter(), 0.0
+    def __init__(self, *args, **kwargs):
+        self.facts: dict = {}
+        self.started, self.seconds_before = perf_counter(), 0.0
+        self._saving = False
+        super().__init__(*args, **kwargs)
 
     @property
     def seconds(self) -> float:
         """Since the run started, with what it took before it was interrupted, up to the checkpoint it goes on from."""
         return self.seconds_before + perf_counter() - self.started
 
-    def go_on_from(self, checkpoint: Path) -> None:
+    def resume_from(self, checkpoint: Path) -> None:
         """Raise ConfigError if other data or another number of processes wrote `checkpoint`: the rest would not fit."""
         try:
             there = json.loads((checkpoint / FACTS).read_text())
@@ -105,8 +108,6 @@ class CheckpointTrainer(Seq2SeqTrainer):
     def _get_output_dir(self, trial):
         directory = super()._get_output_dir(trial)
         return os.path.join(directory, STAGING) if self._saving else directory
-
-    _saving = False
 
     def _save_checkpoint(self, model, trial):
         directory, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"

@@ -8,23 +8,23 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.tt_basis import RandomBasis
+from common.files import write_json
 from seq2seq.data.batches import tasks_of_splits
 from seq2seq.layout import DRY_RUN
 from seq2seq.models import check_tasks, configuration_of, wrong_sizes_named
-from seq2seq.runs import check_writable, write_json
+from seq2seq.runs import check_writable
 from seq2seq.settings import Settings
 from t3nsor import TTLinear, chosen_plans
 from t3nsor.tensor_train import CoreChain
 from third_party.models.t5 import T5ForConditionalGeneration
 from third_party.models.t5.export import check_foldable
-from utils import (
+from third_party.models.t5.parameters import (
     cost_of_tasks,
     count_parameters,
-    get_adapter_config,
-    modify_model_after_init,
     parameters_by_component,
     print_num_parameters,
 )
+from utils import modify_model_after_init
 
 
 def dry_run(settings: Settings) -> dict:
@@ -37,7 +37,7 @@ def dry_run(settings: Settings) -> dict:
     with wrong_sizes_named(), torch.device("meta"):
         model = T5ForConditionalGeneration(configuration_of(settings.model))
     tasks = tasks_of_splits(settings.data, settings.training.split_seed)
-    modify_model_after_init(model, get_adapter_config(settings.given, tasks=[task.name for task in tasks["train"]]))
+    modify_model_after_init(model, settings.adapter)
     check_tasks(model, tasks)
     if settings.training.merge_and_export:
         check_foldable(model)
@@ -56,8 +56,7 @@ def dry_run(settings: Settings) -> dict:
     print_num_parameters(model)
     print_tensor_trains(trains, rows_of(settings))
     print(json.dumps(content["configuration"], indent=2, sort_keys=True))
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / DRY_RUN, content)
+    write_json(directory / DRY_RUN, content, sort_keys=True)
     return content
 
 

@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 import datasets
 from huggingface_hub import constants
 
-from adapters import one_line
+from common.errors import one_line
 
 
 @cache

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
-from adapters import ConfigError, one_line
+from common.errors import ConfigError, one_line
 from seq2seq.arguments import ModelArguments
 from seq2seq.hub import hub_answers, reason
 from seq2seq.pretraining import initialise_embedding, train_tokenizer

@@ -1,11 +1,11 @@
 """The scores of a split, task by task, and what was predicted."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.files import replacing
 from seq2seq.data.batches import TaskRows
 from seq2seq.layout import PREDICTIONS
 from seq2seq.trainer import AdapterTrainer
@@ -42,11 +42,8 @@ def majority_baseline(rows: TaskRows) -> dict[str, float]:
 
 
 def write_predictions(path: Path, rows: TaskRows, predictions: Sequence[str]) -> None:
-    """JSON lines with "source", "target", the task's reference fields and "prediction", under another name first."""
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    with unfinished.open("w", encoding="utf-8") as file:
+    """Write JSON lines with "source", "target", the task's reference fields and "prediction"."""
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         columns = ["source", "target", *rows.task.reference_fields]
         for row, prediction in zip(rows.texts.select_columns(columns), predictions, strict=True):
             file.write(json.dumps({**row, "prediction": prediction}, ensure_ascii=False) + "\n")
-    os.replace(unfinished, path)

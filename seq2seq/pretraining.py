@@ -8,7 +8,7 @@ import sentencepiece
 import torch
 from transformers import T5Tokenizer
 
-from adapters import ConfigError, one_line
+from common.errors import ConfigError, one_line
 from seq2seq.sentence_encoder import load_encoder
 
 

@@ -5,7 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
-from adapters import ConfigError
+from common.errors import ConfigError
+from common.files import write_json
 from seq2seq.checkpoints import STAGING, checkpoints
 from seq2seq.layout import CONFIGURATION, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS
 
@@ -51,13 +52,13 @@ class RunDirectory:
                     shutil.rmtree(self.path / name, ignore_errors=True)
                 for name in OWN_FILES:
                     (self.path / name).unlink(missing_ok=True)
-            write_json(self.path / CONFIGURATION, self.resolved)
+            write_json(self.path / CONFIGURATION, self.resolved, sort_keys=True)
         except OSError as error:
             raise ConfigError(f"output_dir is {str(self.path)!r}, which cannot be written: {error.strerror}") from None
 
     def finish(self, results: dict):
         """Write the results: the run is complete."""
-        write_json(self.path / RESULTS, results, sort_keys=False)
+        write_json(self.path / RESULTS, results)
 
     def _check_sources(self, resolved: dict):
         """What the run reads must not be what it replaces."""
@@ -129,13 +130,6 @@ def check_writable(directory: Path) -> None:
         raise ConfigError(
             f"output_dir is {str(directory)!r}, but {str(existing)!r} is no directory that can be written"
         )
-
-
-def write_json(path: Path, content, sort_keys: bool = True) -> None:
-    """Write under another name, then rename."""
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(json.dumps(content, indent=2, sort_keys=sort_keys) + "\n")
-    os.replace(unfinished, path)
 
 
 def _read_json(path: Path):

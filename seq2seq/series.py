@@ -1,14 +1,15 @@
 """One configuration run with several seeds, and with several numbers of training rows."""
 
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
-from adapters import ConfigError
+from common.errors import ConfigError
+from common.files import write_json
 from seq2seq.data.batches import load_texts, tasks_of_splits
 from seq2seq.layout import CONFIGURATION, SERIES
-from seq2seq.runs import finished_results, write_json
+from seq2seq.pipeline import run
+from seq2seq.runs import finished_results
 from seq2seq.settings import Settings, build
 
 
@@ -17,7 +18,7 @@ def is_series(settings: Settings) -> bool:
     return settings.training.seeds is not None or isinstance(settings.data.low_resource, list)
 
 
-def run_series(settings: Settings, run: Callable[[Settings], dict]) -> dict:
+def run_series(settings: Settings) -> dict:
     """Run every member, each in a directory of its own; returns what `series.json` holds, its rows and their runs.
 
     A member that is finished is read and not run again, unless resume_from_checkpoint is false or files that it read
@@ -43,7 +44,7 @@ def run_series(settings: Settings, run: Callable[[Settings], dict]) -> dict:
             "output_dir": str(directory),
         }
         if settings.training.should_save:
-            write_json(directory / SERIES, summary)
+            write_json(directory / SERIES, summary, sort_keys=True)
     return summary
 
 

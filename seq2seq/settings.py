@@ -1,15 +1,25 @@
-"""Reads a run's JSON file and its `--key value` overrides, and checks every key before anything is built."""
+"""Reads the JSON file of a run and its `--key value` overrides, and checks every key before anything is built."""
 
+from __future__ import annotations
+
+import ast
+import importlib.util
 import json
 import typing
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from adapters import AdapterConfig, ConfigError
-from adapters.json_settings import check_keys, describe, read_file, read_overrides
-from seq2seq.arguments import DataTrainingArguments, ModelArguments, TrainingArguments
+from adapters import AdapterConfig
+from common.errors import ConfigError
+from common.json_settings import check_keys, describe, read_file, read_overrides
+from common.keys import key_fields, key_types
+from seq2seq.arguments import DataTrainingArguments, ModelArguments, OwnTrainingArguments
 
-# Keys of existing experiment files: the key of today, or None where the key no longer means anything.
+if TYPE_CHECKING:  # transformers takes seconds to import: not before the keys have been checked
+    from seq2seq.training_arguments import TrainingArguments
+
+# Keys of existing experiment files: today's key, or None if the key no longer has a meaning.
 LEGACY_KEYS = {
     "evaluation_strategy": "eval_strategy",
     "num_beams": "generation_num_beams",
@@ -24,7 +34,8 @@ LEGACY_KEYS = {
     "pad_to_max_length": None,
     "ignore_pad_token_for_loss": None,
 }
-CLASSES = (AdapterConfig, ModelArguments, DataTrainingArguments, TrainingArguments)
+PROGRAM = "run_seq2seq.py"
+OWN_CLASSES = (AdapterConfig, ModelArguments, DataTrainingArguments, OwnTrainingArguments)
 
 
 @dataclass
@@ -35,52 +46,53 @@ class Settings:
     model: ModelArguments
     data: DataTrainingArguments
     training: TrainingArguments
-    given: dict
+    given: dict[str, Any]
 
     @property
     def method(self) -> str:
         """What is trained, in a word or two."""
         return self.adapter.method or ("none" if self.adapter.freeze_backbone else "full fine-tuning")
 
-    def resolved(self) -> dict:
-        """Our keys with their values, and those of transformers' that were set: a file that repeats the run."""
-        return {**_own_defaults(), **self.given}
+    def resolved(self) -> dict[str, Any]:
+        """Return our keys with their values, and those of transformers that were set: a file that repeats the run."""
+        defaults = {f.name: f.default for cls in OWN_CLASSES for f in key_fields(cls)}
+        return {**defaults, **self.given}
 
 
 def load_settings(path: str, overrides: list[str]) -> tuple[Settings, list[str]]:
-    """The checked settings of a JSON file with `--key value` overrides, and warnings about legacy keys.
+    """Return the checked settings of a JSON file with `--key value` overrides, and warnings about legacy keys.
 
-    An override's value is read as JSON, or as a string where it is no JSON. Raises ConfigError.
+    An override's value is read as JSON, or else as a string. Raises ConfigError.
     """
-    known = known_keys()
+    own, foreign = own_keys(), transformers_keys()
     in_file, warnings = map_legacy(read_file(path))
-    on_line, more = map_legacy(read_overrides(overrides, known))
+    on_line, more = map_legacy(read_overrides(overrides, foreign | own))
     values, warnings = {**in_file, **on_line}, warnings + more
     if values.get("load_best_model_at_end") and "eval_strategy" in values and "save_strategy" not in values:
-        values["save_strategy"] = values[
-            "eval_strategy"
-        ]  # older files name one of the two, and transformers wants both
-        warnings.append(f"save_strategy is taken to be {values['save_strategy']}, as eval_strategy")
-    check_keys(values, known, "run_seq2seq.py")
+        # Older files name one of the two; transformers wants both.
+        values["save_strategy"] = values["eval_strategy"]
+        warnings.append(f"save_strategy is set to {values['save_strategy']}, the value of eval_strategy")
+    check_keys(values, dict.fromkeys(foreign, Any) | own, PROGRAM)
+    check_keys(values, known_keys(), PROGRAM)
     values.setdefault("experiment_name", Path(path).stem)
     name = Path(values["experiment_name"])
     if name.is_absolute() or ".." in name.parts:
         raise ConfigError(
-            f"experiment_name is {str(name)!r}; it must be a name under outputs, output_dir may be any path"
+            f"experiment_name is {str(name)!r}; it must be a name below outputs/, but output_dir may be any path"
         )
     values.setdefault("output_dir", str(Path("outputs", name)))
     return build(values), warnings
 
 
-def map_legacy(values: dict) -> tuple[dict, list[str]]:
-    """Replace the keys of older files; one warning line for each."""
+def map_legacy(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Replace the keys of older files; return the values, and one warning per such key."""
     mapped, warnings = {}, []
     for name, value in values.items():
         if name not in LEGACY_KEYS:
             mapped[name] = value
             continue
         today = LEGACY_KEYS[name]
-        warnings.append(f"{name} is now {today}" if today else f"{name} is no longer needed and is ignored")
+        warnings.append(f"{name} is now called {today}" if today else f"{name} is no longer needed and is ignored")
         if today in values:
             raise ConfigError(f"{name} and {today} are the same key; set only {today}")
         if today:
@@ -88,49 +100,62 @@ def map_legacy(values: dict) -> tuple[dict, list[str]]:
     return mapped, warnings
 
 
-def known_keys() -> dict[str, object]:
-    """Every key and its type."""
-    types_of = {cls: typing.get_type_hints(cls) for cls in CLASSES}
-    return {
-        f.name: typing.Literal[*f.metadata["choices"], f.default] if "choices" in f.metadata else types_of[cls][f.name]
-        for cls in CLASSES
-        for f in fields(cls)
-        if f.init and not f.metadata.get("runtime")
-    }
+def own_keys() -> dict[str, Any]:
+    """Return this project's keys with their types."""
+    return {name: kind for cls in OWN_CLASSES for name, kind in key_types(cls).items()}
 
 
-def own_fields(cls) -> list:
-    """The fields of a configuration dataclass that are keys and are defined by this project."""
-    return [f for f in fields(cls) if f.name in cls.__annotations__ and not f.metadata.get("runtime")]
+def known_keys() -> dict[str, Any]:
+    """Return every key, transformers' among them, with its type."""
+    from seq2seq.training_arguments import TrainingArguments
+
+    types = typing.get_type_hints(TrainingArguments)
+    for f in fields(TrainingArguments):
+        if "choices" in f.metadata:
+            types[f.name] = typing.Literal[*f.metadata["choices"], f.default]
+    return {f.name: types[f.name] for f in fields(TrainingArguments) if f.init} | own_keys()
+
+
+def transformers_keys() -> dict[str, type]:
+    """Return the keys of Seq2SeqTrainingArguments as its source declares them, with type bool (or a union) or else str.
+
+    Importing the class takes seconds; a misspelt key is answered without it.
+    """
+    package = importlib.util.find_spec("transformers")
+    keys: dict[str, type] = {}
+    for module in ("training_args.py", "training_args_seq2seq.py"):
+        tree = ast.parse(Path(package.origin).with_name(module).read_text(encoding="utf-8"))
+        for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            for line in cls.body if cls.name.endswith("TrainingArguments") else ():
+                if isinstance(line, ast.AnnAssign):
+                    keys[line.target.id] = bool if "bool" in ast.unparse(line.annotation) else str
+    return keys
 
 
 def print_keys() -> None:
-    """Every key of ours with its type, default and help text."""
-    known = known_keys()
-    for cls in CLASSES:
-        print(
-            f"\n{cls.__name__}"
-            + (" (and all of transformers' Seq2SeqTrainingArguments)" if cls is TrainingArguments else "")
-        )
-        for f in own_fields(cls):
+    """Print this project's keys with type, default and help text."""
+    known = own_keys()
+    for cls in OWN_CLASSES:
+        more = " (and all of transformers' Seq2SeqTrainingArguments)" if cls is OwnTrainingArguments else ""
+        print(f"\n{cls.__name__.removeprefix('Own')}{more}")
+        for f in key_fields(cls):
             print(f"  {f.name}: {describe(known[f.name])}, default {json.dumps(f.default)}\n      {f.metadata['help']}")
 
 
-def build(values: dict) -> Settings:
-    """The dataclasses from checked values."""
-    parts = [_build_one(cls, values) for cls in CLASSES]
-    return Settings(*parts, given=values)
+def build(values: dict[str, Any]) -> Settings:
+    """Return the dataclasses made from checked values."""
+    from seq2seq.training_arguments import TrainingArguments
+
+    data = _build_one(DataTrainingArguments, values)
+    adapter = _build_one(AdapterConfig, values, tasks=data.tasks_of("train"))
+    return Settings(adapter, _build_one(ModelArguments, values), data, _build_one(TrainingArguments, values), values)
 
 
-def _build_one(cls, values: dict):
+def _build_one(cls: type, values: dict[str, Any], **more: Any) -> Any:
     names = {f.name for f in fields(cls)}
     try:
-        return cls(**{name: value for name, value in values.items() if name in names})
+        return cls(**{name: value for name, value in values.items() if name in names}, **more)
     except ConfigError:
         raise
     except (ValueError, TypeError, ImportError, OSError) as error:  # transformers' own checks, which name their key
         raise ConfigError(" ".join(str(error).split())) from None
-
-
-def _own_defaults() -> dict:
-    return {f.name: f.default for cls in CLASSES for f in own_fields(cls)}

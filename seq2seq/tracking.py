@@ -2,7 +2,7 @@
 
 from transformers import TrainerCallback
 
-from adapters import ConfigError, one_line
+from common.errors import ConfigError, one_line
 from seq2seq.settings import Settings
 
 

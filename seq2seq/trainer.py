@@ -11,13 +11,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
-from adapters import ConfigError, one_line, warn_once
-from adapters.memory import MemoryReport, measure_memory
+from common.errors import ConfigError, one_line, warn_once
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.checkpoints import CheckpointTrainer
 from seq2seq.data.batches import TaskRows, collator_for, joined
 from seq2seq.data.mixing import TaskSampler
 from seq2seq.data.tasks import Task, average_of
+from seq2seq.memory import MemoryReport, measure_memory
 
 
 class AdapterTrainer(CheckpointTrainer):

@@ -5,7 +5,7 @@ from dataclasses import fields
 import torch
 
 from adapters import METHODS, AdaptedLinear, AdapterConfig
-from adapters.adapter_configuration import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
+from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 from utils import modify_model_after_init
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import run_seq2seq
+from seq2seq import pipeline
 from seq2seq.settings import load_settings
 from seq2seq.trainer import AdapterTrainer
 from tests.conftest import CONFIGS, ROOT, TINY_RUN
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
-from utils import count_parameters, modify_model_after_init
+from third_party.models.t5.parameters import count_parameters
+from utils import modify_model_after_init
 
 
 def settings_of(config: str):
@@ -58,7 +59,7 @@ FEW_ROWS = {
 @pytest.mark.parametrize("config", [c for c in CONFIGS if "pretrain" not in c and "random_backbone" not in c])
 def test_trains_and_comes_back(config, run_main, tokenizer, monkeypatch):
     """A run of a few steps: what is trained has changed, all else has not, and what was saved gives the same again."""
-    monkeypatch.setattr(run_seq2seq, "AdapterTrainer", Watched)
+    monkeypatch.setattr(pipeline, "AdapterTrainer", Watched)
     several = isinstance(settings_of(config)[0].data.task_name, list)
     tasks = ["vader-movie", "vader-nyt"] if several else "vader-movie"
     status, errors, out = run_main(config, **FEW_ROWS, task_name=tasks)

@@ -148,7 +148,7 @@ WRONG = [
     ({"A.parameters": [], "B.parameters": []}, "parameters without an item"),
     ({"A.parameters.rank": 3}, "--A.parameters.rank: A.parameters is no object"),
     ({"shared.parameters.depth": 0}, "depth is 0; it must be 1 at least"),
-    ({"max_iteration": 3}, "max_iteration is no key of a configuration; did you mean max_iterations?"),
+    ({"max_iteration": 3}, "unknown key max_iteration; did you mean max_iterations?"),
     ({"max_iterations": "many"}, 'max_iterations is "many"; it must be a whole number'),
     ({"max_iterations": 0}, "max_iterations is 0; it must be a whole number, at least 1"),
     ({"law": "cauchy"}, 'law is "cauchy"; it must be one of "normal", "uniform", "laplace"'),
@@ -212,7 +212,7 @@ def test_wrong_command_lines(capsys, tmp_path):
     for arguments, message in (
         ([], "usage: python run_expressivity.py FILE.json"),
         (["no.json"], "no.json cannot be read: No such file"),
-        ([str(tmp_path / "list.json")], "holds a list; a configuration is one JSON object"),
+        ([str(tmp_path / "list.json")], "contains a list; a configuration is one JSON object"),
         ([str(tmp_path / "empty.json")], "empty.json has no input_size, which this experiment needs"),
     ):
         assert main(arguments) == 2
@@ -226,7 +226,7 @@ def test_help_lists_every_key(capsys):
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
     for cls in EXPERIMENTS.values():
-        for f in run_expressivity.keys_of(cls):
+        for f in run_expressivity.key_fields(cls):
             assert f"  {f.name}: " in printed
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.distributions import Laplace, Normal, Uniform
 
+from common.errors import type_and_line
+from common.keys import REQUIRED, key
 from expressivity.comparator import STATE, ArchitectureComparator, check_options
-from expressivity.errors import ExpressivityError, one_line
-from expressivity.experiments.keys import key
+from expressivity.errors import ExpressivityError
 from expressivity.networks import ARCHITECTURES
 from expressivity.results import FAMILIES, STATISTICS, ComparisonResult
 from expressivity.spaces import ArchitecturalSpace
@@ -27,24 +28,24 @@ CRITERIA = {"mse": nn.MSELoss, "l1": nn.L1Loss, "huber": nn.HuberLoss}
 class ComparisonExperiment:
     """Which of two families imitates the other, or a base, better."""
 
-    input_size: int | list[int] = key("Size of one input, without the rows.")
-    A: dict = key("The first family: keywords of ArchitecturalSpace.")
-    B: dict = key("The second family, likewise.")
-    base: dict | None = key("A third family, which both imitate; null: each imitates the other.", None)
-    shared: dict | None = key("Keywords of all families; those under parameters go into each of their dicts.", None)
-    criterion: Literal["mse", "l1", "huber"] = key("What is minimised.", "mse")
-    law: Literal["normal", "uniform", "laplace"] = key("Of each input, with mean 0 and variance 1.", "normal")
-    tolerance: float = key("Without a base: by how much the measures may differ, relative to the larger.", 0.0)
-    dtype: Literal["float32", "float64"] = key("Precision of networks and data.", "float32")
-    max_iterations: int = key("Targets per size at most.", 100)
-    sub_iterations: int = key("Fits per target, from different starts.", 5)
-    variance_threshold: float = key("A size is settled when the difference's interval is narrower than this.", 0.0)
-    stop_when_decided: bool = key("A size is settled, too, when that interval excludes zero.", True)
-    confidence: float = key("Of all intervals.", 0.95)
-    evaluation_rows: int = key("Fresh inputs per target.", 1024)
-    seed: int = key("Of all draws.", 0)
-    stack_size: int | None = key("Networks that are fitted together at most; null: by their size.", None)
-    fast: bool = key("false: fit networks one by one.", True)
+    input_size: int | list[int] = key(REQUIRED, "Size of one input, without the rows.")
+    A: dict = key(REQUIRED, "The first family: keywords of ArchitecturalSpace.")
+    B: dict = key(REQUIRED, "The second family, likewise.")
+    base: dict | None = key(None, "A third family, which both imitate; null: each imitates the other.")
+    shared: dict | None = key(None, "Keywords of all families; those under parameters go into each of their dicts.")
+    criterion: Literal["mse", "l1", "huber"] = key("mse", "What is minimised.")
+    law: Literal["normal", "uniform", "laplace"] = key("normal", "Of each input, with mean 0 and variance 1.")
+    tolerance: float = key(0.0, "Without a base: by how much the measures may differ, relative to the larger.")
+    dtype: Literal["float32", "float64"] = key("float32", "Precision of networks and data.")
+    max_iterations: int = key(100, "Targets per size at most.")
+    sub_iterations: int = key(5, "Fits per target, from different starts.")
+    variance_threshold: float = key(0.0, "A size is settled when the difference's interval is narrower than this.")
+    stop_when_decided: bool = key(True, "A size is settled, too, when that interval excludes zero.")
+    confidence: float = key(0.95, "Of all intervals.")
+    evaluation_rows: int = key(1024, "Fresh inputs per target.")
+    seed: int = key(0, "Of all draws.")
+    stack_size: int | None = key(None, "Networks that are fitted together at most; null: by their size.")
+    fast: bool = key(True, "false: fit networks one by one.")
 
     incidental = ("max_iterations", "variance_threshold", "stop_when_decided", "confidence", "stack_size", "fast")
     files = (STATE, "results.csv", *(f"{statistic}.png" for statistic in STATISTICS), "density.png")
@@ -154,7 +155,7 @@ def _found(name: str | None, known: dict, what: str):
     try:
         return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
     except Exception as error:  # whatever a user's module raises
-        raise ExpressivityError(f"{what} is {name!r}, which cannot be imported: {one_line(error)}") from error
+        raise ExpressivityError(f"{what} is {name!r}, which cannot be imported: {type_and_line(error)}") from error
 
 
 @contextmanager

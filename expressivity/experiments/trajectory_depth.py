@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
+from common.files import write_file
+from common.keys import key
 from expressivity import mean_field
 from expressivity.errors import COUNT, NOT_NEGATIVE, POSITIVE, SEED, SEVERAL, ExpressivityError, each_is
-from expressivity.experiments.keys import key
-from expressivity.files import write
 from expressivity.networks.activations import ACTIVATIONS, activation
 from expressivity.networks.deep import GaussianNetwork
 from expressivity.randomness import seeded
@@ -42,18 +42,18 @@ class Growth:
 class TrajectoryExperiment:
     """Length, sign transitions and activation patterns of a circle's image, layer by layer."""
 
-    width: int = key("Width of the networks.", 256)
-    depth: int = key("Layers.", 8)
-    activations: list[str] | None = key("Names of activations; null: hard_tanh and relu.", None)
+    width: int = key(256, "Width of the networks.")
+    depth: int = key(8, "Layers.")
+    activations: list[str] | None = key(None, "Names of activations; null: hard_tanh and relu.")
     weight_variances: list[float] | None = key(
-        "sigma_w^2, weights are N(0, sigma_w^2 / width); null: 1, 2, 4, 16.", None
+        None, "sigma_w^2, weights are N(0, sigma_w^2 / width); null: 1, 2, 4, 16."
     )
-    bias_variance: float = key("sigma_b^2, biases are N(0, sigma_b^2).", 0.0)
-    points: int = key("Of the curve, a circle of the norm sqrt(width).", 16000)
-    networks: int = key("Random networks of each kind.", 32)
-    first: int = key("The growth is taken from this layer ..", 2)
-    last: int = key(".. to this one.", 6)
-    seed: int = key("Of all draws.", 0)
+    bias_variance: float = key(0.0, "sigma_b^2, biases are N(0, sigma_b^2).")
+    points: int = key(16000, "Of the curve, a circle of the norm sqrt(width).")
+    networks: int = key(32, "Random networks of each kind.")
+    first: int = key(2, "The growth is taken from this layer ..")
+    last: int = key(6, ".. to this one.")
+    seed: int = key(0, "Of all draws.")
 
     incidental = ()
     files = ("trajectory.json", "results.csv", "lengths.png")
@@ -99,8 +99,8 @@ class TrajectoryExperiment:
         writer.writeheader()
         writer.writerows(rows)
         whole, table, plot = (directory / name for name in self.files)
-        write(whole, json.dumps([asdict(each) for each in result], indent=1) + "\n")
-        write(table, text.getvalue())
+        write_file(whole, json.dumps([asdict(each) for each in result], indent=1) + "\n")
+        write_file(table, text.getvalue())
         lengths_by_depth(result, plot)
 
     def tables(self, result: list[Growth]) -> dict[str, list[dict]]:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq import layout
 from seq2seq.layout import CONFIGURATION, RESULTS
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq.comparison.collection import Run, find_runs, printable, read_run
 
 AVERAGE = "average"

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq.comparison.configurations import Section, Statistic, rank
 from seq2seq.comparison.page_style import SCRIPT, STYLE, legend_mark
 from seq2seq.comparison.plots import Plot

@@ -2,8 +2,8 @@
 
 from seq2seq.data import (  # noqa: F401  (they register their tasks)
     distillation,
-    file,
     glue,
+    own_file,
     span_corruption,
     squad,
     superglue,

@@ -9,13 +9,12 @@ from datasets import Dataset, concatenate_datasets
 from pyarrow.compute import list_value_length
 from torch.nn.utils.rnn import pad_sequence
 
-from adapters import ConfigError
-from seq2seq.arguments import DataTrainingArguments
+from common.errors import ConfigError
+from seq2seq.arguments import TASK_KEYS, DataTrainingArguments
 from seq2seq.data.tasks import Task, get_task
 from seq2seq.data.token_cache import tokenised
 
 LIMITS = {"train": "max_train_samples", "validation": "max_val_samples", "test": "max_test_samples"}
-KEYS = {"train": "task_name", "validation": "eval_dataset_name", "test": "test_dataset_name"}
 
 
 @dataclass(frozen=True)
@@ -45,24 +44,17 @@ class TaskRows:
 
 
 def tasks_of_splits(arguments: DataTrainingArguments, seed: int) -> dict[str, list[Task]]:
-    """Split -> its tasks. Raises ConfigError for an unknown task, one named twice, or those that cannot be together."""
-    tasks, made = {}, {}  # one object for a task of several splits: it may keep what it has read
-    for split, key in KEYS.items():
-        names = getattr(arguments, key)
-        if names is None:
-            key, names = "task_name", arguments.task_name
-        names = [names] if isinstance(names, str) else names
-        if not names:
-            raise ConfigError(f"{key} is an empty list; name at least one task")
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ConfigError(f"{key} names {twice[0]!r} twice; two tasks cannot have adapters of one name")
+    """Return split -> its tasks. Raises ConfigError for an unknown task, or for tasks that cannot be combined."""
+    tasks: dict[str, list[Task]] = {}
+    made: dict[str, Task] = {}  # one object per task, which may keep what it has read
+    for split in TASK_KEYS:
+        key, names = arguments.key_of(split), arguments.tasks_of(split)
         made |= {name: get_task(name, arguments, seed, key) for name in names if name not in made}
         tasks[split] = [made[name] for name in names]
         unscored = [task.name for task in (*tasks["train"], *tasks[split]) if not task.metrics]
-        if unscored and (len(names) > 1 or names != [task.name for task in tasks["train"]]):
+        if unscored and (len(names) > 1 or tasks[split] != tasks["train"]):
             raise ConfigError(
-                f"{key} is {', '.join(names)}; {unscored[0]}, without metrics, has no other task beside it"
+                f"{key} is {', '.join(names)}; {unscored[0]}, which has no metrics, cannot be combined with other tasks"
             )
     return tasks
 
@@ -78,10 +70,14 @@ def load_texts(
 
 
 def load_split(task: Task, split: str, arguments: DataTrainingArguments, seed: int, prefix: bool) -> Dataset:
-    """Sources and targets of a split, at most as many as the arguments allow. Raises ConfigError if there are none."""
-    rows = task.examples(split, prefix)
+    """Return the sources and targets of a split, at most as many as the arguments allow; see `load_texts`."""
+    rows = task.load(split)
     if len(rows) == 0:
-        raise ConfigError(f"{KEYS[split]} is {task.name!r}, whose {split} split is empty")
+        raise ConfigError(f"{TASK_KEYS[split]} is {task.name!r}, whose {split} split is empty")
+    return task.to_texts(_limited(rows, task, split, arguments, seed), prefix)
+
+
+def _limited(rows: Dataset, task: Task, split: str, arguments: DataTrainingArguments, seed: int) -> Dataset:
     if split == "train" and arguments.low_resource is not None:
         if arguments.low_resource > len(rows):
             raise ConfigError(f"low_resource is {arguments.low_resource}; {task.name} has {len(rows)} training rows")

@@ -9,9 +9,9 @@ import datasets
 import numpy as np
 from datasets import Dataset
 
-from adapters import ConfigError, one_line, warn_once
+from common.errors import ConfigError, one_line, warn_once
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
-from seq2seq.data.files import read_table
+from seq2seq.data.tables import read_table
 from seq2seq.data.tasks import Task
 from seq2seq.hub import hub_answers, reason
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from datasets import Dataset
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq import metrics
 from seq2seq.data.published import Published, texts_of
 from seq2seq.data.squad import Answers

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 import numpy as np
 from datasets import Dataset
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq import metrics
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
 
@@ -51,11 +51,14 @@ class Task:
         return " ".join(f"{name}: {row[name]}" for name in self.fields), self.targets[int(row["label"])]
 
     def examples(self, split: str, prefix: bool = True) -> Dataset:
-        """The split as a Dataset with the text columns "source" and "target", reference fields and extra fields.
+        """Return all rows of a split as texts; see `to_texts`."""
+        return self.to_texts(self.load(split), prefix)
 
-        prefix: put the task's name before the source (left out where each task has adapters of its own).
+    def to_texts(self, rows: Dataset, prefix: bool = True) -> Dataset:
+        """Turn loaded rows, one by one, into the text columns "source" and "target"; reference and extra fields stay.
+
+        prefix: put the task's name in front of the source (left out if each task has adapters of its own).
         """
-        rows = self.load(split)
         before = f"{self.name} " if prefix and self.named_in_source else ""
 
         def to_text(row: dict) -> dict:
@@ -64,7 +67,7 @@ class Task:
 
         kept = (*self.reference_fields, *self.extra_fields)
         unused = [name for name in rows.column_names if name not in kept]
-        return rows.map(to_text, remove_columns=unused, desc=f"{self.name} {split}")
+        return rows.map(to_text, remove_columns=unused, desc=self.name)
 
     def score(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> dict[str, float]:
         """Every metric of the task, in percent. references: "target" and the reference fields, a value for each row."""

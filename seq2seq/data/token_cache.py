@@ -7,8 +7,8 @@ from pathlib import Path
 from datasets import Dataset
 from pyarrow import ArrowInvalid
 
-from adapters import warn_once
-from seq2seq.cache import cache_directory
+from common.errors import warn_once
+from seq2seq.data.downloads import cache_directory
 
 FORMAT = "1"  # to be raised when `tokenised` writes other columns
 

@@ -10,7 +10,7 @@ from functools import cache, partial
 from datasets import Dataset
 
 from seq2seq.arguments import DataTrainingArguments
-from seq2seq.cache import fetch_from_index
+from seq2seq.data.downloads import fetch_from_index
 from seq2seq.data.splits import split_by_text
 from seq2seq.data.tasks import SPLIT_SEED, SPLITS, Task, register
 

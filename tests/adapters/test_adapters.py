@@ -9,7 +9,6 @@ from adapters import (
     AdaptedLinear,
     AdapterConfig,
     AdapterController,
-    ConfigError,
     Place,
     SharedParts,
     TaskSwitch,
@@ -17,9 +16,10 @@ from adapters import (
     build,
 )
 from adapters.activations import ACTIVATIONS
-from adapters.adapter_configuration import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
 from adapters.hypercomplex import HypercomplexLinear
 from adapters.intrinsic import IntrinsicSubspace, walsh_hadamard
+from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
+from common.errors import ConfigError
 from tests.methods import AFTER, BESIDE, CASES, FLAGS, NORMS, config_for
 
 STARTS_AT_ZERO = {"tensor_train_adapters", "tensor_train_single"}

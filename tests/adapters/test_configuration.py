@@ -2,7 +2,8 @@
 
 import pytest
 
-from adapters import METHODS, AdapterConfig, ConfigError
+from adapters import METHODS, AdapterConfig
+from common.errors import ConfigError
 from tests.methods import CASES, FLAGS, config_for
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, Uniform
 
+from common.errors import ConfigError
 from expressivity import (
     ArchitectureComparator,
     ComparisonResult,
@@ -109,7 +110,7 @@ def test_results_as_json_csv_and_figures(families, tmp_path):
     assert (tmp_path / "without_suffix").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ExpressivityError, match="figure.xyz cannot be drawn: ValueError"):
         result.plot("min", tmp_path / "figure.xyz")
-    with pytest.raises(ExpressivityError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="cannot be written"):
         result.to_csv(tmp_path / "table.csv" / "below_a_file.csv")
 
 

@@ -162,7 +162,7 @@ WRONG = [
     ),
     ({"automatic_measurement_mode": None}, "automatic_measurement_mode is None"),
     ({"measure": 1, "mesure": 2}, "mesure and measure are the same keyword"),
-    ({"optimiser": torch.optim.SGD}, "there is no keyword optimiser; do you mean optimizer?"),
+    ({"optimiser": torch.optim.SGD}, "unknown key thereword optimiser; do you mean optimizer?"),
     ({"optimizer": "Adam"}, "optimizer is 'Adam'; it must be callable"),
     ({"train": 3}, "train is 3; it must be callable"),
     ({"input_size": (3, 0)}, "input_size is 0"),

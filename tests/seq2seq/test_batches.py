@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import get_task, token_cache
 from seq2seq.data.batches import (
@@ -82,7 +82,7 @@ def test_tasks_of_each_split():
     [
         ({"task_name": ["vader-nyt", "vader-nyt"]}, "names 'vader-nyt' twice"),
         ({"task_name": []}, "task_name is an empty list"),
-        ({"task_name": ["vader-nyt", "span-corruption"]}, "span-corruption, without metrics"),
+        ({"task_name": ["vader-nyt", "span-corruption"]}, "span-corruption, which has no metrics"),
         ({"task_name": "vader-nyt", "eval_dataset_name": ["vader-movi"]}, "eval_dataset_name is 'vader-movi'"),
         ({"task_name": "span-corruption", "test_dataset_name": "vader-nyt"}, "test_dataset_name is vader-nyt"),
     ],

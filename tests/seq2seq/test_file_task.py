@@ -6,11 +6,11 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import SPLITS, get_task
-from seq2seq.data.files import read_table
 from seq2seq.data.splits import normalise
+from seq2seq.data.tables import read_table
 
 TEMPLATE = "aspect: {aspect} text: {text}"
 LABELS = ["bad", "good"]

@@ -23,6 +23,7 @@ def run(out: Path, kill_at: int | None, log: Path) -> None:
     from transformers import TrainerCallback
 
     import run_seq2seq
+    from seq2seq import pipeline
     from seq2seq.trainer import AdapterTrainer
 
     events = []
@@ -45,7 +46,7 @@ def run(out: Path, kill_at: int | None, log: Path) -> None:
         if writes and arguments and isinstance(arguments[0], str | os.PathLike) and str(out) in str(arguments[0]):
             happened(f"{name} {arguments[0]}")
 
-    run_seq2seq.AdapterTrainer = Watched
+    pipeline.AdapterTrainer = Watched
     sys.addaudithook(audit)
     os.chdir(ROOT)
     arguments = [part for key, value in KEYS.items() for part in (f"--{key}", json.dumps(value))]
@@ -57,7 +58,7 @@ def run(out: Path, kill_at: int | None, log: Path) -> None:
 @pytest.fixture(scope="module")
 def in_a_process():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["run_seq2seq", "tests.conftest"])
+    context.set_forkserver_preload(["seq2seq.pipeline", "tests.conftest"])
 
     def call(out: Path, kill_at: int | None = None) -> int:
         process = context.Process(target=run, args=(out, kill_at, out.with_suffix(".log")))

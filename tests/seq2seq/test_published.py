@@ -4,8 +4,7 @@ from collections import Counter
 
 import pytest
 
-from adapters import ConfigError
-from adapters.errors import warn_once
+from common.errors import ConfigError, warn_once
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import SPLITS, get_task
 from tests.seq2seq.published_rows import GOLDEN, WRITERS, local_task, numbered

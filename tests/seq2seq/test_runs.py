@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq.runs import RunDirectory
 from seq2seq.trainer import AdapterTrainer
 from tests.conftest import ROOT, TINY_RUN

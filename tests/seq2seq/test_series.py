@@ -5,7 +5,7 @@ from statistics import mean, stdev
 
 import pytest
 
-import run_seq2seq
+from seq2seq import series
 from seq2seq.series import statistics
 from tests.conftest import TINY_RUN
 
@@ -16,13 +16,13 @@ SERIES = {**TINY_RUN, "max_train_samples": None, "low_resource": [16, 32], "seed
 @pytest.fixture
 def counted_runs(monkeypatch):
     """The output directories of the runs that really run."""
-    ran, run = [], run_seq2seq.run
+    ran, run = [], series.run
 
     def counting(settings):
         ran.append(settings.training.output_dir)
         return run(settings)
 
-    monkeypatch.setattr(run_seq2seq, "run", counting)
+    monkeypatch.setattr(series, "run", counting)
     return ran
 
 
@@ -93,8 +93,8 @@ def test_statistics_by_hand():
     [
         ({"seeds": []}, "seeds is []"),
         ({"seeds": [1, 1]}, "seeds is [1, 1]"),
-        ({"seeds": [-1]}, "seeds holds -1"),
-        ({"low_resource": [16, 0]}, "low_resource holds 0"),
+        ({"seeds": [-1]}, "seeds contains -1"),
+        ({"low_resource": [16, 0]}, "low_resource contains 0"),
         ({"low_resource": 0}, "low_resource is 0"),
         ({"low_resource": 100_000}, "low_resource is 100000; vader-movie has 7424 training rows"),
         ({"low_resource": [8, 100_000]}, "low_resource is 100000"),  # before the first of them is run

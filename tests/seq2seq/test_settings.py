@@ -3,12 +3,13 @@ import shutil
 
 import pytest
 
-from adapters import ConfigError
-from adapters.json_settings import has_type, read_overrides
+from common.errors import ConfigError
+from common.json_settings import has_type, read_overrides
+from common.keys import key_fields
 from seq2seq.arguments import ModelArguments
 from seq2seq.data.vader import read_set
 from seq2seq.models import load_tokenizer
-from seq2seq.settings import known_keys, load_settings, own_fields
+from seq2seq.settings import OWN_CLASSES, known_keys, load_settings
 from third_party.models.t5.configuration_t5 import resolve_name
 
 
@@ -105,15 +106,15 @@ def test_legacy_keys_load_with_a_warning_each(tmp_path):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"tt_rnak": 4}, "tt_rnak is no key of a configuration; did you mean tt_rank?"),
-        ({"qqqqqq": 4}, "qqqqqq is no key"),
-        ({"tasks": ["a"]}, "tasks is no key"),
+        ({"tt_rnak": 4}, "unknown key tt_rnak; did you mean tt_rank?"),
+        ({"qqqqqq": 4}, "unknown key qqqqqq"),
+        ({"tasks": ["a"]}, "unknown key tasks"),
         ({"tt_rank": "4"}, 'tt_rank is "4"; it must be a whole number'),
         ({"tt_rank": 4.5}, "tt_rank is 4.5; it must be a whole number"),
         ({"tt_rank": True}, "tt_rank is true; it must be a whole number"),
         ({"learning_rate": "1e-3"}, 'learning_rate is "1e-3"; it must be a number'),
         ({"train_task_adapters": "yes"}, "it must be true or false"),
-        ({"tt_shape": [[2, 3], [4, "5"]]}, "a list of which each item is a list of which each item is a whole number"),
+        ({"tt_shape": [[2, 3], [4, "5"]]}, "a list of lists of whole numbers"),
         ({"eval_strategy": "epochs"}, 'eval_strategy is "epochs"; it must be one of no, steps, epoch'),
         ({"dtype": "float64"}, 'dtype is "float64"; it must be one of "float32", "bfloat16", "float16"'),
         ({"model_config": 3}, "model_config is 3; it must be an object or a string or null"),
@@ -139,7 +140,7 @@ def test_a_flag_alone_is_true(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["tt_rank", "4"], "'tt_rank' is neither --key"),
+        (["tt_rank", "4"], "unexpected argument 'tt_rank'"),
         (["--tt_rank"], "--tt_rank has no value"),
         (["--tt_rank", "--do_train", "false"], "write --tt_rank VALUE"),
     ],
@@ -152,7 +153,7 @@ def test_wrong_overrides(tmp_path, arguments, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"{", "is no JSON"), (b"[1]", "holds a list"), (b"\xff\xfe", "cannot be read"), (None, "No such file")],
+    [(b"{", "is not valid JSON"), (b"[1]", "contains a list"), (b"\xff\xfe", "cannot be read"), (None, "No such file")],
 )
 def test_wrong_files(tmp_path, content, words):
     path = tmp_path / "file.json"
@@ -164,9 +165,7 @@ def test_wrong_files(tmp_path, content, words):
 
 
 def test_every_key_is_defined_once_with_help():
-    from seq2seq.settings import CLASSES
-
-    fields = [field for cls in CLASSES for field in own_fields(cls)]
+    fields = [field for cls in OWN_CLASSES for field in key_fields(cls)]
     assert len({field.name for field in fields}) == len(fields)
     assert all(field.metadata["help"] for field in fields)
 
@@ -175,9 +174,9 @@ def test_every_key_is_defined_once_with_help():
 def test_defaults_have_their_types(name):
     from dataclasses import MISSING, fields
 
-    from seq2seq.settings import CLASSES
+    from seq2seq.training_arguments import TrainingArguments
 
-    default = next(f.default for cls in CLASSES for f in fields(cls) if f.name == name)
+    default = next(f.default for cls in (*OWN_CLASSES, TrainingArguments) for f in fields(cls) if f.name == name)
     if default is not MISSING:
         value = getattr(default, "value", default)
         assert has_type(value, known_keys()[name])

@@ -5,7 +5,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 import numpy as np
 import pytest
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq.data import get_task
 from seq2seq.data.superglue import join_highlights
 from tests.seq2seq.published_rows import GOLDEN, WRITERS, WSC, local_task

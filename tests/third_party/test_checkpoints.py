@@ -7,10 +7,12 @@ import pytest
 import torch
 import transformers
 
-from adapters import METHODS, ConfigError
+from adapters import METHODS
+from common.errors import ConfigError
 from tests.methods import CASES, adapted, config_for, moved, relative
 from third_party.models.t5 import T5ForConditionalGeneration, adapter_checkpoint
-from utils import count_parameters, freeze_model_params, modify_model_after_init
+from third_party.models.t5.parameters import count_parameters
+from utils import freeze_model_params, modify_model_after_init
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from adapters import AdapterPart, ConfigError
+from adapters import AdapterPart
+from common.errors import ConfigError
 from t3nsor.tensor_train import CoreChain
 from tests.methods import CASES, STARTS_ELSEWHERE, adapted, changed, config_for, moved, relative
 from third_party.models.t5 import T5ForConditionalGeneration

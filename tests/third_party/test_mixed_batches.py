@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from tests.methods import AFTER, BESIDE, adapted, config_for
 
 TASKS = ("a", "b.c", "d")

@@ -4,7 +4,8 @@ import pytest
 import torch
 import transformers
 
-from adapters import AdapterConfig, ConfigError
+from adapters import AdapterConfig
+from common.errors import ConfigError
 from tests.methods import CASES, adapted, changed, config_for
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 from utils import freeze_model_params, get_adapter_config

@@ -9,7 +9,8 @@ from seq2seq.settings import load_settings
 from tests.conftest import ROOT
 from tests.methods import CASES, adapted, config_for
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
-from utils import cost_of_tasks, count_parameters, modify_model_after_init, parameters_by_component
+from third_party.models.t5.parameters import cost_of_tasks, count_parameters, parameters_by_component
+from utils import modify_model_after_init
 
 # The published methods on T5-base with 32,128 rows of embedding. SAID: 257 of the 20,000 scale one tensor each.
 PUBLISHED = {

@@ -7,7 +7,7 @@ import re
 import warnings
 from dataclasses import dataclass
 
-from adapters import ConfigError
+from common.errors import ConfigError
 
 # Light and dark scheme. The hues are those of Okabe and Ito, which colour-blind readers can tell apart.
 SERIES = (

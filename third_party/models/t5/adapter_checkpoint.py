@@ -8,7 +8,6 @@
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +16,9 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from adapters import AdapterConfig, AdapterPart, ConfigError
+from adapters import AdapterConfig, AdapterPart
+from common.errors import ConfigError
+from common.files import replacing, write_file, write_json
 
 WEIGHTS = "adapter_model.safetensors"
 DESCRIPTION = "adapter_config.json"
@@ -87,16 +88,11 @@ def save(model, directory: Path):
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    _replace(directory / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    with replacing(directory / WEIGHTS) as unfinished:
+        save_file(tensors, unfinished, metadata={"format": "pt"})
     if not (directory / CARD).exists() or LIBRARY in (directory / CARD).read_text(errors="replace"):
-        _replace(directory / CARD, lambda path: path.write_text(card(model, description)))
-    _replace(directory / DESCRIPTION, lambda path: path.write_text(json.dumps(description, indent=2) + "\n"))
-
-
-def _replace(path: Path, write) -> None:
-    unfinished = path.with_name(f".{path.name}")
-    write(unfinished)
-    os.replace(unfinished, path)
+        write_file(directory / CARD, card(model, description))
+    write_json(directory / DESCRIPTION, description)
 
 
 def card(model, description: dict) -> str:

@@ -6,8 +6,17 @@ import torch
 from torch import nn
 from transformers.models.t5.modeling_t5 import T5Attention, T5LayerNorm
 
-from adapters import METHODS, AdaptedLinear, AdapterConfig, AdapterController, Place, SharedParts, TaskSwitch, build
-from adapters import adapter_configuration as sites
+from adapters import (
+    METHODS,
+    AdaptedLinear,
+    AdapterConfig,
+    AdapterController,
+    Place,
+    SharedParts,
+    TaskSwitch,
+    build,
+    sites,
+)
 from adapters.intrinsic import AdaptedEmbedding, AdaptedNorm, IntrinsicDelta
 from adapters.norms import NormPart
 from third_party.models.t5.prefix_attention import use_prefixed_attention

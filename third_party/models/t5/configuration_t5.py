@@ -6,7 +6,8 @@ from pathlib import Path
 
 import transformers
 
-from adapters import AdapterConfig, ConfigError, warn_once
+from adapters import AdapterConfig
+from common.errors import ConfigError, warn_once
 
 # Sizes of the published T5 v1.0 models, so that parameters can be counted without a hub.
 SHAPES = {
@@ -54,11 +55,6 @@ class T5Config(transformers.T5Config):
         if name not in SHAPES:
             raise ConfigError(f"model_config is {name!r}; built-in sizes: {', '.join(SHAPES)}")
         return cls(**{"decoder_start_token_id": 0, **SHAPES[name], **overrides})
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of both stacks together."""
-        return self.num_layers + self.num_decoder_layers
 
     def adapted_blocks(self, adapter_config: AdapterConfig) -> Iterator[tuple[str, int, int]]:
         """(stack, block, number among all blocks) of those that `adapter_config` adapts. Warns of one that lacks."""

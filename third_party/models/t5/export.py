@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from adapters import METHODS, ConfigError, MergedWeight
+from adapters import METHODS, MergedWeight
 from adapters.norms import NormPart
+from common.errors import ConfigError
 from third_party.models.t5.configuration_t5 import resolve_name
 
 STAGING = ".unfinished"

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from adapters import AdapterConfig, AdapterController, ConfigError, TaskSwitch, is_merged, remerge
-from adapters.adapter_configuration import IN_ATTENTION
+from adapters import AdapterConfig, AdapterController, TaskSwitch, is_merged, remerge
+from adapters.sites import IN_ATTENTION
+from common.errors import ConfigError
 from third_party.models.t5 import adapter_checkpoint
 from third_party.models.t5.attach import attach
 from third_party.models.t5.configuration_t5 import T5Config, resolve_name

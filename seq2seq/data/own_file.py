@@ -6,10 +6,10 @@ from string import Formatter
 
 from datasets import Dataset
 
-from adapters import ConfigError
+from common.errors import ConfigError
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
-from seq2seq.data.files import read_table
 from seq2seq.data.splits import split_by_text
+from seq2seq.data.tables import read_table
 from seq2seq.data.tasks import SPLITS, Task, register
 from seq2seq.metrics import COMPARED, METRICS
 

@@ -10,7 +10,7 @@ import pyarrow
 from datasets import Dataset
 from pyarrow import parquet
 
-from adapters import ConfigError, one_line
+from common.errors import ConfigError, one_line
 
 csv.field_size_limit(2**31 - 1)  # passages are longer than the 128 KiB that it reads otherwise
 

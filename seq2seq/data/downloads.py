@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from adapters import ConfigError
+from common.errors import ConfigError
 
 
 def cache_directory() -> Path:

@@ -13,7 +13,7 @@ from torch.autograd.graph import register_multi_grad_hook, saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from adapters.errors import ConfigError
+from common.errors import ConfigError
 
 COLUMNS = ("parameters", "gradients", "optimizer_state", "saved_activations", "forward_extra", "backward_extra")
 

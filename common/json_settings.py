@@ -1,63 +1,75 @@
-"""Dataclasses as JSON: files, `--key value` overrides, and types that are checked and put into words."""
+"""JSON files and `--key value` overrides, checked against the types of dataclass fields."""
 
 import enum
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
-from adapters.errors import ConfigError
+from common.errors import ConfigError
 
 
-def read_file(path: str) -> dict:
-    """The object in a JSON file. Raises ConfigError."""
+def read_file(path: str | Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises ConfigError if it cannot be read or is not one object."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is no JSON: {error}") from None
+        raise ConfigError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}; a configuration is one JSON object")
+        raise ConfigError(f"{path} contains a {type(values).__name__}; a configuration is one JSON object")
     return values
 
 
-def read_overrides(arguments: list[str], known: Mapping[str, object]) -> dict:
-    """`["--tt_rank", "4", "--name=x"]` to {"tt_rank": 4, "name": "x"}; `known`: the keys and their types."""
-    values, rest = {}, list(arguments)
+def read_overrides(arguments: list[str], known: Mapping[str, object]) -> dict[str, Any]:
+    """Parse command-line overrides.
+
+    arguments: ["--tt_rank", "4", "--name=x", "--dry_run"] gives {"tt_rank": 4, "name": "x", "dry_run": True}. A value
+        is read as JSON, or else as a string.
+    known: key -> type. A key that may be true needs no value.
+    Raises ConfigError for anything that is not a key with a value.
+    """
+    values: dict[str, Any] = {}
+    rest = list(arguments)
     while rest:
         name, equals, text = rest.pop(0).partition("=")
         if not name.startswith("--"):
-            raise ConfigError(f"{name!r} is neither --key nor the value of one; overrides are written --key value")
+            raise ConfigError(f"unexpected argument {name!r}; overrides are written --key value")
         if not equals:
             if not rest or rest[0].startswith("--"):
-                if name[2:] in known and has_type(True, known[name[2:]]):  # --dry_run
+                if name[2:] in known and has_type(True, known[name[2:]]):
                     values[name[2:]] = True
                     continue
                 raise ConfigError(f"{name} has no value; write {name} VALUE")
             text = rest.pop(0)
         try:
             values[name[2:]] = json.loads(text)
-        except ValueError:  # no JSON, or a number of thousands of digits
+        except ValueError:  # not JSON, or a number of thousands of digits
             values[name[2:]] = text
     return values
 
 
-def check_keys(values: dict, known: Mapping[str, object], program: str) -> None:
-    """Raise ConfigError for a key that does not exist or a value of the wrong type; `program` --help lists the keys."""
+def check_keys(values: Mapping[str, Any], known: Mapping[str, object], program: str) -> None:
+    """Raise ConfigError for an unknown key or a value of the wrong type.
+
+    known: key -> type. program: the script whose --help lists the keys.
+    """
     for name, value in values.items():
         if name not in known:
             near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; python {program} --help lists the keys"
-            raise ConfigError(f"{name} is no key of a configuration{hint}")
+            hint = f"did you mean {near[0]}?" if near else f"python {program} --help lists the keys"
+            raise ConfigError(f"unknown key {name}; {hint}")
         if not has_type(value, known[name]):
             raise ConfigError(f"{name} is {json.dumps(value)}; it must be {describe(known[name])}")
 
 
-def has_type(value, annotation) -> bool:
-    """Whether a JSON value is of a type as dataclasses annotate it; a whole number passes as a float, a bool never."""
+def has_type(value: Any, annotation: Any) -> bool:
+    """Return True if a JSON value fits a type annotation. An int passes as a float; a bool passes as neither."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         choices = [a for a in arguments if isinstance(a, type) and issubclass(a, enum.Enum)]
@@ -79,8 +91,8 @@ def has_type(value, annotation) -> bool:
     return isinstance(value, annotation)
 
 
-def describe(annotation) -> str:
-    """A type in the words of someone who writes JSON."""
+def describe(annotation: Any) -> str:
+    """Describe a type in the words of someone who writes JSON."""
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "an object"}
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
@@ -90,7 +102,9 @@ def describe(annotation) -> str:
     if origin is typing.Literal:
         return "one of " + ", ".join(json.dumps(a) for a in arguments)
     if origin is list:
-        return f"a list of which each item is {describe(arguments[0])}"
+        item = describe(arguments[0])
+        plural = re.sub("^an? (list|number|object|string|whole number)", r"\1s", item)
+        return f"a list of {plural}" if plural != item else f"a list whose items are each {item}"
     if annotation is type(None):
         return "null"
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):

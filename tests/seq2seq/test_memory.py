@@ -7,10 +7,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from adapters import AdapterConfig, ConfigError
-from adapters.memory import COLUMNS, LiveBytes, blocks, measure_memory
+from adapters import AdapterConfig
+from common.errors import ConfigError
+from seq2seq.memory import COLUMNS, LiveBytes, blocks, measure_memory
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
-from utils import count_parameters, modify_model_after_init
+from third_party.models.t5.parameters import count_parameters
+from utils import modify_model_after_init
 
 FIRST, SECOND = 4 * (8 * 16 + 16), 4 * (16 * 4 + 4)  # bytes of the parameters of the two layers of `chain`
 X, H, Y = 4 * 5 * 8, 4 * 5 * 16, 4 * 5 * 4  # bytes of its input, hidden and output

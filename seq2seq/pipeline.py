@@ -1,0 +1,146 @@
+"""One run: load data and model, train, score every split, write the results."""
+
+import time
+
+import datasets
+import torch
+from accelerate import PartialState
+from transformers import set_seed
+
+from adapters import rounding_losses
+from adapters.norms import preinit_errors
+from common.errors import ConfigError
+from seq2seq.data.batches import TaskRows, load_texts, longest_target, tasks_of_splits, tokenise
+from seq2seq.layout import MERGED
+from seq2seq.models import check_tasks, load_backbone, load_tokenizer
+from seq2seq.predictions import split_results
+from seq2seq.runs import RunDirectory
+from seq2seq.settings import Settings
+from seq2seq.summary import peak_memory_mib, reset_peak_memory
+from seq2seq.timing import TimingCallback
+from seq2seq.tracking import TrackingCallback, start_tracking
+from seq2seq.trainer import AdapterTrainer
+from third_party.models.t5.adapting import check_size, modify_model_after_init
+from third_party.models.t5.export import check_foldable
+from third_party.models.t5.parameters import count_parameters, print_num_parameters
+
+
+def run(settings: Settings) -> dict:
+    """One experiment; returns what `results.json` holds."""
+    start = time.perf_counter()
+    reset_peak_memory()
+    training = settings.training
+    directory = RunDirectory(
+        training.output_dir,
+        settings.resolved(),
+        overwrite=training.overwrite_output_dir,
+        resume=training.resume_from_checkpoint,
+    )
+    trainer, rows = prepare(settings)
+    trainer.started = start
+    counts = count_parameters(trainer.model)
+    tracker = start_tracking(settings, counts)
+    if directory.checkpoint and training.do_train:
+        trainer.resume_from(directory.checkpoint)
+    PartialState().wait_for_everyone()  # until all have looked, nothing is removed or replaced
+    if training.should_save:
+        directory.claim()
+    trainer.add_callback(TrackingCallback(tracker))
+    extra = train(settings, trainer, directory) if training.do_train else {}
+    results = {
+        "experiment_name": training.experiment_name,
+        "method": settings.method,
+        "splits": {
+            split: split_results(trainer, split, rows[split], directory.path)
+            for split in ("validation", "test")
+            if split in rows
+        },
+        "parameters": counts,
+        **extra,
+        **costs_in_accuracy(trainer.model),
+        "history": trainer.state.log_history,
+        "seed": training.seed,
+        "low_resource": settings.data.low_resource,
+        "seconds": trainer.seconds,
+        "peak_memory_mib": peak_memory_mib(),
+        "output_dir": training.output_dir,
+    }
+    if training.merge_and_export:
+        trainer.export(directory.path / MERGED)
+    if training.should_save:
+        directory.finish(results)
+    tracker.finish()
+    return results
+
+
+def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows]]]:
+    """The trainer of a run, with model and data, and the rows of each split that it needs. Writes nothing."""
+    training, data = settings.training, settings.data
+    datasets.disable_progress_bars()
+    tasks = tasks_of_splits(data, training.split_seed)
+    # Adapters of a task's own know the task; other models are told its name in the source.
+    prefix = not settings.adapter.own_adapters
+    texts = load_texts(tasks, needed_splits(training), data, training.seed, prefix)
+    set_seed(training.seed)
+    training_texts = [text for rows in texts.get("train", ()) for text in rows.texts["source"]]
+    tokenizer = load_tokenizer(settings.model, training_texts or None)
+    model = load_backbone(settings.model, tokenizer)
+    check_size(model, settings.adapter)
+    modify_model_after_init(model, settings.adapter)
+    check_tasks(model, tasks)
+    if training.print_num_parameters:
+        print_num_parameters(model)
+    if training.merge_and_export:
+        check_foldable(model)
+    rows = {
+        split: [tokenise(each, tokenizer, data, by_length=split != "train") for each in parts]
+        for split, parts in texts.items()
+    }
+    if training.generation_max_length is None:
+        training.generation_max_length = longest_target(rows.values())
+    trainer = AdapterTrainer(
+        training=rows.get("train", ()),
+        validation=rows.get("validation", ()),
+        tasks=tasks["train"],
+        data=data,
+        model=model,
+        args=training,
+        processing_class=tokenizer,
+    )
+    return trainer, rows
+
+
+def train(settings: Settings, trainer: AdapterTrainer, directory: RunDirectory) -> dict:
+    """Train, or go on with it, and save; returns the reports on time and memory that were asked for."""
+    training, asked, timing = settings.training, {}, TimingCallback()
+    trainer.add_callback(timing)
+    if training.compute_memory:
+        memory = trainer.measure_memory()
+        print("\n".join(memory.table()))
+        asked["memory"] = memory.to_dict()
+    if directory.checkpoint:
+        print(f"going on from {directory.checkpoint}")
+    trainer.train(resume_from_checkpoint=directory.checkpoint)
+    trainer.save_final(getattr(torch, settings.model.save_dtype))
+    return {**asked, "time": timing.summary()} if training.compute_time else asked
+
+
+def costs_in_accuracy(model) -> dict:
+    """What merging and decomposing cost in accuracy of the weights."""
+    costs = {}
+    losses = rounding_losses(model) if model.merged else {}
+    if losses:
+        costs["merged"] = {"weights": len(losses), "largest_rounding_loss": max(losses.values())}
+    errors = preinit_errors(model)
+    if errors:
+        costs["largest_preinit_error"] = max(errors.values())
+    return costs
+
+
+def needed_splits(training) -> list[str]:
+    """The splits that the run reads."""
+    wanted = {"train": training.do_train, "validation": training.do_eval, "test": training.do_test}
+    splits = [split for split, needed in wanted.items() if needed]
+    if not splits:
+        raise ConfigError("do_train, do_eval and do_test are all false; set one of them to true")
+    return splits
