@@ -17,6 +17,7 @@ from seq2seq.settings import Settings
 from t3nsor import TTLinear, chosen_plans
 from t3nsor.tensor_train import CoreChain
 from third_party.models.t5 import T5ForConditionalGeneration
+from third_party.models.t5.adapting import modify_model_after_init
 from third_party.models.t5.export import check_foldable
 from third_party.models.t5.parameters import (
     cost_of_tasks,
@@ -24,7 +25,6 @@ from third_party.models.t5.parameters import (
     parameters_by_component,
     print_num_parameters,
 )
-from utils import modify_model_after_init
 
 
 def dry_run(settings: Settings) -> dict:
