@@ -21,7 +21,7 @@ from adapters.merged_weight import Branch
 from adapters.parts import Place, SharedParts
 from adapters.tt_lora import branch_shape
 from t3nsor import ShapeError, linear_with_branch, tt_matmul, zero_delta
-from t3nsor.cores import without_autocast
+from t3nsor.autocast import without_autocast
 
 
 class CrossLayerCores(nn.Module):

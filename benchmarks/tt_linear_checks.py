@@ -7,8 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tt_linear_peers import GROUPS, MODES, Cell, Contestant, Data
 
-from t3nsor.cost_model import choose
-from t3nsor.recipes import problem_of
+from t3nsor.contraction.cost_model import choose
+from t3nsor.contraction.engine import problem_of
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}  # of ||found - ours|| / ||ours||
 BALLAST = 2**28  # bytes, more than importing ever takes beyond what it keeps

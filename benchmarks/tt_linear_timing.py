@@ -17,10 +17,10 @@ import tt_linear_report as report
 from tt_linear_malloc import THRESHOLDS
 from tt_linear_peers import MODES, Cell, Data
 
-from t3nsor.cost_model import choose
-from t3nsor.ops import linear_with_branch, tt_matmul
-from t3nsor.plans import candidates
-from t3nsor.recipes import problem_of
+from t3nsor.contraction.cost_model import choose
+from t3nsor.contraction.engine import problem_of
+from t3nsor.contraction.ops import linear_with_branch, tt_matmul
+from t3nsor.contraction.plans import candidates
 
 LIMIT = 1.15  # of the time of the best peer
 MEASUREMENTS = 3  # that have to agree before a cell offends

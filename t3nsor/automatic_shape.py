@@ -1,8 +1,8 @@
 """The shape of a linear layer when only its two sizes are given."""
 
-from t3nsor.cost_model import choose, cost
+from t3nsor.contraction.cost_model import choose, cost
+from t3nsor.contraction.plans import Sizes
 from t3nsor.errors import ShapeError
-from t3nsor.plans import Sizes
 from t3nsor.shapes import MODES, auto_shape, best_d, check_ranks, skewed_shape
 
 SHAPE_MODES = (*MODES, "skewed")

@@ -8,10 +8,10 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from t3nsor import TensorTrain, linear_with_branch, random_matrix, tt_matmul
-from t3nsor.contraction import is_one_product, step_shapes
-from t3nsor.cost_model import is_built_whole
-from t3nsor.plans import STRATEGIES, Plan, candidates
-from t3nsor.recipes import problem_of
+from t3nsor.contraction.chain import is_one_product, step_shapes
+from t3nsor.contraction.cost_model import is_built_whole
+from t3nsor.contraction.engine import problem_of
+from t3nsor.contraction.plans import STRATEGIES, Plan, candidates
 
 
 @st.composite

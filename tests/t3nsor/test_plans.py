@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from t3nsor import Plan, ShapeError, TensorTrain, TRLinear, TTBias, TTLinear, explain, linear_with_branch, random_matrix
-from t3nsor.cost_model import choose, cost
-from t3nsor.ops import tt_matmul
-from t3nsor.plans import STRATEGIES, Sizes, candidates
+from t3nsor.contraction.cost_model import choose, cost
+from t3nsor.contraction.ops import tt_matmul
+from t3nsor.contraction.plans import STRATEGIES, Sizes, candidates
 from t3nsor.shapes import auto_shape
 
 

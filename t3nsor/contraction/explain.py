@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from t3nsor.cost_model import choose, cost
+from t3nsor.contraction.cost_model import choose, cost
+from t3nsor.contraction.engine import counted
+from t3nsor.contraction.plans import Plan, Sizes, candidates
 from t3nsor.errors import ShapeError
-from t3nsor.plans import Plan, Sizes, candidates
-from t3nsor.recipes import counted
 from t3nsor.shapes import max_rank
 from t3nsor.tensor_train import CoreChain
 

@@ -8,10 +8,11 @@ import math
 import sys
 from dataclasses import dataclass
 
-from t3nsor.contraction import NARROW, StepShape, is_one_product, step_shapes, sums_after_products
-from t3nsor.dense import built_in_batches
-from t3nsor.machines import MEBIBYTE, Machine, is_cpu, item_size, machine_for
-from t3nsor.plans import Plan, Sizes, candidates
+from t3nsor.contraction.chain import StepShape, is_one_product, step_shapes, sums_after_products
+from t3nsor.contraction.full import built_in_batches
+from t3nsor.contraction.gemm import NARROW
+from t3nsor.contraction.machines import MEBIBYTE, Machine, is_cpu, item_size, machine_for
+from t3nsor.contraction.plans import Plan, Sizes, candidates
 
 PAIRED = 1.05  # what blocks of rows cost beside their products, as a factor
 NARROW_BATCH = 4.0  # how much longer batches of products with few columns take than one wide product

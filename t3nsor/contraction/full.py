@@ -5,7 +5,7 @@ dW is held as two factors, dW[(i1 i2), (j1 j2)] = sum_r first[i1, j1, r] second[
 
 import torch
 
-from t3nsor.contraction import add_product, blocks
+from t3nsor.contraction.gemm import add_product, blocks
 
 
 class Whole:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from t3nsor.contraction import add_product, blocks
+from t3nsor.contraction.gemm import add_product, blocks
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ bonds between them, of rank r_0 * r_k.
 
 import torch
 
+from t3nsor.contraction.plans import Plan, Sizes
 from t3nsor.cores import close_cores, merge_cores
-from t3nsor.plans import Plan, Sizes
 
 LEFT_TO_RIGHT, RIGHT_TO_LEFT = (2, 3, 0, 1), (0, 2, 1, 3)  # axes of a factor as a matrix (outer, inner) of a step
 

@@ -9,18 +9,12 @@ so that rank and mode of the next factor always lie side by side: no step permut
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 
 import torch
 
-NARROW = 16
-
-
-def blocks(rows: int, block: int) -> Iterator[slice]:
-    """Slices of at most `block` that cover `rows`; an empty one if there are none."""
-    return (slice(start, min(start + block, rows)) for start in range(0, max(1, rows), block))
+from t3nsor.contraction.gemm import NARROW, accumulated, add_product, is_narrow, put_product, sum_dtype
 
 
 @dataclass(frozen=True)
@@ -130,22 +124,6 @@ def is_one_product(shape: StepShape, item_size: int) -> bool:
     return shape.outer * shape.inner > 3 * (shape.outer + shape.inner) * shape.rest
 
 
-def is_narrow(columns: int, like: torch.Tensor) -> bool:
-    """Whether a CPU's GEMM would fall out of its vectorised kernels, which makes it several times slower."""
-    return 1 < columns < NARROW and like.device.type == "cpu" and like.dtype.itemsize >= 4
-
-
-def put_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, accumulate: bool) -> None:
-    """out = or += a @ b for matrices; a narrow product is made as its transpose."""
-    if is_narrow(b.shape[1], a):
-        product = torch.mm(b.t(), a.t()).t()
-        out.add_(product) if accumulate else out.copy_(product)
-    elif accumulate:
-        out.addmm_(a, b)
-    else:
-        torch.mm(a, b, out=out)
-
-
 def pull(shape: StepShape, matrix, d, out, accumulate: bool = False) -> torch.Tensor:
     """The gradient of the state from the gradient `d` of what the step made of it."""
     turned = StepShape(shape.batch, shape.inner, shape.outer, shape.rest)
@@ -164,30 +142,6 @@ def add_gradient(total: torch.Tensor | None, shape: StepShape, d, state) -> torc
     d, state = d.view(-1, shape.outer, shape.rest), state.view(-1, shape.inner, shape.rest)
     if sums_after_products(shape) and not is_narrow(shape.inner, state):
         products = torch.bmm(d, state.transpose(1, 2))
-        return _added(total, products.sum(0, dtype=_sum_dtype(products)))
+        return accumulated(total, products.sum(0, dtype=sum_dtype(products)))
     a, b = (each.transpose(0, 1).reshape(each.shape[1], -1) for each in (d, state))
     return add_product(total, a, b.t())
-
-
-def add_product(total: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """total + a @ b, for matrices or batches of them, in place where it can be; a total of None is 0.
-
-    Products of half-precision numbers are summed up in float32: each of them is rounded, their sum is not.
-    """
-    if total is None:
-        narrow = a.dim() == 2 and is_narrow(b.shape[1], a)
-        return torch.mm(b.t(), a.t()).t() if narrow else a @ b
-    if a.dtype.itemsize == 2:
-        return _added(total, a @ b)
-    if total.dim() == 2:
-        put_product(total, a, b, accumulate=True)
-        return total
-    return total.baddbmm_(a, b)
-
-
-def _added(total: torch.Tensor | None, term: torch.Tensor) -> torch.Tensor:
-    return term if total is None else total.to(_sum_dtype(total)).add_(term)
-
-
-def _sum_dtype(terms: torch.Tensor) -> torch.dtype:
-    return torch.float32 if terms.dtype.itemsize == 2 else terms.dtype

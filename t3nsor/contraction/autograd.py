@@ -5,9 +5,8 @@ from functools import partial
 import torch
 from torch.autograd import forward_ad
 
-from t3nsor.engine import compose, gradients, values
-from t3nsor.plans import decoded
-from t3nsor.recipes import Problem, problem_of
+from t3nsor.contraction.engine import Problem, compose, gradients, problem_of, values
+from t3nsor.contraction.plans import decoded
 
 
 def contract_eagerly(problem: Problem, scale: float, *tensors) -> torch.Tensor:

@@ -6,7 +6,7 @@ follow a data sheet. Machines differ in speed more than in which of two plans is
 
 from dataclasses import dataclass
 
-from t3nsor.contraction import NARROW
+from t3nsor.contraction.gemm import NARROW
 
 ITEM_SIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 MEBIBYTE = 2**20

@@ -1,16 +1,16 @@
 """Rows times a tensor train or ring, alone or beside a dense weight."""
 
+import math
 import sys
 from functools import lru_cache
 
 import torch
 
-from t3nsor.autograd import contract, contract_eagerly
-from t3nsor.cores import autocast_dtype
+from t3nsor.autocast import autocast_dtype, in_autocast_dtype
+from t3nsor.contraction.autograd import contract, contract_eagerly
+from t3nsor.contraction.engine import Problem, problem_of_shapes
+from t3nsor.contraction.plans import Plan, check_strategy
 from t3nsor.errors import ShapeError
-from t3nsor.operands import check_kinds, check_operands, in_autocast_dtype, kinds_of
-from t3nsor.plans import Plan, check_strategy
-from t3nsor.recipes import Problem, problem_of_shapes
 from t3nsor.tensor_train import CoreChain
 
 
@@ -79,3 +79,52 @@ def _problem(strategy: str | Plan, closed: bool, autocast: torch.dtype | None, x
         dtype = autocast
     core_shapes = [shape for shape, _, _ in cores]
     return problem_of_shapes(strategy, closed, weight is not None, dtype, device, shape, *core_shapes)
+
+
+def check_operands(x, weight, bias, cores) -> None:
+    """Raise ShapeError unless x (.., in), weight (out, in), bias (out,), if there are any, and matrix cores fit."""
+    kinds = kinds_of(x, weight, bias, cores)
+    check_kinds(autocast_dtype(x.device), *kinds)
+
+
+def kinds_of(x, weight, bias, cores) -> list[tuple[torch.Size, torch.dtype, torch.device] | None]:
+    """Shape, dtype and device of each; ShapeError unless they are dense tensors, or None for weight and bias."""
+    for name, given in (("x", x), ("weight", weight), ("bias", bias)):
+        if given is None and name != "x":
+            continue
+        if not isinstance(given, torch.Tensor):
+            raise ShapeError(f"{name} is a {type(given).__name__}; it must be a tensor")
+        if given.is_nested:
+            raise ShapeError(f"{name} is a nested tensor; it must be dense")
+        if given.layout != torch.strided:
+            raise ShapeError(f"{name} of shape {tuple(given.shape)} has the layout {given.layout}; it must be dense")
+    return [None if t is None else (t.shape, t.dtype, t.device) for t in (x, weight, bias, *cores)]
+
+
+def check_kinds(autocast: torch.dtype | None, x, weight, bias, *cores) -> None:
+    """Raise ShapeError unless operands of these kinds fit; `autocast`: the dtype in which autocast has them, if any."""
+    in_features = math.prod([shape[1] for shape, _, _ in cores])
+    out_features = math.prod([shape[2] for shape, _, _ in cores])
+    x_shape, x_dtype, x_device = x
+    if not x_shape or x_shape[-1] != in_features:
+        raise ShapeError(
+            f"x has shape {tuple(x_shape)}; its last dimension must be {in_features}, for a matrix "
+            f"{in_features} -> {out_features} of cores {[tuple(shape) for shape, _, _ in cores]}"
+        )
+    for name, given, wanted in (("weight", weight, (out_features, in_features)), ("bias", bias, (out_features,))):
+        if given is not None and given[0] != wanted:
+            matrix = f"a matrix {in_features} -> {out_features}"
+            raise ShapeError(f"{name} has shape {tuple(given[0])}; beside {matrix} it must be {wanted}")
+    mixed = autocast is not None and x_dtype != torch.float64
+    if not x_dtype.is_floating_point:
+        raise ShapeError(f"x of shape {tuple(x_shape)} is {x_dtype}; it must be floating-point")
+    for name, given in (*(("a core", core) for core in cores), ("weight", weight), ("bias", bias)):
+        if given is None:
+            continue
+        _, dtype, device = given
+        same_kind = dtype.is_floating_point and dtype != torch.float64 if mixed else dtype == x_dtype
+        if device != x_device or not same_kind:
+            raise ShapeError(
+                f"x of shape {tuple(x_shape)} is {x_dtype} on {x_device}, {name} {dtype} on {device}; "
+                "all need the same floating-point dtype and the same device"
+            )
