@@ -1,18 +1,19 @@
-"""What torch.autocast does to operands here."""
+"""What torch.autocast asks of operands, and how to switch it off."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from typing import overload
 
 import torch
 
 
-def without_autocast(device: torch.device):
-    """A context in which autocast is off: products of cores are small, and would be rounded core by core."""
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Return a context in which autocast is off: it would round products of cores one by one."""
     return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """The dtype in which autocast computes on `device`, None where it is off."""
+    """The dtype in which autocast computes on `device`; None where it is off."""
     kind = device.type
     return torch.get_autocast_dtype(kind) if _has_autocast(kind) and torch.is_autocast_enabled(kind) else None
 
@@ -20,8 +21,12 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 _has_autocast = lru_cache(torch.amp.is_autocast_available)
 
 
-def in_autocast_dtype(x: torch.Tensor | None) -> torch.Tensor | None:
-    """x as autocast wants it: float64 and integers stay as they are."""
+@overload
+def in_autocast_dtype(x: torch.Tensor) -> torch.Tensor: ...
+@overload
+def in_autocast_dtype(x: torch.Tensor | None) -> torch.Tensor | None: ...
+def in_autocast_dtype(x):
+    """Cast x as autocast would; float64 and integers stay as they are."""
     if x is None or x.dtype == torch.float64 or not x.is_floating_point():
         return x
     return x.to(autocast_dtype(x.device) or x.dtype)

@@ -1,24 +1,25 @@
-"""One contraction plan at work: rows times a chain of factors, one batched GEMM each, in blocks that stay in cache.
+"""Rows times a chain of factors, one batched GEMM per factor, in blocks of rows that stay in cache.
 
 A factor of shape (left, n, m, right) becomes a matrix that multiplies the state from the left,
 
     left to right:  (rows * m_1 .. m_{k-1}, left * n_k, n_{k+1} ..) -> (rows * m_1 .. m_{k-1}, m_k * right, n_{k+1} ..)
     right to left:  (rows * n_1 .. n_{k-1}, n_k * right, m_{k+1} ..) -> (rows * n_1 .. n_{k-1}, left * m_k, m_{k+1} ..)
 
-so that rank and mode of the next factor always lie side by side: no step permutes its state.
+so that rank and mode of the next factor are always adjacent: no step permutes its state.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
 import torch
 
-from t3nsor.contraction.gemm import NARROW, accumulated, add_product, is_narrow, put_product, sum_dtype
+from t3nsor.contraction.gemm import NARROW, add_product, add_term, is_narrow, sum_dtype, write_product
 
 
 @dataclass(frozen=True)
-class StepShape:
+class ChainStep:
     """Sizes of one step: a matrix (outer, inner) times a state (rows * batch, inner, rest)."""
 
     batch: int
@@ -27,121 +28,135 @@ class StepShape:
     rest: int
 
 
-def step_shapes(factor_shapes, right_to_left: bool) -> list[StepShape]:
-    """The steps of a chain over factors of shapes (left, n, m, right), in the order in which they are done."""
+def chain_steps(factor_shapes: Sequence[tuple[int, int, int, int]], right_to_left: bool) -> list[ChainStep]:
+    """The steps of a chain over factors of shapes (left, n, m, right), in the order of execution."""
     inputs, outputs = ([shape[axis] for shape in factor_shapes] for axis in (1, 2))
     steps = []
     for k, (left, n, m, right) in enumerate(factor_shapes):
         if right_to_left:
-            steps.append(StepShape(math.prod(inputs[:k]), left * m, n * right, math.prod(outputs[k + 1 :])))
+            steps.append(ChainStep(math.prod(inputs[:k]), left * m, n * right, math.prod(outputs[k + 1 :])))
         else:
-            steps.append(StepShape(math.prod(outputs[:k]), m * right, left * n, math.prod(inputs[k + 1 :])))
+            steps.append(ChainStep(math.prod(outputs[:k]), m * right, left * n, math.prod(inputs[k + 1 :])))
     return steps[::-1] if right_to_left else steps
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of a plan with their matrices: rows in, rows out. Writes into given memory; knows no autograd."""
+    """The steps of a plan with their matrices. Writes into given memory, outside autograd.
 
-    shapes: list[StepShape]
+    steps: sizes of each step.
+    matrices: (outer, inner) of each step.
+    rows_per_block: rows handled at once.
+    """
+
+    steps: list[ChainStep]
     matrices: list[torch.Tensor]
-    block: int
+    rows_per_block: int
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, accumulate: bool, bias: torch.Tensor | None = None) -> None:
-        """y (rows, out) = or += x (rows, in) times the chain, = with `bias` (out,) added."""
-        memory = [self._memory(x, shape) for shape in self.shapes[:-1]]
+        """Set y (rows, out) = x (rows, in) times the chain + bias (out,), or add the product if `accumulate`."""
+        memory = [self._memory(x, step) for step in self.steps[:-1]]
         for x_rows, y_rows in zip(self._blocks(x), self._blocks(y), strict=True):
             state = self._states(x_rows, memory)[-1]
             if bias is not None:
                 y_rows.copy_(bias)
-            multiply(self.shapes[-1], self.matrices[-1], state, y_rows, accumulate or bias is not None)
+            apply_step(self.steps[-1], self.matrices[-1], state, y_rows, accumulate or bias is not None)
 
-    def backward(self, x, g, dx, accumulate: bool, wanted: bool) -> list[torch.Tensor] | None:
-        """Recompute the states of x, pull g (rows, out) back through the chain; the gradients of matrices, if `wanted`.
+    def backward(
+        self, x: torch.Tensor, g: torch.Tensor, dx: torch.Tensor | None, accumulate: bool, matrix_gradients: bool
+    ) -> list[torch.Tensor] | None:
+        """Backpropagate g (rows, out), recomputing the states of x (rows, in).
 
-        dx: (rows, in), overwritten or added to; None: not wanted.
+        dx: (rows, in), overwritten, or added to if `accumulate`; None: the gradient of x is not needed.
+        Returns the gradients of the matrices, or None unless `matrix_gradients`.
         """
-        memory = [self._memory(x, shape) for shape in self.shapes[:-1]]
-        pulled = [torch.empty_like(m) for m in memory]
-        gradients = [None] * len(self.shapes) if wanted else None
-        dx_blocks = repeat(None) if dx is None else self._blocks(dx)
+        memory = [self._memory(x, step) for step in self.steps[:-1]]
+        d_memory = [torch.empty_like(state) for state in memory]
+        gradients: list[torch.Tensor | None] = [None] * len(self.steps)
+        dx_blocks: Iterable[torch.Tensor | None] = repeat(None) if dx is None else self._blocks(dx)
         for x_rows, d, dx_rows in zip(self._blocks(x), self._blocks(g), dx_blocks, strict=False):
-            states = self._states(x_rows, memory) if gradients is not None else [x_rows]
-            for k in reversed(range(len(self.shapes))):
-                if gradients is not None:
-                    gradients[k] = add_gradient(gradients[k], self.shapes[k], d, states[k])
+            states = self._states(x_rows, memory) if matrix_gradients else [x_rows]
+            for k in reversed(range(len(self.steps))):
+                if matrix_gradients:
+                    gradients[k] = add_matrix_gradient(gradients[k], self.steps[k], d, states[k])
                 if k > 0:
-                    d = pull(self.shapes[k], self.matrices[k], d, pulled[k - 1])
-                elif dx is not None:
-                    pull(self.shapes[0], self.matrices[0], d, dx_rows, accumulate)
-        return gradients
+                    d = step_input_gradient(self.steps[k], self.matrices[k], d, d_memory[k - 1])
+                elif dx_rows is not None:
+                    step_input_gradient(self.steps[0], self.matrices[0], d, dx_rows, accumulate)
+        return [gradient for gradient in gradients if gradient is not None] if matrix_gradients else None
 
-    def _blocks(self, rows: torch.Tensor):
-        return [rows] if len(rows) <= self.block else rows.split(self.block)
+    def _blocks(self, rows: torch.Tensor) -> Sequence[torch.Tensor]:
+        return [rows] if len(rows) <= self.rows_per_block else rows.split(self.rows_per_block)
 
-    def _memory(self, x: torch.Tensor, shape: StepShape) -> torch.Tensor:
-        return x.new_empty(min(self.block, x.shape[0]), shape.batch * shape.outer * shape.rest)
+    def _memory(self, x: torch.Tensor, step: ChainStep) -> torch.Tensor:
+        return x.new_empty(min(self.rows_per_block, x.shape[0]), step.batch * step.outer * step.rest)
 
     def _states(self, x: torch.Tensor, memory: list[torch.Tensor]) -> list[torch.Tensor]:
-        """x and what the steps but the last make of it."""
+        """x and the states after all steps but the last."""
         states = [x]
-        for shape, matrix, out in zip(self.shapes, self.matrices, memory, strict=False):
-            states.append(multiply(shape, matrix, states[-1], out[: x.shape[0]]))
+        for step, matrix, out in zip(self.steps, self.matrices, memory, strict=False):
+            states.append(apply_step(step, matrix, states[-1], out[: x.shape[0]]))
         return states
 
 
-def compose_chain(x: torch.Tensor, shapes: list[StepShape], matrices: list[torch.Tensor]) -> torch.Tensor:
+def compose_chain(x: torch.Tensor, steps: list[ChainStep], matrices: list[torch.Tensor]) -> torch.Tensor:
     """x (rows, in) -> (rows, out) in differentiable operations that any transform of torch understands."""
-    for shape, matrix in zip(shapes, matrices, strict=True):
-        state = x.reshape(-1, shape.inner, shape.rest)
-        x = torch.bmm(matrix.expand(state.shape[0], -1, -1), state) if shape.rest > 1 else state[..., 0] @ matrix.t()
+    for step, matrix in zip(steps, matrices, strict=True):
+        state = x.reshape(-1, step.inner, step.rest)
+        x = torch.bmm(matrix.expand(state.shape[0], -1, -1), state) if step.rest > 1 else state[..., 0] @ matrix.t()
     return x
 
 
-def multiply(shape: StepShape, matrix, state, out, accumulate: bool = False) -> torch.Tensor:
-    """out = or += matrix (outer, inner) times each (inner, rest) of the state; returns `out`."""
-    if shape.rest == 1:
-        put_product(out.view(-1, shape.outer), state.view(-1, shape.inner), matrix.t(), accumulate)
+def apply_step(
+    step: ChainStep, matrix: torch.Tensor, state: torch.Tensor, out: torch.Tensor, accumulate: bool = False
+) -> torch.Tensor:
+    """Set out = matrix (outer, inner) times each (inner, rest) of the state, or add to it; return `out`."""
+    if step.rest == 1:
+        write_product(out.view(-1, step.outer), state.view(-1, step.inner), matrix.t(), accumulate)
         return out
-    b, c = state.view(-1, shape.inner, shape.rest), out.view(-1, shape.outer, shape.rest)
-    if state.device.type == "cpu" and is_one_product(shape, state.dtype.itemsize):
-        wide = torch.mm(matrix, b.transpose(0, 1).reshape(shape.inner, -1))
-        product = wide.view(shape.outer, -1, shape.rest).transpose(0, 1)
+    b, c = state.view(-1, step.inner, step.rest), out.view(-1, step.outer, step.rest)
+    if state.device.type == "cpu" and is_one_gemm(step, state.dtype.itemsize):
+        wide = torch.mm(matrix, b.transpose(0, 1).reshape(step.inner, -1))
+        product = wide.view(step.outer, -1, step.rest).transpose(0, 1)
         c.add_(product) if accumulate else c.copy_(product)
     else:
-        a = matrix.contiguous().expand(b.shape[0], shape.outer, shape.inner)
+        a = matrix.contiguous().expand(b.shape[0], step.outer, step.inner)
         c.baddbmm_(a, b) if accumulate else torch.bmm(a, b, out=c)
     return out
 
 
-def is_one_product(shape: StepShape, item_size: int) -> bool:
-    """Whether a CPU multiplies a permuted copy of the state at once, rather than a batch of small matrices.
+def is_one_gemm(step: ChainStep, item_size: int) -> bool:
+    """True if a CPU multiplies a permuted copy of the state in one GEMM rather than a batch of small matrices.
 
     The products of a batch may be too narrow, and in half precision the matrix is copied for each of them.
     """
     if item_size >= 4:
-        return 1 < shape.rest < NARROW
-    return shape.outer * shape.inner > 3 * (shape.outer + shape.inner) * shape.rest
+        return 1 < step.rest < NARROW
+    return step.outer * step.inner > 3 * (step.outer + step.inner) * step.rest
 
 
-def pull(shape: StepShape, matrix, d, out, accumulate: bool = False) -> torch.Tensor:
-    """The gradient of the state from the gradient `d` of what the step made of it."""
-    turned = StepShape(shape.batch, shape.inner, shape.outer, shape.rest)
-    return multiply(turned, matrix.t(), d, out[: d.shape[0]], accumulate)
+def step_input_gradient(
+    step: ChainStep, matrix: torch.Tensor, d: torch.Tensor, out: torch.Tensor, accumulate: bool = False
+) -> torch.Tensor:
+    """The gradient of a step's input state from `d`, that of its output."""
+    transposed = ChainStep(step.batch, step.inner, step.outer, step.rest)
+    return apply_step(transposed, matrix.t(), d, out[: d.shape[0]], accumulate)
 
 
-def sums_after_products(shape: StepShape) -> bool:
-    """Whether the gradient of a matrix sums small products; otherwise it is one product of permuted copies."""
-    return shape.outer * shape.inner < shape.rest * (shape.outer + shape.inner)
+def sums_small_products(step: ChainStep) -> bool:
+    """True if the gradient of a matrix is a sum of small products rather than one product of permuted copies."""
+    return step.outer * step.inner < step.rest * (step.outer + step.inner)
 
 
-def add_gradient(total: torch.Tensor | None, shape: StepShape, d, state) -> torch.Tensor:
-    """total (outer, inner) + the sum of d @ state^T over the rows; see `add_product`."""
-    if shape.rest == 1:
-        return add_product(total, d.view(-1, shape.outer).t(), state.view(-1, shape.inner))
-    d, state = d.view(-1, shape.outer, shape.rest), state.view(-1, shape.inner, shape.rest)
-    if sums_after_products(shape) and not is_narrow(shape.inner, state):
+def add_matrix_gradient(
+    total: torch.Tensor | None, step: ChainStep, d: torch.Tensor, state: torch.Tensor
+) -> torch.Tensor:
+    """Return total (outer, inner) + the sum of d @ state^T over the rows; see `add_product`."""
+    if step.rest == 1:
+        return add_product(total, d.view(-1, step.outer).t(), state.view(-1, step.inner))
+    d, state = d.view(-1, step.outer, step.rest), state.view(-1, step.inner, step.rest)
+    if sums_small_products(step) and not is_narrow(step.inner, state):
         products = torch.bmm(d, state.transpose(1, 2))
-        return accumulated(total, products.sum(0, dtype=sum_dtype(products)))
+        return add_term(total, products.sum(0, dtype=sum_dtype(products)))
     a, b = (each.transpose(0, 1).reshape(each.shape[1], -1) for each in (d, state))
     return add_product(total, a, b.t())

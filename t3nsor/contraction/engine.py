@@ -1,174 +1,221 @@
-"""Values and gradients of x weight^T + scale * x W + bias, W given by cores, by the plans of the cost model.
+"""Values and gradients of x weight^T + scale * x W + bias, with W given by its cores, by the plans of the cost model.
 
-Here nothing knows of autograd: tensors in, tensors out. `compose` is the same function in differentiable operations.
+Nothing here knows of autograd: tensors in, tensors out. `compose` is the same function in differentiable operations.
 """
 
-import math
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch.nn import functional
 
 from t3nsor.autocast import without_autocast
-from t3nsor.contraction.chain import Chain, StepShape, compose_chain, step_shapes
-from t3nsor.contraction.cost_model import choose, is_built_whole, outputs_per_block, rows_per_block
-from t3nsor.contraction.factors import core_gradients, parts_of
-from t3nsor.contraction.full import Pieces, Whole
-from t3nsor.contraction.paired import Pair
-from t3nsor.contraction.plans import Plan, Sizes
+from t3nsor.contraction.chain import Chain, ChainStep, chain_steps, compose_chain
+from t3nsor.contraction.cost_model import choose_plan, is_built_at_once, modes_per_block, rows_per_block
+from t3nsor.contraction.factors import core_gradients, plan_factors
+from t3nsor.contraction.full import FullMatrix, FullMatrixBlocks
+from t3nsor.contraction.paired import FactorPair
+from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A plan with all that follows from the sizes alone.
+class Schedule:
+    """A plan with its block sizes, for operands of one spec.
 
-    block: rows that a chain or a pair handles at once. modes: how many output modes of a full matrix are built at once;
-    None: all of them, which is for a matrix without a weight beside it only.
+    spec: what to contract.
+    plan: in which order.
+    steps: the steps of a chain, in order.
+    rows_per_block: rows that a chain or a pair handles at once.
+    modes_per_block: output modes of a full matrix that are built at once; None: all of them, which needs a matrix
+        without a dense weight.
     """
 
-    sizes: Sizes
+    spec: ContractionSpec
     plan: Plan
-    steps: list[StepShape]
-    block: int
-    modes: int | None
+    steps: list[ChainStep]
+    rows_per_block: int
+    modes_per_block: int | None
 
-    def chain(self, matrices) -> Chain:
-        return Chain(self.steps, matrices, self.block)
+    def chain(self, matrices: list[torch.Tensor]) -> Chain:
+        return Chain(self.steps, matrices, self.rows_per_block)
 
-    def pair(self, factors) -> Pair:
-        return Pair(*factors, self.block, exchanged=not self.plan.right_to_left)
+    def pair(self, factors: Sequence[torch.Tensor]) -> FactorPair:
+        first, second = factors
+        return FactorPair(first, second, self.rows_per_block, exchanged=not self.plan.right_to_left)
 
-    def full(self, factors, weight) -> Whole | Pieces:
-        return Whole(*factors) if self.modes is None else Pieces(*factors, weight, self.modes)
+    def full(self, factors: Sequence[torch.Tensor], weight: torch.Tensor | None) -> FullMatrix | FullMatrixBlocks:
+        first, second = factors
+        if self.modes_per_block is None:
+            return FullMatrix(first, second)
+        return FullMatrixBlocks(first, second, weight, self.modes_per_block)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """The sizes of a contraction and its strategy, or plan, with the recipes for both passes that follow."""
+class Contraction:
+    """The schedules for operands of one spec: one for the values, and one for each set of gradients asked for."""
 
-    sizes: Sizes
-    strategy: str | Plan
-    _backward: dict[tuple[bool, bool], Recipe] = field(default_factory=dict, init=False, repr=False, compare=False)
+    def __init__(self, spec: ContractionSpec, strategy: str | Plan):
+        self.spec, self.strategy = spec, strategy
+        self.forward = _schedule(spec, strategy, backward=False)
+        self._backward: dict[tuple[bool, bool], Schedule] = {}
 
-    @cached_property
-    def forward(self) -> Recipe:
-        return _recipe(self.sizes, self.strategy, False)
-
-    def backward(self, *wanted: bool) -> Recipe:
-        """The recipe for the gradients of (x, cores), those that are wanted."""
+    def backward(self, x_gradient: bool, core_gradients: bool) -> Schedule:
+        """Return the schedule for the gradients of x, of the cores, or of both."""
+        wanted = x_gradient, core_gradients
         if wanted not in self._backward:
-            x_gradient, core_gradients = wanted
-            sizes = replace(self.sizes, x_gradient=x_gradient, core_gradients=core_gradients)
-            self._backward[wanted] = _recipe(sizes, self.strategy, True)
+            spec = replace(self.spec, x_gradient=x_gradient, core_gradients=core_gradients)
+            self._backward[wanted] = _schedule(spec, self.strategy, backward=True)
         return self._backward[wanted]
 
 
-def problem_of(x: torch.Tensor, cores, closed: bool, beside: bool, strategy: str | Plan = "auto") -> Problem:
-    """x (.., in) times cores of a train or a ring, alone or beside a dense weight."""
+def contraction_for(
+    x: torch.Tensor,
+    cores: Sequence[torch.Tensor],
+    closed: bool,
+    with_dense_weight: bool,
+    strategy: str | Plan = "auto",
+) -> Contraction:
+    """Return the contraction of x (.., in) with the cores of a train or a ring, alone or beside a dense weight."""
+    rows = rounded_row_count(x.shape[:-1].numel())
     shapes = [core.shape for core in cores]
-    return problem_of_shapes(strategy, closed, beside, x.dtype, x.device, x.shape, *shapes)
+    return _chosen_contraction(strategy, closed, with_dense_weight, rows, x.dtype, x.device, *shapes)
 
 
 @lru_cache(maxsize=4096)
-def problem_of_shapes(strategy, closed, beside, dtype, device, x_shape, *shapes) -> Problem:
-    inputs, outputs = tuple(shape[1] for shape in shapes), tuple(shape[2] for shape in shapes)
-    ranks, rows = (*(shape[0] for shape in shapes), shapes[-1][-1]), counted(math.prod(x_shape[:-1]))
-    sizes = Sizes(inputs, outputs, ranks, closed, rows, str(dtype).removeprefix("torch."), device.type, beside)
-    return _problem(sizes, strategy)
+def _chosen_contraction(
+    strategy: str | Plan,
+    closed: bool,
+    with_dense_weight: bool,
+    rows: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *core_shapes: torch.Size,
+) -> Contraction:
+    """The contraction chosen for operands of these shapes and dtypes: the one memo of the engine."""
+    inputs, outputs = tuple(shape[1] for shape in core_shapes), tuple(shape[2] for shape in core_shapes)
+    ranks = (*(shape[0] for shape in core_shapes), core_shapes[-1][-1])
+    name = str(dtype).removeprefix("torch.")
+    spec = ContractionSpec(inputs, outputs, ranks, closed, rows, name, device.type, with_dense_weight)
+    return Contraction(spec, strategy)
 
 
-def counted(rows: int) -> int:
-    """The power of two as which rows are counted, so that there are few choices to make."""
-    return 2 ** round(math.log2(max(1, rows)))
+def _schedule(spec: ContractionSpec, strategy: str | Plan, backward: bool) -> Schedule:
+    plan = choose_plan(spec, strategy, backward)
+    steps = chain_steps(spec.factor_shapes(plan.groups), plan.right_to_left)
+    in_blocks = plan.kind in ("full", "hybrid") and not is_built_at_once(spec)
+    modes = modes_per_block(spec, plan) if in_blocks else None
+    return Schedule(spec, plan, steps, rows_per_block(spec, plan), modes)
 
 
-_problem = lru_cache(maxsize=4096)(Problem)
-
-
-def _recipe(sizes: Sizes, strategy: str | Plan, backward: bool) -> Recipe:
-    plan = choose(sizes, strategy, backward)
-    steps = step_shapes(sizes.factor_shapes(plan.groups), plan.right_to_left)
-    in_pieces = plan.kind in ("full", "hybrid") and not is_built_whole(sizes)
-    modes = outputs_per_block(sizes, plan) if in_pieces else None
-    return Recipe(sizes, plan, steps, rows_per_block(sizes, plan), modes)
-
-
-def values(problem: Problem, scale: float, x, weight, bias, *cores) -> torch.Tensor:
-    """(.., in) -> (.., out); `weight` (out, in) and `bias` (out,) or None."""
-    recipe = problem.forward
-    result = x.new_empty(*x.shape[:-1], recipe.sizes.out_features)  # a view of it would not do: users write into it
+def values(
+    contraction: Contraction,
+    scale: float,
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    *cores: torch.Tensor,
+) -> torch.Tensor:
+    """x (.., in) -> (.., out); `weight` (out, in) and `bias` (out,) may be None."""
+    schedule = contraction.forward
+    spec, plan = schedule.spec, schedule.plan
+    result = x.new_empty(*x.shape[:-1], spec.out_features)  # returned itself, not as a view: users may write into it
     rows, y = x.reshape(-1, x.shape[-1]).contiguous(), result.view(-1, result.shape[-1])
     with without_autocast(x.device):
-        parts = parts_of(cores, recipe.plan, recipe.sizes.closed, scale, x.dtype)
-        if recipe.plan.kind == "full":
-            recipe.full(parts, weight).forward(rows, y, bias)
+        factors = plan_factors(cores, plan, spec.closed, scale, x.dtype)
+        if plan.kind == "full":
+            schedule.full(factors, weight).forward(rows, y, bias)
         elif weight is None:
-            recipe.chain(parts).forward(rows, y, accumulate=False, bias=bias)
+            schedule.chain(factors).forward(rows, y, accumulate=False, bias=bias)
         else:
             dense = weight.to(x.dtype).t()
             torch.mm(rows, dense, out=y) if bias is None else torch.addmm(bias, rows, dense, out=y)
-            recipe.chain(parts).forward(rows, y, accumulate=True)
+            schedule.chain(factors).forward(rows, y, accumulate=True)
     return result
 
 
-def gradients(problem: Problem, scale: float, needed, g, x, weight, *cores) -> list[torch.Tensor | None]:
-    """Gradients of (x, weight, *cores), those that `needed` names, from that of the values, g (.., out)."""
+def gradients(
+    contraction: Contraction,
+    scale: float,
+    needed: Sequence[bool],
+    g: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    *cores: torch.Tensor,
+) -> list[torch.Tensor | None]:
+    """Return the gradients of (x, weight, *cores) from g (.., out), that of the values; None where not `needed`."""
     need_x, need_weight, *need_cores = needed
     rows, g = x.reshape(-1, x.shape[-1]).contiguous(), g.reshape(-1, g.shape[-1]).contiguous()
-    dx, of_cores = None, [None] * len(cores)
+    dx: torch.Tensor | None = None
+    d_cores: list[torch.Tensor | None] = [None] * len(cores)
     with without_autocast(x.device):
         if need_x or any(need_cores):
-            recipe = problem.backward(need_x, any(need_cores))
-            dx, of_cores = _x_and_cores(g, rows, weight, cores, recipe, scale, need_cores)
-        of_weight = (g.t() @ rows).to(weight.dtype) if need_weight else None
-    return [dx if dx is None else dx.view(x.shape), of_weight, *of_cores]
+            schedule = contraction.backward(need_x, any(need_cores))
+            dx, d_cores = _x_and_core_gradients(g, rows, weight, cores, schedule, scale, need_cores)
+        d_weight = (g.t() @ rows).to(weight.dtype) if need_weight and weight is not None else None
+    return [dx if dx is None else dx.view(x.shape), d_weight, *d_cores]
 
 
-def compose(problem: Problem, scale: float, x, weight, bias, *cores) -> torch.Tensor:
+def compose(
+    contraction: Contraction,
+    scale: float,
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    *cores: torch.Tensor,
+) -> torch.Tensor:
     """The values in plain differentiable operations, which any transform of torch understands.
 
-    Operands may have other numbers of rows than the problem, and no weight beside them.
+    Operands may have another number of rows than `contraction` was chosen for, and no dense weight.
     """
-    recipe = problem_of(x, cores, problem.sizes.closed, weight is not None, problem.strategy).forward
-    rows, out_features = x.reshape(-1, x.shape[-1]), recipe.sizes.out_features
+    spec, strategy = contraction.spec, contraction.strategy
+    schedule = contraction_for(x, cores, spec.closed, weight is not None, strategy).forward
+    rows = x.reshape(-1, x.shape[-1])
     with without_autocast(x.device):
-        parts = parts_of(cores, recipe.plan, recipe.sizes.closed, scale, x.dtype)
+        factors = plan_factors(cores, schedule.plan, spec.closed, scale, x.dtype)
         weight = None if weight is None else weight.to(x.dtype)
-        if recipe.plan.kind == "full":
-            dense = Whole(*parts).matrix().t()
+        if schedule.plan.kind == "full":
+            first, second = factors
+            dense = FullMatrix(first, second).matrix().t()
             y = functional.linear(rows, dense if weight is None else weight + dense, bias)
         else:
-            y = compose_chain(rows, recipe.steps, parts).reshape(-1, out_features)
+            y = compose_chain(rows, schedule.steps, factors).reshape(-1, spec.out_features)
             if weight is not None:
                 y = y + functional.linear(rows, weight)
             if bias is not None:
                 y = y + bias
-    return y.view(*x.shape[:-1], out_features)
+    return y.view(*x.shape[:-1], spec.out_features)
 
 
-def _x_and_cores(g, rows, weight, cores, recipe: Recipe, scale: float, need_cores):
-    """The gradients of x (rows, in) and of each core, None where there is no need."""
-    plan, sizes = recipe.plan, recipe.sizes
-    parts = parts_of(cores, plan, sizes.closed, scale, rows.dtype)
-    dx, sums = torch.empty_like(rows) if sizes.x_gradient else None, None
+def _x_and_core_gradients(
+    g: torch.Tensor,
+    rows: torch.Tensor,
+    weight: torch.Tensor | None,
+    cores: Sequence[torch.Tensor],
+    schedule: Schedule,
+    scale: float,
+    need_cores: Sequence[bool],
+) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+    """The gradients of x, as (rows, in), and of each core; None where not needed."""
+    spec, plan = schedule.spec, schedule.plan
+    factors = plan_factors(cores, plan, spec.closed, scale, rows.dtype)
+    dx = torch.empty_like(rows) if spec.x_gradient else None
+    d_factors: list[torch.Tensor] | None = None
     accumulate = weight is not None and plan.kind in ("chain", "paired")
-    if accumulate and dx is not None:
+    if accumulate and dx is not None and weight is not None:
         torch.mm(g, weight.to(g.dtype), out=dx)
     if plan.kind == "chain":
-        sums = recipe.chain(parts).backward(rows, g, dx, accumulate, any(need_cores))
+        d_factors = schedule.chain(factors).backward(rows, g, dx, accumulate, any(need_cores))
     elif plan.kind == "paired":
-        sums = recipe.pair(parts).backward(rows, g, dx, accumulate)
+        d_factors = schedule.pair(factors).backward(rows, g, dx, accumulate)
     else:
-        dense = recipe.full(parts, weight)
+        full = schedule.full(factors, weight)
         if dx is not None:
-            dense.pull(g, dx)
-        if any(need_cores):
-            sums = (
-                dense.gradients(rows, g) if plan.kind == "full" else recipe.pair(parts).backward(rows, g, None, False)
-            )
-    if sums is None:
+            full.input_gradient(g, dx)
+        if any(need_cores) and plan.kind == "full":
+            d_factors = full.factor_gradients(rows, g)
+        elif any(need_cores):
+            d_factors = schedule.pair(factors).backward(rows, g, None, accumulate=False)
+    if d_factors is None:
         return dx, [None] * len(cores)
-    found = core_gradients(sums, cores, plan, sizes, scale)
-    pairs = zip(found, cores, need_cores, strict=True)
-    return dx, [gradient.to(core.dtype).contiguous() if need else None for gradient, core, need in pairs]
+    triples = zip(core_gradients(d_factors, cores, plan, spec, scale), cores, need_cores, strict=True)
+    return dx, [gradient.to(core.dtype).contiguous() if need else None for gradient, core, need in triples]

@@ -1,24 +1,24 @@
-"""Matrix products that write into given memory, and add up over blocks of rows."""
+"""Matrix products written into given memory, and sums of products over blocks of rows."""
 
 from collections.abc import Iterator
 
 import torch
 
-NARROW = 16
+NARROW = 16  # columns below which a CPU's GEMM leaves its vectorised kernels
 
 
-def blocks(rows: int, block: int) -> Iterator[slice]:
-    """Slices of at most `block` that cover `rows`; an empty one if there are none."""
-    return (slice(start, min(start + block, rows)) for start in range(0, max(1, rows), block))
+def blocks(count: int, size: int) -> Iterator[slice]:
+    """Yield slices of at most `size` that cover range(count); one empty slice if `count` is 0."""
+    return (slice(start, min(start + size, count)) for start in range(0, max(1, count), size))
 
 
 def is_narrow(columns: int, like: torch.Tensor) -> bool:
-    """Whether a CPU's GEMM would fall out of its vectorised kernels, which makes it several times slower."""
+    """True if a CPU's GEMM of this width would be several times slower than its transpose."""
     return 1 < columns < NARROW and like.device.type == "cpu" and like.dtype.itemsize >= 4
 
 
-def put_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, accumulate: bool) -> None:
-    """out = or += a @ b for matrices; a narrow product is made as its transpose."""
+def write_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, accumulate: bool) -> None:
+    """Set out = a @ b, or add to it if `accumulate`; a narrow product is computed as its transpose."""
     if is_narrow(b.shape[1], a):
         product = torch.mm(b.t(), a.t()).t()
         out.add_(product) if accumulate else out.copy_(product)
@@ -29,24 +29,26 @@ def put_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, accumulate:
 
 
 def add_product(total: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """total + a @ b, for matrices or batches of them, in place where it can be; a total of None is 0.
+    """Return total + a @ b for matrices or batches of them, in place where possible; a `total` of None counts as 0.
 
-    Products of half-precision numbers are summed up in float32: each of them is rounded, their sum is not.
+    Products in half precision are summed in float32: each product is rounded, the sum is not.
     """
     if total is None:
         narrow = a.dim() == 2 and is_narrow(b.shape[1], a)
         return torch.mm(b.t(), a.t()).t() if narrow else a @ b
     if a.dtype.itemsize == 2:
-        return accumulated(total, a @ b)
+        return add_term(total, a @ b)
     if total.dim() == 2:
-        put_product(total, a, b, accumulate=True)
+        write_product(total, a, b, accumulate=True)
         return total
     return total.baddbmm_(a, b)
 
 
-def accumulated(total: torch.Tensor | None, term: torch.Tensor) -> torch.Tensor:
+def add_term(total: torch.Tensor | None, term: torch.Tensor) -> torch.Tensor:
+    """Return total + term in `sum_dtype`, in place where possible; a `total` of None counts as 0."""
     return term if total is None else total.to(sum_dtype(total)).add_(term)
 
 
 def sum_dtype(terms: torch.Tensor) -> torch.dtype:
+    """The dtype in which to sum `terms`: float32 for half precision, else their own."""
     return torch.float32 if terms.dtype.itemsize == 2 else terms.dtype
