@@ -26,7 +26,7 @@ from adapters.adapter_configuration import AdapterConfig
 from adapters.merged_weight import Branch, MergedWeight
 from adapters.parts import AdapterPart
 from common.errors import ConfigError
-from t3nsor.cores import without_autocast
+from t3nsor.autocast import without_autocast
 
 MOST_DENSE_ENTRIES = 2**31
 

@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import AdapterPart
-from t3nsor.cores import without_autocast
+from t3nsor.autocast import without_autocast
 
 MERGED: WeakSet["MergedWeight"] = WeakSet()
 

@@ -19,7 +19,7 @@ from adapters.parts import Place, SharedParts
 from adapters.tt_lora import ChainBranch, branch_shape
 from common.errors import ConfigError
 from t3nsor import ShapeError, zero_delta
-from t3nsor.cores import without_autocast
+from t3nsor.autocast import without_autocast
 from t3nsor.tensor_train import CoreChain
 
 

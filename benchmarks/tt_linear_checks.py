@@ -7,8 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tt_linear_peers import GROUPS, MODES, Cell, Contestant, Data
 
-from t3nsor.cost_model import choose
-from t3nsor.recipes import problem_of
+from t3nsor.contraction.cost_model import choose_plan
+from t3nsor.contraction.engine import contraction_for
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}  # of ||found - ours|| / ||ours||
 BALLAST = 2**28  # bytes, more than importing ever takes beyond what it keeps
@@ -68,8 +68,8 @@ def inspect(group: str, data: Data) -> tuple[dict[str, Contestant], dict]:
             found["unsupported"][name] = reason(error)
             del contestants[name]
     found["parameters"] = {name: sum(t.numel() for t in c.trained) for name, c in contestants.items()}
-    sizes = problem_of(data.x, data.tt.cores, False, group == "beside").sizes
-    found["chosen"] = f"{choose(sizes)} and {choose(sizes, backward=True)}"
+    spec = contraction_for(data.x, data.tt.cores, False, group == "beside").spec
+    found["chosen"] = f"{choose_plan(spec)} and {choose_plan(spec, backward=True)}"
     found["operations"] = {mode: operations(contestants["ours"].run(data, mode)) for mode in MODES}
     return contestants, found
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from t3nsor.contraction.ops import linear_with_branch, tt_matmul
 from t3nsor.initializers import random_matrix
-from t3nsor.ops import linear_with_branch, tt_matmul
 from t3nsor.shapes import auto_shape, skewed_shape
 
 MODES = ("forward", "forward+backward")

@@ -17,10 +17,10 @@ import tt_linear_report as report
 from tt_linear_malloc import THRESHOLDS
 from tt_linear_peers import MODES, Cell, Data
 
-from t3nsor.cost_model import choose
-from t3nsor.ops import linear_with_branch, tt_matmul
-from t3nsor.plans import candidates
-from t3nsor.recipes import problem_of
+from t3nsor.contraction.cost_model import choose_plan
+from t3nsor.contraction.engine import contraction_for
+from t3nsor.contraction.ops import linear_with_branch, tt_matmul
+from t3nsor.contraction.plans import candidates
 
 LIMIT = 1.15  # of the time of the best peer
 MEASUREMENTS = 3  # that have to agree before a cell offends
@@ -99,7 +99,7 @@ def contest(group: str, contestants: dict, data: Data, mode: str, args) -> dict:
 
 def measure_plans(group: str, data: Data, args) -> dict:
     """The regret of the cost model, forward and backward apart: time of its plan / time of the best plan."""
-    sizes = problem_of(data.x, data.tt.cores, False, group == "beside").sizes
+    spec = contraction_for(data.x, data.tt.cores, False, group == "beside").spec
     inputs = [data.x, *data.tt.cores]
 
     def product(plan):
@@ -116,8 +116,8 @@ def measure_plans(group: str, data: Data, args) -> dict:
 
     found = {}
     for name, run_of in (("forward", forward), ("backward", backward)):
-        plans = candidates(sizes, "auto", name == "backward")
-        chosen = str(choose(sizes, "auto", name == "backward"))
+        plans = candidates(spec, "auto", name == "backward")
+        chosen = str(choose_plan(spec, "auto", name == "backward"))
         medians = time_plans({str(plan): run_of(plan) for plan in plans}, chosen, args)
         best = min(medians, key=medians.get)
         found[name] = {"chosen": chosen, "best": best, "regret": medians[chosen] / medians[best], "medians": medians}

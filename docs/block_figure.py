@@ -29,10 +29,8 @@ BESIDE = 0.62  # height of what stands beside a frozen part
 
 def methods_at(site: str) -> list[str]:
     """The names of the registry's methods at a site."""
-    flags = {
-        f.metadata.get("method", f.name): f.metadata["site"] for f in key_fields(AdapterConfig) if "site" in f.metadata
-    }
-    return [name for name in METHODS if flags[name] == site]
+    fields = [f for f in key_fields(AdapterConfig) if f.metadata.get("site") == site]
+    return [f.metadata.get("method", f.name) for f in fields]
 
 
 def draw() -> Figure:

@@ -2,10 +2,12 @@
 fast way to multiply by them. Needs torch only."""
 
 from t3nsor.automatic_shape import linear_shape
+from t3nsor.contraction.explain import chosen_plans, explain
+from t3nsor.contraction.ops import linear_with_branch, tt_matmul
+from t3nsor.contraction.plans import Plan
 from t3nsor.decompositions import to_tr_matrix, to_tr_tensor, to_tt_matrix, to_tt_tensor
 from t3nsor.embeddings import TREmbedding, TTEmbedding
 from t3nsor.errors import ShapeError
-from t3nsor.explain import chosen_plans, explain
 from t3nsor.initializers import (
     const_initializer,
     eye,
@@ -24,8 +26,6 @@ from t3nsor.initializers import (
 )
 from t3nsor.layers import TRLinear, TTLinear
 from t3nsor.norms import TTBias, TTLayerNorm
-from t3nsor.ops import linear_with_branch, tt_matmul
-from t3nsor.plans import Plan
 from t3nsor.shapes import auto_shape, best_d, max_rank, parameter_count, skewed_shape, suggest_shape, useful_ranks
 from t3nsor.tensor_train import TensorRing, TensorTrain
 

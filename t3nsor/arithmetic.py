@@ -11,7 +11,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from t3nsor.cores import close_cores, without_autocast
+from t3nsor.autocast import without_autocast
+from t3nsor.cores import close_cores
 
 UNBOUNDED = sys.maxsize
 

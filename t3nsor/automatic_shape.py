@@ -1,8 +1,8 @@
 """The shape of a linear layer when only its two sizes are given."""
 
-from t3nsor.cost_model import choose, cost
+from t3nsor.contraction.cost_model import choose_plan, cost
+from t3nsor.contraction.plans import ContractionSpec
 from t3nsor.errors import ShapeError
-from t3nsor.plans import Sizes
 from t3nsor.shapes import MODES, auto_shape, best_d, check_ranks, skewed_shape
 
 SHAPE_MODES = (*MODES, "skewed")
@@ -36,5 +36,5 @@ def linear_shape(in_features: int, out_features: int, *, rank=8, d=3, mode: str 
 
 def _seconds(in_features: int, out_features: int, rank, d: int, ring: bool) -> float:
     ranks = check_ranks(rank, d, ring)
-    sizes = Sizes(auto_shape(in_features, d), auto_shape(out_features, d), ranks, ring, rows=1024)
-    return sum(cost(sizes, choose(sizes, "auto", backward), backward) for backward in (False, True))
+    spec = ContractionSpec(auto_shape(in_features, d), auto_shape(out_features, d), ranks, ring, rows=1024)
+    return sum(cost(spec, choose_plan(spec, "auto", backward), backward) for backward in (False, True))

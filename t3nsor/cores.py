@@ -5,11 +5,10 @@ A train is open (the first and the last bond are 1); a ring is closed (the last 
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from functools import lru_cache
 
 import torch
 
+from t3nsor.autocast import without_autocast
 from t3nsor.errors import ShapeError
 
 
@@ -55,20 +54,6 @@ def frozen_indices(freeze_cores, d: int, what: str) -> tuple[int, ...]:
                 f"{what}: freeze_cores {freeze_cores!r} holds {index!r}; {d} cores have the indices {-d} to {d - 1}"
             )
     return tuple(sorted({index % d for index in indices}))
-
-
-def without_autocast(device: torch.device):
-    """A context in which autocast is off: products of cores are small, and would be rounded core by core."""
-    return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """The dtype in which autocast computes on `device`, None where it is off."""
-    kind = device.type
-    return torch.get_autocast_dtype(kind) if _has_autocast(kind) and torch.is_autocast_enabled(kind) else None
-
-
-_has_autocast = lru_cache(torch.amp.is_autocast_available)
 
 
 def merge_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import pad
 
 from t3nsor.arithmetic import UNBOUNDED, TruncatedSVD
-from t3nsor.cores import without_autocast
+from t3nsor.autocast import without_autocast
 from t3nsor.errors import ShapeError
 from t3nsor.shapes import check_matrix_shape, check_ranks
 from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain

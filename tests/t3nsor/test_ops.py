@@ -8,10 +8,10 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from t3nsor import TensorTrain, linear_with_branch, random_matrix, tt_matmul
-from t3nsor.contraction import is_one_product, step_shapes
-from t3nsor.cost_model import is_built_whole
-from t3nsor.plans import STRATEGIES, Plan, candidates
-from t3nsor.recipes import problem_of
+from t3nsor.contraction.chain import chain_steps, is_one_gemm
+from t3nsor.contraction.cost_model import is_built_at_once
+from t3nsor.contraction.engine import contraction_for
+from t3nsor.contraction.plans import STRATEGIES, Plan, candidates
 
 
 @st.composite
@@ -45,7 +45,7 @@ def reference(x, weight, bias, tt):
 
 def plans_of(x, tt, beside):
     """Every plan of the backward pass; those of the forward pass are among them."""
-    return candidates(problem_of(x, tt.cores, tt.closed, beside).sizes, "auto", backward=True)
+    return candidates(contraction_for(x, tt.cores, tt.closed, beside).spec, "auto", backward=True)
 
 
 @settings(max_examples=100, deadline=None)
@@ -185,7 +185,7 @@ def test_many_blocks_of_rows_and_columns(plan, beside):
     """More rows than a block holds, and not a multiple; a matrix that is built in several pieces."""
     tt = random_matrix(((8, 10, 14), (9, 12, 12)), 2, trainable=True, dtype=torch.float64)
     x, weight, bias = inputs(tt, (301,), beside, True)
-    assert beside or not is_built_whole(problem_of(x, tt.cores, False, beside).sizes)
+    assert beside or not is_built_at_once(contraction_for(x, tt.cores, False, beside).spec)
     y, expected = contract(x, weight, bias, tt, plan), reference(x, weight, bias, tt)
     direction = torch.randn_like(expected)
     tensors = [x, bias, *tt.parameters()]
@@ -237,7 +237,7 @@ def test_half_precision_at_a_rank_whose_matrices_are_larger_than_the_states(besi
     half = TensorTrain([core.bfloat16() for core in exact.cores], trainable=True)
     exact = TensorTrain([core.detach().double() for core in half.cores], trainable=True)
     plan = Plan("chain", (1, 1, 1), right_to_left)
-    assert any(is_one_product(s, 2) for s in step_shapes([core.shape for core in half.cores], right_to_left)[1:-1])
+    assert any(is_one_gemm(s, 2) for s in chain_steps([core.shape for core in half.cores], right_to_left)[1:-1])
     x, weight, _ = (None if t is None else t.detach().bfloat16() for t in inputs(exact, (300,), beside, False))
     y = contract(x.requires_grad_(), weight, None, half, plan)
     wide = x.detach().double().requires_grad_(), None if weight is None else weight.double()

@@ -1,28 +1,35 @@
-"""How fast a device multiplies and moves numbers: what the cost model knows of it.
+"""How fast a device multiplies and moves numbers, as far as the cost model knows.
 
-The rates of the CPU were fitted to measured times of all plans on one core with vectors of 512 bits; those of the GPU
-follow a data sheet. Machines differ in speed more than in which of two plans is faster.
+The rates of the CPU were fitted to measured times of all plans on one core with 512-bit vectors; those of the GPU come
+from a data sheet. Machines differ more in speed than in which of two plans is faster.
 """
 
 from dataclasses import dataclass
 
-from t3nsor.contraction import NARROW
+from t3nsor.contraction.gemm import NARROW
 
 ITEM_SIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 MEBIBYTE = 2**20
-PACKED = 2**15  # numbers of a left matrix that stay in the fastest cache from one product of a batch to the next
+PACKED = 2**15  # entries of a left matrix that stay in the fastest cache from one product of a batch to the next
 
 
 @dataclass(frozen=True)
 class Machine:
     """Rates of a device for one width of numbers.
 
-    flops: of a large GEMM, per second. half_m, half_k, half_n: the size of the left, the inner and the right dimension
-    at which a GEMM reaches half of that. lanes: numbers in a vector, which the right dimension fills or wastes; 0: no
-    matter. call, item: seconds for a call, and for one matrix of a batch. packed: for each number of a left matrix
-    that a batch has to fetch again. permuted, streamed: for a byte that a copy puts elsewhere, and for a byte of main
-    memory. block: bytes of a state to keep in cache. forward, backward: what the blocks of a chain cost beside their
-    products, as a factor: slices, and what does not stay in cache.
+    flops: operations per second of a large GEMM.
+    half_m: size of the left dimension at which a GEMM reaches half of that.
+    half_k: the same for the inner dimension.
+    half_n: the same for the right dimension.
+    lanes: numbers in a vector register, which the right dimension fills or wastes; 0: not modelled.
+    call: seconds per call.
+    item: seconds per matrix of a batch.
+    packed: seconds per entry of a left matrix that a batch has to fetch again.
+    permuted: seconds per byte of a permuting copy.
+    streamed: seconds per byte of main memory.
+    block: bytes of a state to keep in cache.
+    forward: overhead of the blocks of a chain (slicing, cache misses), as a factor on the time of their products.
+    backward: the same for the backward pass.
     """
 
     flops: float
@@ -42,9 +49,9 @@ class Machine:
     def gemm(self, batch: int, m: int, k: int, n: int) -> float:
         """Seconds of one call for `batch` products (m, k) @ (k, n)."""
         if self.lanes and 1 < n < NARROW:
-            turned = batch * n * (m if batch == 1 else m + k)
+            transposed = batch * n * (m if batch == 1 else m + k)
             wide = (n, m) if batch == 1 else (m, batch * n)
-            return self.gemm(1, wide[0], k, max(wide[1], NARROW)) + self.permuted * turned * 64 / self.lanes
+            return self.gemm(1, wide[0], k, max(wide[1], NARROW)) + self.permuted * transposed * 64 / self.lanes
         columns = n + self.half_n
         if self.lanes and n > 1:
             whole, rest = divmod(n, self.lanes)
@@ -65,7 +72,7 @@ MACHINES = {
 
 
 def machine_for(device: str, dtype: str) -> Machine:
-    """The rates for a type of device and the name of a dtype; those of a GPU for every accelerator."""
+    """The rates for a device type and the name of a dtype; every accelerator gets those of a GPU."""
     return MACHINES["cpu" if is_cpu(device) else "cuda", item_size(dtype)]
 
 
@@ -74,5 +81,5 @@ def is_cpu(device: str) -> bool:
 
 
 def item_size(dtype: str) -> int:
-    """Bytes of a number."""
+    """Bytes of a number of the dtype of this name."""
     return ITEM_SIZE.get(dtype, 4)

@@ -1,22 +1,26 @@
 """From cores to what a plan multiplies by, and from the gradients of that back to the cores.
 
-A plan merges runs of adjacent cores into factors (left, n, m, right). Two factors of a ring are a train over both the
-bonds between them, of rank r_0 * r_k.
+A plan merges groups of adjacent cores into factors (left, n, m, right). The two factors of a ring form a train: both
+bonds between them become one of rank r_0 * r_k.
 """
+
+from collections.abc import Sequence
 
 import torch
 
+from t3nsor.contraction.plans import ContractionSpec, Plan
 from t3nsor.cores import close_cores, merge_cores
-from t3nsor.plans import Plan, Sizes
 
 LEFT_TO_RIGHT, RIGHT_TO_LEFT = (2, 3, 0, 1), (0, 2, 1, 3)  # axes of a factor as a matrix (outer, inner) of a step
 
 
-def parts_of(cores, plan: Plan, closed: bool, scale: float, dtype: torch.dtype) -> list[torch.Tensor]:
-    """What `plan` multiplies rows of `dtype` by, with `scale` in the last core; differentiable in the cores.
+def plan_factors(
+    cores: Sequence[torch.Tensor], plan: Plan, closed: bool, scale: float, dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """Return what `plan` multiplies rows of `dtype` by, with `scale` in the last core; differentiable in the cores.
 
-    "chain": for each step, in order, the matrix (outer, inner), either side a rank and a mode. Else two
-    factors (n1, m1, r) and (r, n2, m2).
+    For a "chain" the matrix (outer, inner) of each step, in order, either side a rank and a mode; for the other kinds
+    two factors (n1, m1, r) and (r, n2, m2).
     """
     factors = _factors(_scaled(cores, scale), plan.groups, closed)
     if plan.kind != "chain":
@@ -28,53 +32,56 @@ def parts_of(cores, plan: Plan, closed: bool, scale: float, dtype: torch.dtype) 
     return matrices[::-1] if plan.right_to_left else matrices
 
 
-def core_gradients(gradients, cores, plan: Plan, sizes: Sizes, scale: float) -> list[torch.Tensor]:
-    """The gradient of each core from those of the parts that `parts_of` made of the cores."""
+def core_gradients(
+    gradients: Sequence[torch.Tensor], cores: Sequence[torch.Tensor], plan: Plan, spec: ContractionSpec, scale: float
+) -> list[torch.Tensor]:
+    """Return the gradient of each core from those of what `plan_factors` made of the cores."""
     if plan.kind != "chain":
         first, second = gradients
-        of_factors = [first[None], second[..., None]]
+        d_factors = [first[None], second[..., None]]
     else:
         gradients = gradients[::-1] if plan.right_to_left else gradients
         axes = _axes(plan)
         back = [axes.index(axis) for axis in range(4)]
-        of_factors = [
+        d_factors = [
             gradient.reshape([shape[axis] for axis in axes]).permute(back)
-            for gradient, shape in zip(gradients, sizes.factor_shapes(plan.groups), strict=True)
+            for gradient, shape in zip(gradients, spec.factor_shapes(plan.groups), strict=True)
         ]
-    found = _merged_to_cores(of_factors, _scaled(cores, scale), plan.groups, sizes.closed)
-    return _scaled(found, scale)
+    d_cores = _split_gradients(d_factors, _scaled(cores, scale), plan.groups, spec.closed)
+    return _scaled(d_cores, scale)
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """In `dtype`; a copy that has to be made is contiguous."""
+    """`tensor` in `dtype`; where that takes a copy, a contiguous one."""
     return tensor if tensor.dtype == dtype else tensor.to(dtype, memory_format=torch.contiguous_format)
 
 
-def _scaled(cores, scale: float) -> list[torch.Tensor]:
-    return cores if scale == 1.0 else [*cores[:-1], cores[-1] * scale]
+def _scaled(cores: Sequence[torch.Tensor], scale: float) -> list[torch.Tensor]:
+    return list(cores) if scale == 1.0 else [*cores[:-1], cores[-1] * scale]
 
 
 def _axes(plan: Plan) -> tuple[int, ...]:
     return RIGHT_TO_LEFT if plan.right_to_left else LEFT_TO_RIGHT
 
 
-def _wide(cores) -> list[torch.Tensor]:
-    """The cores in float32 or wider, in which they are multiplied with each other."""
+def _wide(cores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The cores in float32 or wider, the precision in which more than two of them are multiplied."""
     return [core.float() if core.dtype.itemsize == 2 else core for core in cores]
 
 
-def _runs(cores, groups: tuple[int, ...]) -> list:
+def _grouped(cores: Sequence[torch.Tensor], groups: tuple[int, ...]) -> list[Sequence[torch.Tensor]]:
     bounds = [sum(groups[:k]) for k in range(len(groups) + 1)]
     return [cores[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
-def _factors(cores, groups: tuple[int, ...], closed: bool) -> list[torch.Tensor]:
+def _factors(cores: Sequence[torch.Tensor], groups: tuple[int, ...], closed: bool) -> Sequence[torch.Tensor]:
+    """Cores of one factor (1, n, m, 1), or of several (left, n, m, right), one for each group."""
     if len(groups) == 1:
         return [close_cores(_wide(cores))[None, ..., None]]
     if len(groups) == len(cores) and not closed:
         return cores
-    # A product of two cores is rounded once in any case; of more, each product would be.
-    factors = [merge_cores(run if len(run) <= 2 else _wide(run)) for run in _runs(cores, groups)]
+    # The product of two cores is rounded once in any case; with more, every product would be.
+    factors = [merge_cores(group if len(group) <= 2 else _wide(group)) for group in _grouped(cores, groups)]
     if not closed:
         return factors
     first, last = factors
@@ -85,7 +92,10 @@ def _factors(cores, groups: tuple[int, ...], closed: bool) -> list[torch.Tensor]
     ]
 
 
-def _merged_to_cores(gradients, cores, groups: tuple[int, ...], closed: bool) -> list[torch.Tensor]:
+def _split_gradients(
+    gradients: Sequence[torch.Tensor], cores: Sequence[torch.Tensor], groups: tuple[int, ...], closed: bool
+) -> Sequence[torch.Tensor]:
+    """The gradients of the cores from those of the factors that `_factors` merged them into."""
     if closed and len(groups) == 1:
         (gradient,), r = gradients, cores[0].shape[0]
         eye = torch.eye(r, dtype=gradient.dtype, device=gradient.device)
@@ -97,12 +107,12 @@ def _merged_to_cores(gradients, cores, groups: tuple[int, ...], closed: bool) ->
         gradients = [first.reshape(n, m, a, b).permute(2, 0, 1, 3), last.reshape(a, b, p, q).permute(1, 2, 3, 0)]
     elif len(groups) == len(cores):
         return gradients
-    runs = _runs(cores, groups)
-    return [g for run, merged in zip(runs, gradients, strict=True) for g in _merge_gradients(run, merged)]
+    pairs = zip(_grouped(cores, groups), gradients, strict=True)
+    return [gradient for group, merged in pairs for gradient in _merge_gradients(group, merged)]
 
 
-def _merge_gradients(cores, gradient: torch.Tensor) -> list[torch.Tensor]:
-    """The adjoint of `merge_cores`, which multiplies halves in the same way."""
+def _merge_gradients(cores: Sequence[torch.Tensor], gradient: torch.Tensor) -> list[torch.Tensor]:
+    """The adjoint of `merge_cores`, with the same split into halves."""
     if len(cores) == 1:
         return [gradient]
     half = len(cores) // 2
@@ -111,8 +121,8 @@ def _merge_gradients(cores, gradient: torch.Tensor) -> list[torch.Tensor]:
     left, right = merge_cores(cores[:half]), merge_cores(cores[half:])
     (a, n, m, r), (_, p, q, b) = left.shape, right.shape
     flat = gradient.reshape(a, n, p, m, q, b).transpose(2, 3).reshape(a * n * m, p * q * b)
-    of_left, of_right = flat @ right.reshape(r, -1).t(), left.reshape(-1, r).t() @ flat
+    d_left, d_right = flat @ right.reshape(r, -1).t(), left.reshape(-1, r).t() @ flat
     return [
-        *_merge_gradients(cores[:half], of_left.view(left.shape)),
-        *_merge_gradients(cores[half:], of_right.view(right.shape)),
+        *_merge_gradients(cores[:half], d_left.view(left.shape)),
+        *_merge_gradients(cores[half:], d_right.view(right.shape)),
     ]

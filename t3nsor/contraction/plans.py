@@ -1,6 +1,7 @@
-"""The ways to contract rows with a chain of cores, and the sizes that decide between them."""
+"""The orders in which rows can be contracted with a chain of cores, and the sizes that decide between them."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -13,19 +14,20 @@ MOST_CORES_IN_FULL_SEARCH = 6
 
 @dataclass(frozen=True)
 class Plan:
-    """How to contract.
+    """A contraction order.
 
-    kind: "chain": one batched GEMM per factor; "full": one GEMM with the matrix built on the fly; and for the backward
-        pass only "paired": two factors by large GEMMs; "hybrid": the gradient of x from the full matrix, those of the
+    kind: "chain": one batched GEMM per factor; "full": one GEMM with the matrix built on the fly; for the backward pass
+        only "paired": two factors by large GEMMs, or "hybrid": the gradient of x from the full matrix, those of the
         cores as for "paired".
-    groups: numbers of adjacent cores that are merged into one factor first; all but a chain have two factors.
+    groups: how many adjacent cores are merged into each factor first; every kind but "chain" has two factors.
     right_to_left: the end from which a chain, or a pair, starts to contract x.
+    code: the plan as a string, for custom operations, which take no Plan.
     """
 
     kind: str
     groups: tuple[int, ...]
     right_to_left: bool = False
-    code: str = field(init=False, repr=False, compare=False)  # for operations of a compiled graph, which take no Plan
+    code: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         whole = isinstance(self.groups, tuple) and all(type(k) is int and k > 0 for k in self.groups)
@@ -41,20 +43,27 @@ class Plan:
 
     def __str__(self) -> str:
         numbers = iter(range(1, sum(self.groups) + 1))
-        runs = "".join(f"({' '.join(str(next(numbers)) for _ in range(size))})" for size in self.groups)
+        groups = "".join(f"({' '.join(str(next(numbers)) for _ in range(size))})" for size in self.groups)
         if self.kind == "full" or len(self.groups) == 1:
-            return f"full {runs}"
+            return f"full {groups}"
         direction = "right to left" if self.right_to_left else "left to right"
-        return f"{direction} {runs}" if self.kind == "chain" else f"{self.kind} {direction} {runs}"
+        return f"{direction} {groups}" if self.kind == "chain" else f"{self.kind} {direction} {groups}"
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """All that the choice of a plan depends on.
+class ContractionSpec:
+    """Everything that the choice of a plan depends on.
 
-    inputs, outputs: the factors n_k and m_k. ranks: r_0 .. r_d. closed: whether it is a ring. rows: of x.
-    dtype: name of the dtype of x. device: its type. beside: whether a dense weight stands beside the cores.
-    x_gradient, core_gradients: what a backward pass has to bring.
+    inputs: n_1 .. n_d.
+    outputs: m_1 .. m_d.
+    ranks: r_0 .. r_d.
+    closed: True for a ring.
+    rows: rows of x, see `rounded_row_count`.
+    dtype: name of the dtype of x.
+    device: type of the device of x.
+    with_dense_weight: True for a branch beside a dense weight.
+    x_gradient: True if a backward pass must produce the gradient of x.
+    core_gradients: True if it must produce those of the cores.
     """
 
     inputs: tuple[int, ...]
@@ -64,7 +73,7 @@ class Sizes:
     rows: int
     dtype: str = "float32"
     device: str = "cpu"
-    beside: bool = False
+    with_dense_weight: bool = False
     x_gradient: bool = True
     core_gradients: bool = True
 
@@ -81,8 +90,9 @@ class Sizes:
         return math.prod(self.outputs)
 
     def factor_shapes(self, groups: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
-        """Shapes (left, n, m, right) of the merged factors, those of a ring of two factors as a train."""
-        shapes, start = [], 0
+        """Shapes (left, n, m, right) of the merged factors; the two factors of a ring as a train."""
+        shapes: list[tuple[int, int, int, int]] = []
+        start = 0
         for size in groups:
             stop = start + size
             n, m = math.prod(self.inputs[start:stop]), math.prod(self.outputs[start:stop])
@@ -90,26 +100,32 @@ class Sizes:
             start = stop
         if self.closed:
             if len(shapes) == 1:
-                shapes = [(1, *shapes[0][1:3], 1)]
+                ((_, n, m, _),) = shapes
+                shapes = [(1, n, m, 1)]
             else:
                 (a, n, m, b), (_, n2, m2, _) = shapes
                 shapes = [(1, n, m, a * b), (a * b, n2, m2, 1)]
         return shapes
 
 
-def candidates(sizes: Sizes, strategy: "str | Plan" = "auto", backward: bool = False) -> list[Plan]:
-    """The plans that `strategy` allows for these sizes, never none: the name of a family, or one plan."""
-    backward = backward and sizes.core_gradients  # pulling back to x alone has the same plans as a forward pass
+def rounded_row_count(rows: int) -> int:
+    """`rows` rounded to a power of two, so that there are few choices to make and to remember."""
+    return 2 ** round(math.log2(max(1, rows)))
+
+
+def candidates(spec: ContractionSpec, strategy: str | Plan = "auto", backward: bool = False) -> list[Plan]:
+    """Return the plans that `strategy`, the name of a family or one plan, allows for `spec`; at least one."""
+    backward = backward and spec.core_gradients  # the gradient of x alone has the same plans as a forward pass
     if isinstance(strategy, Plan):
         counterpart = {"hybrid": "full", "paired": "chain"}.get(strategy.kind, strategy.kind)
         return [strategy if backward else replace(strategy, kind=counterpart)]
-    every = _all_plans(sizes.d, sizes.closed)
+    every = _all_plans(spec.d, spec.closed)
     allowed = [plan for plan in every if _allows(strategy, plan, backward)]
     return allowed or [plan for plan in every if plan.kind == "chain"][:1]
 
 
-def decoded(strategy: str) -> str | Plan:
-    """The name of a strategy itself, or the Plan whose `code` it is."""
+def decode_strategy(strategy: str) -> str | Plan:
+    """Return the Plan whose `code` is given, or the name of a strategy as it is."""
     if " " not in strategy:
         return strategy
     kind, groups, right_to_left = strategy.split()
@@ -117,21 +133,21 @@ def decoded(strategy: str) -> str | Plan:
 
 
 def check_strategy(strategy: str | Plan, d: int, closed: bool) -> None:
-    """Raise ShapeError unless `strategy` is a name that is known, or a plan for `d` cores of a train or a ring."""
+    """Raise ShapeError unless `strategy` is a known name, or a plan for `d` cores of a train or a ring."""
     if isinstance(strategy, Plan):
         if sum(strategy.groups) != d:
-            raise ShapeError(f"strategy {strategy} is a plan for {sum(strategy.groups)} cores; there are {d}")
+            raise ShapeError(f"strategy {strategy} is a plan for {sum(strategy.groups)} cores; the chain has {d}")
         if closed and len(strategy.groups) != min(d, 2):
-            raise ShapeError(f"strategy {strategy} has {len(strategy.groups)} factors; a ring is contracted as two")
+            raise ShapeError(f"strategy {strategy} has {len(strategy.groups)} factors; a ring needs two")
     elif strategy not in STRATEGIES:
         raise ShapeError(f"strategy is {strategy!r}; allowed: {', '.join(STRATEGIES)}")
 
 
 @lru_cache
 def _all_plans(d: int, closed: bool) -> list[Plan]:
-    splits = [(k, d - k) for k in range(1, d)]
     if d == 1:
         return [Plan("chain", (1,))]
+    splits: list[tuple[int, ...]] = [(k, d - k) for k in range(1, d)]
     if closed:
         chains = splits
     elif d <= MOST_CORES_IN_FULL_SEARCH:
@@ -152,7 +168,7 @@ def _all_plans(d: int, closed: bool) -> list[Plan]:
 
 
 def pairs(d: int) -> tuple[int, ...]:
-    """Runs of two adjacent cores; the last core of an odd number stays alone."""
+    """Groups of two adjacent cores; with an odd number of cores the last one stays alone."""
     return (2,) * (d // 2) + (1,) * (d % 2)
 
 
@@ -173,7 +189,7 @@ def _allows(strategy: str, plan: Plan, backward: bool) -> bool:
     return plan.kind == "chain" and plan.groups == groups and plan.right_to_left in directions
 
 
-def _compositions(d: int):
+def _compositions(d: int) -> Iterator[tuple[int, ...]]:
     if d == 0:
         yield ()
     for first in range(1, d + 1):

@@ -1,0 +1,32 @@
+"""What torch.autocast asks of operands, and how to switch it off."""
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import overload
+
+import torch
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Return a context in which autocast is off: it would round products of cores one by one."""
+    return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype in which autocast computes on `device`; None where it is off."""
+    kind = device.type
+    return torch.get_autocast_dtype(kind) if _has_autocast(kind) and torch.is_autocast_enabled(kind) else None
+
+
+_has_autocast = lru_cache(torch.amp.is_autocast_available)
+
+
+@overload
+def in_autocast_dtype(x: torch.Tensor) -> torch.Tensor: ...
+@overload
+def in_autocast_dtype(x: torch.Tensor | None) -> torch.Tensor | None: ...
+def in_autocast_dtype(x):
+    """Cast x as autocast would; float64 and integers stay as they are."""
+    if x is None or x.dtype == torch.float64 or not x.is_floating_point():
+        return x
+    return x.to(autocast_dtype(x.device) or x.dtype)

@@ -1,0 +1,221 @@
+"""Values and gradients of x weight^T + scale * x W + bias, with W given by its cores, by the plans of the cost model.
+
+Nothing here knows of autograd: tensors in, tensors out. `compose` is the same function in differentiable operations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch.nn import functional
+
+from t3nsor.autocast import without_autocast
+from t3nsor.contraction.chain import Chain, ChainStep, chain_steps, compose_chain
+from t3nsor.contraction.cost_model import choose_plan, is_built_at_once, modes_per_block, rows_per_block
+from t3nsor.contraction.factors import core_gradients, plan_factors
+from t3nsor.contraction.full import FullMatrix, FullMatrixBlocks
+from t3nsor.contraction.paired import FactorPair
+from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A plan with its block sizes, for operands of one spec.
+
+    spec: what to contract.
+    plan: in which order.
+    steps: the steps of a chain, in order.
+    rows_per_block: rows that a chain or a pair handles at once.
+    modes_per_block: output modes of a full matrix that are built at once; None: all of them, which needs a matrix
+        without a dense weight.
+    """
+
+    spec: ContractionSpec
+    plan: Plan
+    steps: list[ChainStep]
+    rows_per_block: int
+    modes_per_block: int | None
+
+    def chain(self, matrices: list[torch.Tensor]) -> Chain:
+        return Chain(self.steps, matrices, self.rows_per_block)
+
+    def pair(self, factors: Sequence[torch.Tensor]) -> FactorPair:
+        first, second = factors
+        return FactorPair(first, second, self.rows_per_block, exchanged=not self.plan.right_to_left)
+
+    def full(self, factors: Sequence[torch.Tensor], weight: torch.Tensor | None) -> FullMatrix | FullMatrixBlocks:
+        first, second = factors
+        if self.modes_per_block is None:
+            return FullMatrix(first, second)
+        return FullMatrixBlocks(first, second, weight, self.modes_per_block)
+
+
+class Contraction:
+    """The schedules for operands of one spec: one for the values, and one for each set of gradients asked for."""
+
+    def __init__(self, spec: ContractionSpec, strategy: str | Plan):
+        self.spec, self.strategy = spec, strategy
+        self.forward = _schedule(spec, strategy, backward=False)
+        self._backward: dict[tuple[bool, bool], Schedule] = {}
+
+    def backward(self, x_gradient: bool, core_gradients: bool) -> Schedule:
+        """Return the schedule for the gradients of x, of the cores, or of both."""
+        wanted = x_gradient, core_gradients
+        if wanted not in self._backward:
+            spec = replace(self.spec, x_gradient=x_gradient, core_gradients=core_gradients)
+            self._backward[wanted] = _schedule(spec, self.strategy, backward=True)
+        return self._backward[wanted]
+
+
+def contraction_for(
+    x: torch.Tensor,
+    cores: Sequence[torch.Tensor],
+    closed: bool,
+    with_dense_weight: bool,
+    strategy: str | Plan = "auto",
+) -> Contraction:
+    """Return the contraction of x (.., in) with the cores of a train or a ring, alone or beside a dense weight."""
+    rows = rounded_row_count(x.shape[:-1].numel())
+    shapes = [core.shape for core in cores]
+    return _chosen_contraction(strategy, closed, with_dense_weight, rows, x.dtype, x.device, *shapes)
+
+
+@lru_cache(maxsize=4096)
+def _chosen_contraction(
+    strategy: str | Plan,
+    closed: bool,
+    with_dense_weight: bool,
+    rows: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *core_shapes: torch.Size,
+) -> Contraction:
+    """The contraction chosen for operands of these shapes and dtypes: the one memo of the engine."""
+    inputs, outputs = tuple(shape[1] for shape in core_shapes), tuple(shape[2] for shape in core_shapes)
+    ranks = (*(shape[0] for shape in core_shapes), core_shapes[-1][-1])
+    name = str(dtype).removeprefix("torch.")
+    spec = ContractionSpec(inputs, outputs, ranks, closed, rows, name, device.type, with_dense_weight)
+    return Contraction(spec, strategy)
+
+
+def _schedule(spec: ContractionSpec, strategy: str | Plan, backward: bool) -> Schedule:
+    plan = choose_plan(spec, strategy, backward)
+    steps = chain_steps(spec.factor_shapes(plan.groups), plan.right_to_left)
+    in_blocks = plan.kind in ("full", "hybrid") and not is_built_at_once(spec)
+    modes = modes_per_block(spec, plan) if in_blocks else None
+    return Schedule(spec, plan, steps, rows_per_block(spec, plan), modes)
+
+
+def values(
+    contraction: Contraction,
+    scale: float,
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    *cores: torch.Tensor,
+) -> torch.Tensor:
+    """x (.., in) -> (.., out); `weight` (out, in) and `bias` (out,) may be None."""
+    schedule = contraction.forward
+    spec, plan = schedule.spec, schedule.plan
+    result = x.new_empty(*x.shape[:-1], spec.out_features)  # returned itself, not as a view: users may write into it
+    rows, y = x.reshape(-1, x.shape[-1]).contiguous(), result.view(-1, result.shape[-1])
+    with without_autocast(x.device):
+        factors = plan_factors(cores, plan, spec.closed, scale, x.dtype)
+        if plan.kind == "full":
+            schedule.full(factors, weight).forward(rows, y, bias)
+        elif weight is None:
+            schedule.chain(factors).forward(rows, y, accumulate=False, bias=bias)
+        else:
+            dense = weight.to(x.dtype).t()
+            torch.mm(rows, dense, out=y) if bias is None else torch.addmm(bias, rows, dense, out=y)
+            schedule.chain(factors).forward(rows, y, accumulate=True)
+    return result
+
+
+def gradients(
+    contraction: Contraction,
+    scale: float,
+    needed: Sequence[bool],
+    g: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    *cores: torch.Tensor,
+) -> list[torch.Tensor | None]:
+    """Return the gradients of (x, weight, *cores) from g (.., out), that of the values; None where not `needed`."""
+    need_x, need_weight, *need_cores = needed
+    rows, g = x.reshape(-1, x.shape[-1]).contiguous(), g.reshape(-1, g.shape[-1]).contiguous()
+    dx: torch.Tensor | None = None
+    d_cores: list[torch.Tensor | None] = [None] * len(cores)
+    with without_autocast(x.device):
+        if need_x or any(need_cores):
+            schedule = contraction.backward(need_x, any(need_cores))
+            dx, d_cores = _x_and_core_gradients(g, rows, weight, cores, schedule, scale, need_cores)
+        d_weight = (g.t() @ rows).to(weight.dtype) if need_weight and weight is not None else None
+    return [dx if dx is None else dx.view(x.shape), d_weight, *d_cores]
+
+
+def compose(
+    contraction: Contraction,
+    scale: float,
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    *cores: torch.Tensor,
+) -> torch.Tensor:
+    """The values in plain differentiable operations, which any transform of torch understands.
+
+    Operands may have another number of rows than `contraction` was chosen for, and no dense weight.
+    """
+    spec, strategy = contraction.spec, contraction.strategy
+    schedule = contraction_for(x, cores, spec.closed, weight is not None, strategy).forward
+    rows = x.reshape(-1, x.shape[-1])
+    with without_autocast(x.device):
+        factors = plan_factors(cores, schedule.plan, spec.closed, scale, x.dtype)
+        weight = None if weight is None else weight.to(x.dtype)
+        if schedule.plan.kind == "full":
+            first, second = factors
+            dense = FullMatrix(first, second).matrix().t()
+            y = functional.linear(rows, dense if weight is None else weight + dense, bias)
+        else:
+            y = compose_chain(rows, schedule.steps, factors).reshape(-1, spec.out_features)
+            if weight is not None:
+                y = y + functional.linear(rows, weight)
+            if bias is not None:
+                y = y + bias
+    return y.view(*x.shape[:-1], spec.out_features)
+
+
+def _x_and_core_gradients(
+    g: torch.Tensor,
+    rows: torch.Tensor,
+    weight: torch.Tensor | None,
+    cores: Sequence[torch.Tensor],
+    schedule: Schedule,
+    scale: float,
+    need_cores: Sequence[bool],
+) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+    """The gradients of x, as (rows, in), and of each core; None where not needed."""
+    spec, plan = schedule.spec, schedule.plan
+    factors = plan_factors(cores, plan, spec.closed, scale, rows.dtype)
+    dx = torch.empty_like(rows) if spec.x_gradient else None
+    d_factors: list[torch.Tensor] | None = None
+    accumulate = weight is not None and plan.kind in ("chain", "paired")
+    if accumulate and dx is not None and weight is not None:
+        torch.mm(g, weight.to(g.dtype), out=dx)
+    if plan.kind == "chain":
+        d_factors = schedule.chain(factors).backward(rows, g, dx, accumulate, any(need_cores))
+    elif plan.kind == "paired":
+        d_factors = schedule.pair(factors).backward(rows, g, dx, accumulate)
+    else:
+        full = schedule.full(factors, weight)
+        if dx is not None:
+            full.input_gradient(g, dx)
+        if any(need_cores) and plan.kind == "full":
+            d_factors = full.factor_gradients(rows, g)
+        elif any(need_cores):
+            d_factors = schedule.pair(factors).backward(rows, g, None, accumulate=False)
+    if d_factors is None:
+        return dx, [None] * len(cores)
+    triples = zip(core_gradients(d_factors, cores, plan, spec, scale), cores, need_cores, strict=True)
+    return dx, [gradient.to(core.dtype).contiguous() if need else None for gradient, core, need in triples]

@@ -1,0 +1,69 @@
+"""Why a layer is contracted the way it is."""
+
+import torch
+from torch import nn
+
+from t3nsor.contraction.cost_model import choose_plan, cost
+from t3nsor.contraction.plans import ContractionSpec, Plan, candidates, rounded_row_count
+from t3nsor.errors import ShapeError
+from t3nsor.shapes import max_rank
+from t3nsor.tensor_train import CoreChain
+
+
+def explain(layer: nn.Module, rows: int, *, dtype: torch.dtype | None = None, beside: bool = False) -> None:
+    """Print the plans for `rows` rows of x, the time that the cost model predicts for each, and the choice.
+
+    layer: a TTLinear, a TRLinear, or a matrix TensorTrain or TensorRing.
+    rows: at least 1.
+    dtype: of x; None: that of the cores.
+    beside: True for a branch beside a dense weight, see `linear_with_branch`.
+
+    The predictions rank plans; as times they hold for the machine on which the rates were measured.
+    Raises ShapeError for other arguments.
+    """
+    chain = layer if isinstance(layer, CoreChain) else getattr(layer, "weight", None)
+    if not isinstance(chain, CoreChain) or not chain.is_matrix:
+        raise ShapeError(f"explain takes a layer with a tensor-train matrix, or such a matrix; not {layer!r}")
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise ShapeError(f"rows is {rows!r}; it must be a whole number of at least 1")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ShapeError(f"dtype is {dtype!r}; it must be a floating-point torch.dtype, or None for that of the cores")
+    if getattr(layer, "cores_nonlinearity", None) is not None:
+        print(f"{chain}\nwith an activation between the cores there is only one order: left to right, core by core")
+        return
+    ranks = chain.ranks[:-1] if chain.closed else chain.ranks[1:-1]
+    print(chain)
+    print(f"matrix rank at most {max_rank(chain.raw_shape, ranks, chain.closed)}")
+    spec = _spec(chain, rows, dtype or chain.dtype, chain.device.type, beside)
+    for backward in (False, True):
+        _print_plans(spec, rows, getattr(layer, "strategy", "auto"), backward)
+
+
+def chosen_plans(chain: CoreChain, rows: int, *, beside: bool = False, device: str | None = None) -> tuple[Plan, Plan]:
+    """Return the plans, forward and backward, that the cost model chooses to multiply `rows` rows by a matrix.
+
+    chain: the matrix.
+    rows: of x.
+    beside: True for a branch beside a dense weight.
+    device: "cpu" or "cuda"; None: that of the cores.
+    """
+    spec = _spec(chain, rows, chain.dtype, device or chain.device.type, beside)
+    return choose_plan(spec, "auto", False), choose_plan(spec, "auto", True)
+
+
+def _spec(chain: CoreChain, rows: int, dtype: torch.dtype, device: str, beside: bool) -> ContractionSpec:
+    inputs, outputs = chain.raw_shape
+    name = str(dtype).removeprefix("torch.")
+    return ContractionSpec(inputs, outputs, chain.ranks, chain.closed, rounded_row_count(rows), name, device, beside)
+
+
+def _print_plans(spec: ContractionSpec, rows: int, strategy: str | Plan, backward: bool) -> None:
+    chosen = choose_plan(spec, strategy, backward)
+    where = " beside a dense weight" if spec.with_dense_weight else ""
+    title = "backward" if backward else "forward"
+    shown = f"{rows} rows" if rows == spec.rows else f"{rows} rows, counted as {spec.rows},"
+    print(f"\n{title}, {shown} of {spec.dtype} on {spec.device}{where}, strategy {strategy}")
+    plans = dict.fromkeys([*candidates(spec, "auto", backward), chosen])
+    for plan in sorted(plans, key=lambda plan: cost(spec, plan, backward)):
+        mark = "->" if plan == chosen else "  "
+        print(f"{mark} {cost(spec, plan, backward) * 1e3:9.3f} ms  {plan}")

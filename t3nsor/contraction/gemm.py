@@ -1,0 +1,54 @@
+"""Matrix products written into given memory, and sums of products over blocks of rows."""
+
+from collections.abc import Iterator
+
+import torch
+
+NARROW = 16  # columns below which a CPU's GEMM leaves its vectorised kernels
+
+
+def blocks(count: int, size: int) -> Iterator[slice]:
+    """Yield slices of at most `size` that cover range(count); one empty slice if `count` is 0."""
+    return (slice(start, min(start + size, count)) for start in range(0, max(1, count), size))
+
+
+def is_narrow(columns: int, like: torch.Tensor) -> bool:
+    """True if a CPU's GEMM of this width would be several times slower than its transpose."""
+    return 1 < columns < NARROW and like.device.type == "cpu" and like.dtype.itemsize >= 4
+
+
+def write_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, accumulate: bool) -> None:
+    """Set out = a @ b, or add to it if `accumulate`; a narrow product is computed as its transpose."""
+    if is_narrow(b.shape[1], a):
+        product = torch.mm(b.t(), a.t()).t()
+        out.add_(product) if accumulate else out.copy_(product)
+    elif accumulate:
+        out.addmm_(a, b)
+    else:
+        torch.mm(a, b, out=out)
+
+
+def add_product(total: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return total + a @ b for matrices or batches of them, in place where possible; a `total` of None counts as 0.
+
+    Products in half precision are summed in float32: each product is rounded, the sum is not.
+    """
+    if total is None:
+        narrow = a.dim() == 2 and is_narrow(b.shape[1], a)
+        return torch.mm(b.t(), a.t()).t() if narrow else a @ b
+    if a.dtype.itemsize == 2:
+        return add_term(total, a @ b)
+    if total.dim() == 2:
+        write_product(total, a, b, accumulate=True)
+        return total
+    return total.baddbmm_(a, b)
+
+
+def add_term(total: torch.Tensor | None, term: torch.Tensor) -> torch.Tensor:
+    """Return total + term in `sum_dtype`, in place where possible; a `total` of None counts as 0."""
+    return term if total is None else total.to(sum_dtype(total)).add_(term)
+
+
+def sum_dtype(terms: torch.Tensor) -> torch.dtype:
+    """The dtype in which to sum `terms`: float32 for half precision, else their own."""
+    return torch.float32 if terms.dtype.itemsize == 2 else terms.dtype

@@ -1,0 +1,138 @@
+"""Rows times a tensor train or ring, alone or beside a dense weight."""
+
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from t3nsor.autocast import autocast_dtype, in_autocast_dtype
+from t3nsor.contraction.autograd import contract, contract_eagerly
+from t3nsor.contraction.engine import contraction_for
+from t3nsor.contraction.plans import Plan, check_strategy
+from t3nsor.errors import ShapeError
+from t3nsor.tensor_train import CoreChain
+
+
+def tt_matmul(
+    x: torch.Tensor, tt: CoreChain, strategy: str | Plan = "auto", *, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Compute x W + bias, with W the matrix of `tt`.
+
+    x: (.., in_features).
+    tt: a TensorTrain or TensorRing matrix in_features -> out_features.
+    strategy: the contraction order; all give the same values and gradients up to rounding.
+        "left_to_right", "right_to_left": core by core.
+        "pairs": the same after merging adjacent cores two by two.
+        "two_factor": the same after merging the cores into two.
+        "full": with the dense matrix, built on the fly.
+        "hybrid": like "full", but with the gradients of the cores from two factors.
+        "auto": the cheapest by the cost model, see `explain`.
+    bias: (out_features,).
+
+    Returns (.., out_features). Saves only its arguments, x and the cores, for the backward pass.
+    Raises ShapeError when sizes, dtypes or devices do not fit together.
+    """
+    return _contract(x, None, bias, tt, 1.0, strategy)
+
+
+def linear_with_branch(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    tt: CoreChain,
+    *,
+    scale: float = 1.0,
+    bias: torch.Tensor | None = None,
+    strategy: str | Plan = "auto",
+) -> torch.Tensor:
+    """Compute x weight^T + scale * x W + bias: a dense linear layer with a tensor-train branch beside it.
+
+    x: (.., in_features).
+    weight: (out_features, in_features) as in nn.Linear, usually frozen.
+    tt: W, a matrix in_features -> out_features.
+    scale: a finite number, not trained.
+    bias: (out_features,).
+    strategy: see `tt_matmul`. Chains run beside one GEMM with `weight`; "full" and "hybrid" are one GEMM with
+        weight^T + scale * W, built a few columns at a time and never kept.
+
+    Returns (.., out_features). Of tensors as large as x or y it saves only x for the backward pass.
+    Raises ShapeError when sizes, dtypes or devices do not fit together.
+    """
+    if weight is None:
+        raise ShapeError("weight is None; without a dense weight use tt_matmul")
+    return _contract(x, weight, bias, tt, scale, strategy)
+
+
+def _contract(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    tt: CoreChain,
+    scale: float,
+    strategy: str | Plan,
+) -> torch.Tensor:
+    if not isinstance(tt, CoreChain):
+        raise ShapeError(f"tt is a {type(tt).__name__}; it must be a TensorTrain or TensorRing")
+    if not tt.is_matrix:
+        raise ShapeError(f"tt must be a matrix; {tt!r} is a tensor of shape {tt.shape}")
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= sys.float_info.max:
+        raise ShapeError(f"scale is {scale!r}; it must be a finite number, which is not trained")
+    cores = list(tt.cores)
+    check_strategy(strategy, len(cores), tt.closed)
+    check_operands(x, weight, bias, cores)
+    x, bias = in_autocast_dtype(x), in_autocast_dtype(bias)
+    if torch.compiler.is_compiling():
+        code = strategy.code if isinstance(strategy, Plan) else strategy
+        return contract(x, weight, bias, cores, tt.closed, float(scale), code)
+    contraction = contraction_for(x, cores, tt.closed, weight is not None, strategy)
+    return contract_eagerly(contraction, float(scale), x, weight, bias, *cores)
+
+
+def check_operands(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, cores: Sequence[torch.Tensor]
+) -> None:
+    """Raise ShapeError unless the operands fit together.
+
+    x: (.., in).
+    weight: (out, in) or None.
+    bias: (out,) or None.
+    cores: of a matrix in -> out, which is not checked.
+    """
+    in_features = out_features = 1
+    for core in cores:
+        in_features, out_features = in_features * core.shape[1], out_features * core.shape[2]
+    _check_dense("x", x)
+    if x.shape[-1:] != (in_features,):
+        raise ShapeError(
+            f"x has shape {tuple(x.shape)}; its last dimension must be {in_features}, for a matrix "
+            f"{in_features} -> {out_features} of cores {[tuple(core.shape) for core in cores]}"
+        )
+    for name, operand, shape in (("weight", weight, (out_features, in_features)), ("bias", bias, (out_features,))):
+        if operand is None:
+            continue
+        _check_dense(name, operand)
+        if operand.shape != shape:
+            matrix = f"a matrix {in_features} -> {out_features}"
+            raise ShapeError(f"{name} has shape {tuple(operand.shape)}; with {matrix} it must be {shape}")
+    if not x.is_floating_point():
+        raise ShapeError(f"x of shape {tuple(x.shape)} is {x.dtype}; it must be floating-point")
+    dtype, device = x.dtype, x.device
+    mixed = dtype != torch.float64 and autocast_dtype(device) is not None
+    for operand in (*cores, weight, bias):
+        if operand is None:
+            continue
+        fits = operand.is_floating_point() and operand.dtype != torch.float64 if mixed else operand.dtype == dtype
+        if operand.device != device or not fits:
+            name = "weight" if operand is weight else "bias" if operand is bias else "a core"
+            raise ShapeError(
+                f"x of shape {tuple(x.shape)} is {dtype} on {device}, {name} {operand.dtype} on {operand.device}; "
+                "all need the same floating-point dtype and the same device"
+            )
+
+
+def _check_dense(name: str, operand: torch.Tensor) -> None:
+    if not isinstance(operand, torch.Tensor):
+        raise ShapeError(f"{name} is a {type(operand).__name__}; it must be a tensor")
+    if operand.is_nested:
+        raise ShapeError(f"{name} is a nested tensor; it must be dense")
+    if operand.layout != torch.strided:
+        raise ShapeError(f"{name} of shape {tuple(operand.shape)} has the layout {operand.layout}; it must be dense")

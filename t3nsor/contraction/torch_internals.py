@@ -1,0 +1,29 @@
+"""The private parts of torch that the engine uses, and why. Tested with torch 2.13."""
+
+import torch
+from torch.autograd import forward_ad
+
+
+def in_forward_mode() -> bool:
+    """True inside `forward_ad.dual_level` or `torch.func.jvp`.
+
+    The public `forward_ad.unpack_dual` answers for one tensor, at a cost that shows in small products.
+    """
+    return forward_ad._current_level >= 0
+
+
+def in_functorch_transform() -> bool:
+    """True inside a transform of torch.func, by the same test as `torch.autograd.Function.apply`.
+
+    No public function tells. A Function with `setup_context` would work everywhere, but takes as long to call as a
+    small product.
+    """
+    return torch._C._are_functorch_transforms_active()
+
+
+def is_legacy_batched(tensor: torch.Tensor) -> bool:
+    """True for a gradient of `torch.autograd.grad(.., is_grads_batched=True)`.
+
+    Such a tensor stands for a batch that no public function reveals, and cannot be written into.
+    """
+    return torch._C._functorch.is_legacy_batchedtensor(tensor)
