@@ -111,7 +111,7 @@ def test_targets_that_are_constant_are_drawn_anew_and_counted(space):
             nn.init.zeros_(self.weight)
 
     constant = ArchitecturalSpace(4, "constant", Never, batch_size=32)
-    with pytest.raises(ExpressivityError, match="space 'constant', size 0: 100 targets in a row have the same output"):
+    with pytest.raises(ExpressivityError, match="space 'constant', size 0: 100 targets in a row are constant"):
         ArchitectureComparator(space(), space(), constant).compare(**QUICK)
 
 
@@ -186,7 +186,7 @@ def test_targets_and_fitted_networks_are_asked_in_evaluation_mode(space):
         return network.train()
 
     own = ArchitecturalSpace(4, "own", Noisy, batch_size=32, train=keep)
-    with pytest.warns(UserWarning, match="a routine of their own"):
+    with pytest.warns(UserWarning, match="the space sets train"):
         ArchitectureComparator(own, full, full).compare(**QUICK)
     assert not any(network.training for network in calls)
 
@@ -208,7 +208,7 @@ def test_networks_and_routines_that_write_to_their_input_change_nothing(space):
     base = ArchitecturalSpace(4, "overwriting", Overwriting, linear, batch_size=32)
     own = ArchitecturalSpace(4, "own", nn.Linear, linear, batch_size=32, train=spoil)
     comparator = ArchitectureComparator(own, space(), base)
-    with pytest.warns(UserWarning, match="a routine of their own"):
+    with pytest.warns(UserWarning, match="the space sets train"):
         contest = comparator.contest(0, {"seed": 0, "sub_iterations": 2, "evaluation_rows": 64}, None, True)
     targets = contest.sources["A"].draw(range(2))
     before = targets.x.clone(), targets.y.clone()
@@ -255,7 +255,7 @@ def test_a_routine_of_the_users_own(space):
         return network
 
     exact = space(name="exact", train=solve)
-    with pytest.warns(UserWarning, match="'exact', size 0: networks are fitted one by one; by a routine of their own"):
+    with pytest.warns(UserWarning, match="'exact', size 0: networks are fitted one at a time: the space sets train"):
         result = ArchitectureComparator(exact, space(), space()).compare(**QUICK)
     assert calls == [((32, 4), (32, 4))] * 8
     assert result.sizes[0].fresh["A"].max() < 1e-10

@@ -25,7 +25,7 @@ def test_of_known_spectra():
     assert effective_rank(torch.tensor([0.5, 0.25, 0.25]) * 9) == pytest.approx(2**1.5)
     assert effective_rank(torch.tensor([1.0, 1.0, -1e-9])) == pytest.approx(2)
     for wrong in (torch.zeros(3), torch.tensor([1.0, math.inf]), torch.tensor([1.0, -5.0])):
-        with pytest.raises(ExpressivityError, match="finite, not negative and not all zero"):
+        with pytest.raises(ExpressivityError, match="finite, nonnegative and not all zero"):
             effective_rank(wrong)
 
 

@@ -173,11 +173,11 @@ class Mixed(nn.Module):
 
 
 OBSTACLES = [
-    (Padded, torch.optim.Adam, "not all they hold is a parameter or a buffer|vmap meets"),
-    (Mixed, torch.optim.Adam, "several precisions: torch.bfloat16, torch.float32"),
-    (Branching, torch.optim.Adam, "vmap meets RuntimeError"),
-    (Secret, torch.optim.Adam, "not all they hold is a parameter or a buffer"),
-    (None, torch.optim.LBFGS, "the optimizer LBFGS is not known to treat each entry alone"),
+    (Padded, torch.optim.Adam, "whose state is not all in parameters and buffers|vmap failed"),
+    (Mixed, torch.optim.Adam, "different dtypes: torch.bfloat16, torch.float32"),
+    (Branching, torch.optim.Adam, "vmap failed: RuntimeError"),
+    (Secret, torch.optim.Adam, "whose state is not all in parameters and buffers"),
+    (None, torch.optim.LBFGS, "the optimizer LBFGS is not known to work elementwise"),
     (None, OwnAdam, "the optimizer OwnAdam is not known"),
     (None, functools.partial(OwnAdam, amsgrad=True), "the optimizer OwnAdam is not known"),
 ]
@@ -189,7 +189,7 @@ def test_what_cannot_be_stacked_is_noticed_said_and_fitted_one_by_one(network, o
     shared = {"batch_size": 32, "epoch": 20, "automatic_measurement_mode": "parameters"}
     odd = ArchitecturalSpace(4, "odd", network or nn.Linear, parameters, optimizer=optimizer, **shared)
     plain = ArchitecturalSpace(4, "plain", nn.Linear, {"in_features": 4, "out_features": 4}, **shared)
-    with pytest.warns(UserWarning, match=f"space 'odd', size 0: networks are fitted one by one; .*{reason}"):
+    with pytest.warns(UserWarning, match=f"space 'odd', size 0: networks are fitted one at a time: .*{reason}"):
         result = ArchitectureComparator(odd, plain, plain).compare(2, 2, progress=False)
     (size,) = result.sizes
     assert size.fresh["A"].shape == (2, 2)

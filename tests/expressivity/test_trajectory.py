@@ -126,16 +126,16 @@ def test_wrong_curves_and_layers_are_named():
     for call, message in (
         (
             lambda: trajectory(network, torch.zeros(3)),
-            r"a curve is \(points, \*input_size\), 2 points at least; this is \(3,\)",
+            r"curve has shape \(3,\); it must be \(points, \*input_size\) with at least 2 points",
         ),
         (lambda: trajectory(network, circle(4, 3), ["2"]), "the network has no layer '2'; it has 0, 1"),
-        (lambda: trajectory(network, circle(4, 5)), r"does not take points of size \(5,\): RuntimeError"),
-        (lambda: trajectory(Twice(), circle(4, 3), ["linear"]), "the layer 'linear' is called more than once"),
-        (lambda: trajectory(Twice(), circle(4, 3), ["spare"]), "the layer 'spare' is not called"),
-        (lambda: trajectory(network, circle(4, 3) * math.nan), "the layer '0' gives values that are not finite"),
-        (lambda: mean_growth(trajectory(network, circle(4, 3)), 2, 6), "growth from layer 2 to 6 of 2; layers are"),
-        (lambda: mean_growth(trajectory(network, torch.zeros(4, 3)), 1, 2), "the curve shrinks to a point"),
-        (lambda: circle(10, 1), "a circle of 10 points in 1 dimensions; both must be 2 at least"),
+        (lambda: trajectory(network, circle(4, 5)), r"does not accept points of size \(5,\): RuntimeError"),
+        (lambda: trajectory(Twice(), circle(4, 3), ["linear"]), "layer 'linear' is called more than once"),
+        (lambda: trajectory(Twice(), circle(4, 3), ["spare"]), "layer 'spare' is never called"),
+        (lambda: trajectory(network, circle(4, 3) * math.nan), "layer '0' returned values that are not finite"),
+        (lambda: mean_growth(trajectory(network, circle(4, 3)), 2, 6), "first is 2 and last is 6; they must satisfy"),
+        (lambda: mean_growth(trajectory(network, torch.zeros(4, 3)), 1, 2), "the curve has length 0"),
+        (lambda: circle(10, 1), "points is 10 and width is 1; both must be at least 2"),
     ):
         with pytest.raises(ExpressivityError, match=message):
             call()
