@@ -1,4 +1,4 @@
-"""report.py: what it finds, how it groups, the numbers by hand, and the files it writes."""
+"""report.py: finding runs, grouping them, numbers computed by hand, and the files it writes."""
 
 import csv
 import json
@@ -69,7 +69,7 @@ def make_report(tmp_path, capfd):
 
 @pytest.fixture
 def two_tasks(tmp_path):
-    """Three seeds of one configuration and one of another, on two tasks; returns their directory."""
+    """The directory of runs on two tasks: three seeds of one configuration and one of another."""
     for seed, movie in ((1, 70.0), (2, 72.0), (3, 77.0)):
         write_run(tmp_path / f"runs/lora-{seed}", scores={"movie": movie, "amazon": 60.0}, seed=seed)
     write_run(tmp_path / "runs/deep/bitfit", "bitfit", scores={"movie": 71.0, "amazon": 64.0}, trainable=10)
@@ -199,7 +199,7 @@ def test_the_frontier():
 
 @pytest.mark.parametrize("count", [1, 30])
 def test_odd_runs_are_drawn(tmp_path, make_report, count):
-    """No history, nothing trained, equal scores, losses and scores that are no numbers, no majority, long names."""
+    """No history, nothing trained, equal scores, nan losses and scores, no majority, long names."""
     odd = {"history": None, "seconds": None, "peak_memory_mib": math.nan}
     for i in range(count):
         write_run(tmp_path / f"runs/{i}", f"name-{i}" * 12, trainable=0, **odd)

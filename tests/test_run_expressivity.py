@@ -1,4 +1,4 @@
-"""run_expressivity.py: every shipped configuration, going on, and one line for what is wrong."""
+"""run_expressivity.py: every shipped configuration, resuming, and one-line errors."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def test_the_shipped_configurations():
 def test_every_configuration_runs(path, run):
     status, lines, errors, out = run(path, **small(path))
     assert status == 0, errors
-    assert not errors  # nothing is fitted one by one
+    assert not errors  # nothing is fitted one at a time
     settings, experiment = load(str(path), [])
     assert settings.experiment_name == path.stem
     assert {file.name for file in out.iterdir()} == {*experiment.files, "resolved_config.json"}
@@ -71,7 +71,7 @@ def test_every_configuration_runs(path, run):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_families_have_equal_measures_where_they_claim_to(path):
-    """At each size the measures of A and B differ by a tenth at most, but where both can be any member of the base."""
+    """Measures of A and B differ by at most a tenth, except where both contain the base."""
     _, experiment = load(str(path), [])
     if not isinstance(experiment, EXPERIMENTS["comparison"]):
         return

@@ -1,4 +1,4 @@
-"""The comparator: pairing, stopping, draws, and what it makes of unruly networks."""
+"""The comparator: pairing, stopping, random draws, and badly behaved networks."""
 
 import pytest
 import torch
@@ -117,7 +117,7 @@ def test_targets_that_are_constant_are_drawn_anew_and_counted(space):
 
 def test_fits_that_diverge_are_counted_as_the_best_constant(space):
     class Torn(nn.Linear):
-        """Every other one explodes."""
+        """Explodes in half of the cases."""
 
         def __init__(self):
             super().__init__(4, 4)
@@ -146,7 +146,7 @@ def test_below_the_first_look_nothing_is_decided(space):
 
 
 def test_of_many_targets_one_can_stop_early(space):
-    """Even where all would fit into one stack."""
+    """Even if all of them would fit into one stack."""
     narrow, wide = (space("low_rank", width=6, rank=r, epoch=10) for r in (1, 5))
     comparator = ArchitectureComparator(narrow, wide, space(width=6))
     assert comparator.compare(400, 1, progress=False).sizes[0].targets == 100
@@ -168,7 +168,7 @@ def test_both_statistics_must_be_settled(families):
 
 
 class Noisy(nn.Sequential):
-    """Other outputs in training than in evaluation mode."""
+    """Gives different outputs in training and evaluation mode."""
 
     def __init__(self):
         super().__init__(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 4))
@@ -192,7 +192,7 @@ def test_targets_and_fitted_networks_are_asked_in_evaluation_mode(space):
 
 
 class Overwriting(nn.Linear):
-    """Works in place on what it is given."""
+    """Modifies its input in place."""
 
     def forward(self, x):
         return super().forward(x.relu_())

@@ -1,4 +1,4 @@
-"""Families, laws, routines and options that cannot be compared: one error that names the space and the size."""
+"""Families, laws, routines and options that cannot be compared: the error names the space and the size."""
 
 import math
 
@@ -69,7 +69,7 @@ def test_unequal_measures_need_a_base_or_a_tolerance(space):
 
 
 class Nan:
-    """A law without numbers."""
+    """A law whose samples are all nan."""
 
     def sample(self, shape):
         return torch.full(tuple(shape), math.nan)

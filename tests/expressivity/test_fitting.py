@@ -1,4 +1,4 @@
-"""Networks fitted together are those fitted one by one."""
+"""Networks fitted together equal those fitted one at a time."""
 
 import copy
 import functools
@@ -27,14 +27,14 @@ OPTIONS = {
 
 
 class Normed(nn.Sequential):
-    """With a buffer that training changes."""
+    """Has a buffer that training changes."""
 
     def __init__(self):
         super().__init__(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 4))
 
 
 class Tied(nn.Module):
-    """One parameter under two names, one that is frozen."""
+    """Has one parameter under two names, and a frozen one."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ def recipe(**changes):
 
 
 def both_ways(make, how: Recipe, input_size=(4,)):
-    """Outputs (networks, rows, 4) of the same networks fitted together and one by one, and of those not fitted."""
+    """Outputs (networks, rows, 4) of the same networks fitted together, fitted one at a time, and not fitted."""
     torch.manual_seed(0)
     networks = [make() for _ in range(4)]
     x, y = torch.randn(2, 33, *input_size), torch.randn(2, 33, *input_size)  # 5 mini-batches, the last one shorter
@@ -128,14 +128,14 @@ def test_every_row_is_seen_once_an_epoch_and_the_rate_falls_to_zero():
 
 
 class Branching(nn.Linear):
-    """What it does depends on its values."""
+    """Its control flow depends on values."""
 
     def forward(self, x):
         return super().forward(x if x.sum() > 0 else -x)
 
 
 class Secret(nn.Module):
-    """Each has a random matrix of its own that is neither parameter nor buffer."""
+    """Each instance has its own random matrix that is neither a parameter nor a buffer."""
 
     def __init__(self):
         super().__init__()
@@ -146,7 +146,7 @@ class Secret(nn.Module):
 
 
 class OwnAdam(torch.optim.Adam):
-    """Might do anything."""
+    """A subclass, which might do anything."""
 
 
 class Padded(nn.Module):
@@ -162,7 +162,7 @@ class Padded(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Half of it in half precision."""
+    """One of its layers is in half precision."""
 
     def __init__(self):
         super().__init__()

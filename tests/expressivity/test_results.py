@@ -1,4 +1,4 @@
-"""What a comparison leaves: a state to go on from, tables, figures, densities."""
+"""The output of a comparison: a state to resume from, tables, figures, densities."""
 
 import csv
 import json
@@ -87,7 +87,7 @@ def test_a_law_or_criterion_with_other_numbers_is_another_comparison(space, tmp_
 
 def test_results_as_json_csv_and_figures(families, tmp_path):
     result = ArchitectureComparator(*families).compare(**QUICK)
-    result.sizes[0].fresh["A"][0, 0] = math.nan  # as of a fit that diverged
+    result.sizes[0].fresh["A"][0, 0] = math.nan  # as for a diverged fit
     result.to_json(tmp_path / "whole.json")
     again = ComparisonResult.from_json(tmp_path / "whole.json")
     assert str(again.rows()) == str(result.rows())

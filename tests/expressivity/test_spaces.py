@@ -1,4 +1,4 @@
-"""A space: its keywords, its measures, its networks, and what is said of wrong ones."""
+"""ArchitecturalSpace: keywords, measures, networks, and errors about wrong ones."""
 
 import functools
 
@@ -10,7 +10,7 @@ from expressivity import ArchitecturalSpace, ExpressivityError
 
 
 class Net(nn.Module):
-    """12 trained parameters in float32 for width 3, 3 frozen ones."""
+    """For width 3: 12 trainable parameters in float32, and 3 frozen ones."""
 
     def __init__(self, width=3, dtype=torch.float32):
         super().__init__()
@@ -22,7 +22,7 @@ class Net(nn.Module):
 
 
 class Sealed(nn.Module):
-    """Draws parameters in its __init__ and cannot draw them again."""
+    """Draws parameters in its __init__ and cannot re-initialise them."""
 
     def __init__(self):
         super().__init__()
@@ -33,7 +33,7 @@ class Sealed(nn.Module):
 
 
 class OwnLaw(nn.Module):
-    """Its __init__ overrules the law of nn.Linear."""
+    """Its __init__ overrides the initialisation of nn.Linear."""
 
     def __init__(self, std):
         super().__init__()
@@ -108,7 +108,7 @@ def test_modules_that_cannot_be_drawn_again_say_so():
 
 
 class Whole(nn.Module):
-    """Its own reset overrules that of its part."""
+    """Its own reset_parameters overrides that of its submodule."""
 
     def __init__(self):
         super().__init__()
@@ -127,7 +127,7 @@ def test_a_whole_overrules_its_parts_when_it_is_drawn_again():
     space = ArchitecturalSpace(4, "whole", [Whole()])
     weights = torch.stack([space.build(0).linear.weight for _ in range(100)])
     assert weights.std().item() == pytest.approx(0.3, rel=0.05)
-    assert weights.abs().max() > 0.5  # which no uniform law of nn.Linear reaches
+    assert weights.abs().max() > 0.5  # out of reach for the uniform initialisation of nn.Linear
 
 
 WRONG = [

@@ -1,4 +1,4 @@
-"""Trajectory length, sign transitions and mean-field predictions against what theory and a slow reference say."""
+"""Trajectory length, sign transitions and mean-field predictions, against theory and a slow reference."""
 
 import math
 
@@ -29,7 +29,7 @@ def growth(activation, variance, seeds=SEEDS):
 def test_relu_curves_grow_by_sigma_over_root_two():
     assert growth("relu", 2) == pytest.approx(1, rel=0.02)
     (base,) = {growth("relu", 2, seeds=1)}
-    for variance in (1, 4, 16):  # the network is homogeneous: the same draws with another sigma_w grow in proportion
+    for variance in (1, 4, 16):  # the network is homogeneous: growth is proportional to sigma_w
         assert growth("relu", variance, seeds=1) == pytest.approx(base * math.sqrt(variance / 2), rel=1e-4)
 
 
@@ -61,7 +61,7 @@ def test_the_sampling_is_fine_enough(activation, variance):
 def test_against_a_loop_over_the_points():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 6), nn.ReLU())
-    curve = torch.randn(9000, 5).cumsum(0) / 50  # more points than go through at once
+    curve = torch.randn(9000, 5).cumsum(0) / 50  # more points than are processed at once
     found = trajectory(network, curve, ["1", "3"])
     with torch.no_grad():
         images = [network[:2](curve), network(curve)]
