@@ -10,13 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from common.errors import ConfigError
+from common.files import check_writable, write_file
 from seq2seq.comparison.configurations import collect, sections, table_rows
-from seq2seq.comparison.page import csv_text, markdown, page, write_files
+from seq2seq.comparison.page import csv_text, markdown, page
 from seq2seq.comparison.plots import plots
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong arguments are told like any other wrong input."""
+    """An argument parser that reports wrong arguments like any other wrong input, as ConfigError."""
 
     def error(self, message: str):
         raise ConfigError(f"{message}; {self.format_usage().strip()}")
@@ -25,21 +26,22 @@ class Parser(argparse.ArgumentParser):
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(
         usage="python report.py PATH .. [--split test] [--output_dir outputs/report]",
-        description="Collect the finished runs in and below the paths; print their table and write report.csv, "
-        "report.md and report.html. Runs that differ in the seed alone count as one configuration.",
+        description="Collect the finished runs in and below the paths, print a table and write report.csv, report.md "
+        "and report.html. Runs that differ only in their seed count as one configuration.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="output directories of runs, or directories above them"
+        "paths", nargs="+", metavar="PATH", help="output directories of runs, or their parent directories"
     )
-    parser.add_argument("--split", default="test", help="the split whose scores are compared, default test")
-    parser.add_argument("--output_dir", default="outputs/report", help="where to write, default outputs/report")
+    parser.add_argument("--split", default="test", help="split whose scores to compare (default: test)")
+    parser.add_argument("--output_dir", default="outputs/report", help="where to write (default: outputs/report)")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> int:
     try:
         given = arguments(argv)
+        check_writable(Path(given.output_dir))
         configurations, warnings = collect(given.paths, given.split)
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 
 def report(configurations: list, split: str, directory: Path) -> None:
-    """Write the three files, then print the table."""
+    """Write the three files of the report, then print the table."""
     parts = sections(configurations)
     rows = table_rows([c for part in parts for c in part.configurations])
     drawn = [plots(part, split, f"r{number}") for number, part in enumerate(parts)]
@@ -60,14 +62,15 @@ def report(configurations: list, split: str, directory: Path) -> None:
         "report.md": markdown(parts, split),
         "report.html": page(parts, split, drawn),
     }
-    write_files(directory, files)
+    for name, text in files.items():
+        write_file(directory / name, text)
     print_table(rows, split)
     for name in files:
         print(directory / name)
 
 
 def print_table(rows: list[dict], split: str) -> None:
-    """The rows at full width, or on a narrow terminal without the columns that can best be missed."""
+    """Print the table at full width, or without the least important columns on a narrow terminal."""
     columns, console, wide = terminal_columns(rows), Console(), Console(width=10_000)
     for spare in ("method", "MiB", "seconds", "% of backbone"):
         if console.is_terminal and wide.measure(filled(columns, split)).maximum > console.width:
@@ -76,7 +79,7 @@ def print_table(rows: list[dict], split: str) -> None:
 
 
 def terminal_columns(rows: list[dict]) -> dict[str, list[str]]:
-    """The texts of each column; what all rows of a configuration share stands in the first of them."""
+    """Cells of each column; values that all rows of a configuration share appear only in the first of these rows."""
     first = [i == 0 or row["configuration"] != rows[i - 1]["configuration"] for i, row in enumerate(rows)]
     forms = {
         "configuration": ("configuration", "{}"),
@@ -105,6 +108,7 @@ def terminal_columns(rows: list[dict]) -> dict[str, list[str]]:
 
 
 def filled(columns: dict[str, list[str]], split: str) -> Table:
+    """The columns as a table."""
     table = Table(title=f"scores on {split}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in columns:
         words = name in ("configuration", "method", "task", "metric")

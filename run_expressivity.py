@@ -13,27 +13,26 @@ from rich.table import Table
 from rich.text import Text
 
 from common.errors import ConfigError
-from common.files import write_file
+from common.files import write_json
 from common.json_settings import check_keys, describe, read_file, read_overrides
 from common.keys import REQUIRED, key, key_fields, key_types
-from expressivity import ExpressivityError
 from expressivity.experiments import EXPERIMENTS
 
 PROGRAM = "run_expressivity.py"
 USAGE = f"usage: python {PROGRAM} FILE.json [--key value ..]    (--help lists the keys)"
 CONFIGURATION = "resolved_config.json"
-WHERE = ("experiment_name", "output_dir", "overwrite_output_dir", "disable_tqdm")  # keys that do not tell runs apart
+RUN_KEYS = ("experiment_name", "output_dir", "overwrite_output_dir", "disable_tqdm")  # they do not affect results
 
 
 @dataclass
 class Run:
-    """Which experiment, and where its results go."""
+    """The experiment to run and where to write its results."""
 
-    experiment: str = key("comparison", "What is measured.")
+    experiment: str = key("comparison", "The experiment to run.")
     experiment_name: str | None = key(None, "Name of the run; null: the file's name.")
-    output_dir: str | None = key(None, "Where to write; null: outputs/expressivity/experiment_name.")
-    overwrite_output_dir: bool = key(False, "Replace what another configuration left there.")
-    disable_tqdm: bool = key(False, "Show no progress bar.")
+    output_dir: str | None = key(None, "Output directory; null: outputs/expressivity/experiment_name.")
+    overwrite_output_dir: bool = key(False, "Replace the results of a different configuration in output_dir.")
+    disable_tqdm: bool = key(False, "Hide the progress bar.")
 
     @property
     def directory(self) -> Path:
@@ -50,42 +49,42 @@ def main(argv: list[str]) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             run(*load(argv[0], argv[1:]))
-    except (ConfigError, ExpressivityError) as error:
+    except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on with a comparison, or starts anew", file=sys.stderr)
+        print("interrupted; the same command resumes a comparison and restarts other experiments", file=sys.stderr)
         return 130
     return 0
 
 
 def load(path: str, overrides: list[str]) -> tuple[Run, object]:
-    """The run and its experiment; --A.lr 0.1 overrides a key of an object."""
+    """Build the run and its experiment from a file and overrides; `--A.lr 0.1` sets a key inside the object A."""
     values = read_file(path)
     types = known_keys(_experiment_class(values))
     for name, value in read_overrides(overrides, types).items():
-        _put(values, name.split("."), value)
+        _set_key(values, name.split("."), value)
     cls = _experiment_class(values)
     check_keys(values, known_keys(cls), PROGRAM)
     missing = [f.name for f in key_fields(cls) if f.default is REQUIRED and f.name not in values]
     if missing:
-        raise ConfigError(f"{path} has no {missing[0]}, which this experiment needs")
+        raise ConfigError(f"{path} does not set {missing[0]}, which this experiment requires")
     values.setdefault("experiment_name", Path(path).stem)
     parts = [{f.name: values[f.name] for f in key_fields(each) if f.name in values} for each in (Run, cls)]
     return Run(**parts[0]), cls(**parts[1])
 
 
 def run(settings: Run, experiment) -> None:
-    """Measure, write and print."""
+    """Run the experiment, write its files and print its tables."""
     directory = settings.directory
     resolved = {f.name: getattr(part, f.name) for part in (settings, experiment) for f in key_fields(type(part))}
     experiment.check()
     _prepare(directory, resolved, experiment, settings.overwrite_output_dir)
-    write_file(directory / CONFIGURATION, json.dumps(resolved, indent=2) + "\n")
+    write_json(directory / CONFIGURATION, resolved)
     try:
         result = experiment.run(directory, not settings.disable_tqdm)
     except BaseException:
-        if not (directory / experiment.files[0]).exists():  # nothing to go on with
+        if not (directory / experiment.files[0]).exists():  # nothing to resume from
             (directory / CONFIGURATION).unlink()
             with suppress(OSError):
                 directory.rmdir()
@@ -98,20 +97,30 @@ def run(settings: Run, experiment) -> None:
 
 
 def _prepare(directory: Path, resolved: dict, experiment, overwrite: bool) -> None:
-    """Nothing for a new directory or one to go on in; of another run the files are removed, if that is asked for."""
+    """Make sure that the run may write to `directory`.
+
+    A new directory, or one from which the same run can resume, is left alone. The files of a different run are
+    deleted if `overwrite` is set.
+
+    Raises ConfigError if `directory` holds other files or a different run and `overwrite` is not set.
+    """
     if not directory.exists():
         return
     if not directory.is_dir():
         raise ConfigError(f"{directory} is a file; output_dir must be a directory")
-    if {path.name for path in directory.iterdir()} <= {CONFIGURATION}:  # stopped before it began
+    if {path.name for path in directory.iterdir()} <= {CONFIGURATION}:  # a run that stopped before its first result
         return
     there = read_file(str(directory / CONFIGURATION)) if (directory / CONFIGURATION).exists() else None
-    incidental = {*WHERE, *experiment.incidental}
+    incidental = {*RUN_KEYS, *experiment.incidental}
     different = [k for k in resolved if k not in incidental and (there is None or there.get(k) != resolved[k])]
     if not different:
         return
     if not overwrite:
-        what = "files of something else" if there is None else f"a run with another {', '.join(different)}"
+        what = (
+            "files that this program did not write"
+            if there is None
+            else f"a run that differs in {', '.join(different)}"
+        )
         raise ConfigError(f"{directory} holds {what}; choose another output_dir or set overwrite_output_dir")
     for name in {name for cls in EXPERIMENTS.values() for name in cls.files}:
         (directory / name).unlink(missing_ok=True)
@@ -125,16 +134,16 @@ def _experiment_class(values: dict):
 
 
 def known_keys(cls: type) -> dict[str, object]:
-    """Return every key of this experiment with its type."""
+    """All keys of an experiment, those of the run included, with their types."""
     return key_types(Run) | key_types(cls)
 
 
-def _put(values: dict, path: list[str], value) -> None:
-    """Set a key, or with ["A", "lr"] one of the object A."""
+def _set_key(values: dict, path: list[str], value) -> None:
+    """Set the key at `path`, e.g. ["A", "lr"] for the key lr of the object A."""
     for k, name in enumerate(path[:-1], start=1):
         if not isinstance(values.get(name) or {}, dict):
             raise ConfigError(
-                f"--{'.'.join(path)}: {'.'.join(path[:k])} is no object, so that nothing in it can be set"
+                f"--{'.'.join(path)} cannot be set: {'.'.join(path[:k])} is not a JSON object in the configuration"
             )
         values[name] = dict(values.get(name) or {})
         values = values[name]
@@ -142,13 +151,13 @@ def _put(values: dict, path: list[str], value) -> None:
 
 
 def print_keys() -> None:
-    """Every key with its type, default and help text."""
+    """Print every key with its type, default and help text."""
     print(USAGE)
     for name, cls in {"every experiment": Run, **EXPERIMENTS}.items():
         print(f"\n{name}" + (f": {cls.__doc__}" if cls is not Run else ""))
         types = key_types(cls)
         for f in key_fields(cls):
-            default = "must be given" if f.default is REQUIRED else f"default {json.dumps(f.default)}"
+            default = "required" if f.default is REQUIRED else f"default {json.dumps(f.default)}"
             print(f"  {f.name}: {describe(types[f.name])}, {default}\n      {f.metadata['help']}")
 
 

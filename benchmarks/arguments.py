@@ -1,16 +1,17 @@
-"""The command lines of the benchmarks."""
+"""Command-line parsing shared by the benchmarks."""
 
 import argparse
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong arguments end in one line."""
+    """An argument parser that reports errors in one line."""
 
     def error(self, message):
         self.exit(2, f"error: {message}\n")
 
 
 def whole(text: str, least: int = 1) -> int:
+    """Parse a whole number that is at least `least`."""
     if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least {least}")
     return int(text)

@@ -1,10 +1,10 @@
-"""Does the adapter use what the backbone knows? The demo against its controls, over seeds.
+"""Does the adapter use what the backbone has learned? Compares the demo with its controls, over several seeds.
 
     python benchmarks/controls.py [--seeds 3] [--key value ..]
 
-Runs configs/tt_adapter.json, the layer norms alone, and the same adapter on a backbone with random weights; prints the
-mean and standard deviation of the test accuracy and writes outputs/controls/controls.json. A finished run is not
-repeated while its configuration is the same; remove outputs/controls after a change of the code or of the backbone.
+Runs configs/tt_adapter.json, training of the layer norms alone, and the same adapter on a randomly initialised
+backbone. Prints the mean and standard deviation of the test accuracy and writes outputs/controls/controls.json.
+Finished runs with the same configuration are reused; delete outputs/controls after changing the code or the backbone.
 """
 
 import argparse
@@ -28,7 +28,7 @@ CONFIGS = {
 
 
 def results(config: str, seeds: int, overrides: list[str]) -> list[dict]:
-    """The results of a configuration's runs, one for each of the seeds 1 to `seeds`."""
+    """Run a configuration with the seeds 1 to `seeds` and return the results of each run."""
     out = OUTPUTS / Path(config).stem
     fixed = {"seeds": list(range(1, seeds + 1)), "output_dir": str(out), "overwrite_output_dir": True}
     status = main([str(ROOT / config), *overrides, *(f"--{key}={json.dumps(fixed[key])}" for key in fixed)])
@@ -39,6 +39,7 @@ def results(config: str, seeds: int, overrides: list[str]) -> list[dict]:
 
 
 def compare(seeds: int, overrides: list[str]) -> None:
+    """Run the demo and its controls, print the table and write controls.json."""
     table = {}
     for name, config in CONFIGS.items():
         runs = results(config, seeds, overrides)
@@ -60,8 +61,10 @@ def compare(seeds: int, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="The demo against its controls, over seeds.", allow_abbrev=False)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 .. SEEDS; further --key value go to each run")
+    parser = argparse.ArgumentParser(description="Compare the demo with its controls over seeds.", allow_abbrev=False)
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="run seeds 1 .. SEEDS; any other --key value is passed to each run"
+    )
     given, overrides = parser.parse_known_args()
     try:
         if given.seeds < 1:

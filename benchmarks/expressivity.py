@@ -1,12 +1,11 @@
-"""How many networks are fitted per second: all at once, beside one after the other.
+"""Measures how many networks are fitted per second: many together, compared with one at a time.
 
     python benchmarks/expressivity.py [--cases n_diagonal transformer_4 ..] [--rounds 3]
 
-The networks, their targets, rows and optimiser are those of the shipped configurations n_diagonal and
-split_transformers, fitted to their base or, without one, to each other, as a comparison does it; n_diagonal_32 is
-n_diagonal with 32 inputs. Together: as many as a comparison fits together; one by one: the fits to one target. Both are
-counted per network, from the drawing of the start to the error on fresh rows. A round times both ways, one after the
-other; the table shows medians, and of the ratios the median, the least and the greatest.
+Networks, targets, data and optimiser are those of the shipped configurations n_diagonal and split_transformers;
+n_diagonal_32 is n_diagonal with 32 inputs. "together" fits as many networks at once as a comparison does; "one by one"
+makes the fits to a single target. Times are per network, from its initialisation to its error on fresh rows. Each round
+times both in turn. The table shows medians, and for the ratio also the minimum and maximum over rounds.
 """
 
 import argparse
@@ -35,18 +34,18 @@ ROW = "{:16} {:>8} {:>9} {:>12} {:>12} {:>7} {:>15}"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = Parser(description="Networks fitted per second, together and one by one.", allow_abbrev=False)
+    parser = Parser(description="Measure networks fitted per second, together and one by one.", allow_abbrev=False)
     add = parser.add_argument
-    add("--cases", nargs="+", choices=CASES, default=list(CASES), help="what is fitted")
-    add("--rounds", type=whole, default=3, help="how often each is timed")
-    add("--epochs", type=whole, default=None, help="epochs of each fit; default: those of the configuration")
-    add("--targets", type=whole, default=None, help="targets of the fits that run together; default: of a comparison")
-    add("--threads", type=whole, default=torch.get_num_threads(), help="threads of torch")
+    add("--cases", nargs="+", choices=CASES, default=list(CASES), help="networks to fit")
+    add("--rounds", type=whole, default=3, help="number of timings of each case")
+    add("--epochs", type=whole, default=None, help="epochs of each fit; default: as in the configuration")
+    add("--targets", type=whole, default=None, help="number of targets fitted together; default: as in a comparison")
+    add("--threads", type=whole, default=torch.get_num_threads(), help="number of torch threads")
     return parser.parse_args(arguments)
 
 
 def contest_of(case: str, epochs: int | None, fast: bool):
-    """The two families at the size of a case, as the comparator has them; and how many fits a target gets."""
+    """The comparison of both families at the size of a case, and the experiment it belongs to."""
     config, overrides, index = CASES[case]
     if epochs is not None:
         overrides = [*overrides, "--shared.epoch", str(epochs)]
@@ -56,7 +55,7 @@ def contest_of(case: str, epochs: int | None, fast: bool):
 
 
 def seconds_per_network(contest, numbers: range) -> float:
-    """Of the fits of both families to these targets: starts drawn, fitted, and measured on fresh rows."""
+    """Seconds per network to initialise, fit and evaluate both families on these targets."""
     drawn = {role: source.draw(numbers) for role, source in contest.sources.items()}
     start = time.perf_counter()
     for role, fitter in contest.fitters.items():

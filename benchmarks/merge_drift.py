@@ -1,12 +1,12 @@
-"""What merging LoRA into the base weights and taking it out again does to them: ours beside peft's.
+"""Measures how base weights drift when LoRA is merged and unmerged repeatedly: our implementation against peft's.
 
     python benchmarks/merge_drift.py [--cycles 1 10 100] [--moving] [--dtypes float32 bfloat16 float16] ..
 
-Both have the same base weights, random, and the same LoRA weights on wi and wo, with B drawn at random and scaled to
-|dW| / |W| = UPDATE. A cycle is eval() and train() with us, merge_adapter() and unmerge_adapter() with peft; with
---moving B is drawn anew for each, as training between two evaluations would change it. Columns: the drift,
-|W_after - W_before| / |W_before| over all adapted weights; whether these are the same to the bit; and the part of the
-first dW that rounding the merged tensor loses, in the layer where it is largest.
+Both models have the same random base weights and the same LoRA weights on wi and wo, with a random B scaled to
+|dW| / |W| = UPDATE. A cycle is eval() and train() for ours, merge_adapter() and unmerge_adapter() for peft; --moving
+draws a new B for each cycle, as if the model were trained between evaluations. Columns: the drift
+|W_after - W_before| / |W_before| over all adapted weights; whether these weights are bit-identical; and the relative
+part of the first dW that is lost when the merged tensor is rounded, in the layer where it is largest.
 """
 
 import argparse
@@ -34,30 +34,30 @@ ROW = "{:8} {:>6}  {:>8} {:>8}  {:>8} {:>8}  {:>8} {:>8}"
 
 
 def load_peft():
-    """The peft package. ConfigError, in one line, where it is not installed."""
+    """Import peft. Raises ConfigError if it cannot be imported."""
     try:
         import peft
     except ImportError as error:
         raise ConfigError(f"peft cannot be imported ({error}); pip install -c constraints.txt peft") from None
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of what peft calls there
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # caused by peft's calls
     return peft
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = Parser(description="Drift of base weights under merging: ours beside peft's.", allow_abbrev=False)
+    parser = Parser(description="Measure drift of base weights under merging, ours and peft's.", allow_abbrev=False)
     add = parser.add_argument
-    add("--model", choices=MODELS, default="t5-base", help="sizes of the layers")
-    add("--blocks", type=whole, default=1, help="blocks of the encoder, and of the decoder")
-    add("--rank", type=whole, default=8, help="lora_rank; lora_alpha is twice as much")
+    add("--model", choices=MODELS, default="t5-base", help="model whose layer sizes to use")
+    add("--blocks", type=whole, default=1, help="number of encoder blocks, and of decoder blocks")
+    add("--rank", type=whole, default=8, help="lora_rank; lora_alpha is twice the rank")
     add("--update", type=float, default=0.02, help="|dW| / |W| in each layer")
-    add("--cycles", nargs="+", type=whole, default=[1, 10, 100], help="after how many cycles to look")
-    add("--moving", action="store_true", help="other LoRA weights in each cycle, the same for both")
-    add("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="precisions of the base weights")
+    add("--cycles", nargs="+", type=whole, default=[1, 10, 100], help="numbers of cycles after which to measure")
+    add("--moving", action="store_true", help="new LoRA weights in each cycle, the same for both models")
+    add("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="dtypes of the base weights")
     return parser.parse_args(arguments)
 
 
 def twins(peft, dtype: torch.dtype, args) -> tuple:
-    """Our model and peft's, with the same base weights and in training mode."""
+    """Our model and peft's, with the same base weights, in training mode."""
     torch.manual_seed(0)
     sizes = {"num_layers": args.blocks, "num_decoder_layers": args.blocks, "vocab_size": 128}
     config = model_config(args.model, **sizes)
@@ -70,7 +70,7 @@ def twins(peft, dtype: torch.dtype, args) -> tuple:
 
 
 def draw(ours, theirs, update: float) -> None:
-    """The same LoRA weights for both, with a new B."""
+    """Draw a new B and give both models the same LoRA weights."""
     for name, layer in branched(ours):
         branch, twin = layer.branch, theirs.get_base_model().get_submodule(name)
         branch.B.normal_()
@@ -80,7 +80,7 @@ def draw(ours, theirs, update: float) -> None:
 
 
 def peft_losses(ours, theirs) -> list[float]:
-    """The part of dW that is not in peft's merged weights, by layer. Leaves `theirs` merged."""
+    """Relative part of dW that is missing from peft's merged weights, by layer. Leaves `theirs` merged."""
     theirs.merge_adapter()
     found = []
     for name, layer in branched(ours):
@@ -90,14 +90,14 @@ def peft_losses(ours, theirs) -> list[float]:
 
 
 class Watch:
-    """Weights, and what they were."""
+    """Weights, a copy of their initial values, and the merge cycle to apply to them."""
 
     def __init__(self, weights: list[torch.Tensor], cycle: Callable[[], object]):
         self.weights, self.cycle = weights, cycle
         self.before = [weight.clone() for weight in weights]
 
     def cells(self) -> list[str]:
-        """The drift, and whether all is the same to the bit."""
+        """The drift, and "yes" if all weights are bit-identical to their initial values."""
         pairs = list(zip(self.weights, self.before, strict=True))
         moved = sum((weight.double() - old.double()).square().sum() for weight, old in pairs)
         drift = (moved / sum(old.double().square().sum() for old in self.before)).sqrt().item()
@@ -106,7 +106,7 @@ class Watch:
 
 @torch.no_grad()
 def compare(peft, dtype: str, args) -> None:
-    """Print the rows of one precision."""
+    """Print the rows of one dtype."""
     ours, theirs = twins(peft, getattr(torch, dtype), args)
     draw(ours, theirs, args.update)
     losses = rounding_losses(ours).values(), peft_losses(ours, copy.deepcopy(theirs))
@@ -130,7 +130,7 @@ def compare(peft, dtype: str, args) -> None:
 def compare_all(args) -> None:
     """Print the table."""
     if not 0 < args.update < float("inf"):
-        raise ConfigError(f"--update is {args.update}; it must be above 0")
+        raise ConfigError(f"--update is {args.update}; it must be a finite number above 0")
     peft, config = load_peft(), model_config(args.model)
     print(f"{2 * args.blocks} layers {config.d_model} -> {config.d_ff} and as many back, |dW| / |W| = {args.update:g}")
     print(ROW.format("", "", "drift", "the same", "drift", "the same", "dW lost", "dW lost"))

@@ -1,12 +1,12 @@
-"""What branches cost in generation: merged and parallel ones beside plain transformers.
+"""Measures the cost of branches in generation, merged and parallel, relative to plain transformers.
 
     python benchmarks/merged_inference.py [--model t5-base] [--batch 8] [--source 64] [--new_tokens 16] ..
 
-All contestants have the same random backbone, in the same memory, and take turns in one process, in an order of its own
-in each round. Branches start from zero, so all must generate the same tokens, which is checked. Columns: the median of
-the seconds of `generate`; the median and the quartiles of the ratio to plain transformers in the same round; and the
-median of that ratio of CPU time, in which waiting for other processes does not count. "plain, again" is the same model
-once more: its distance from 1 is the machine's noise.
+All contestants share the memory of one random backbone and take turns in one process, in a new random order each round.
+Branches start from zero, so all contestants must generate the same tokens; this is checked. Columns: the median time of
+`generate` in seconds; the median and quartiles of its ratio to plain transformers in the same round; and the median of
+that ratio for CPU time, which excludes waiting for other processes. "plain, again" is plain transformers a second time:
+its deviation from 1 is the noise of the machine.
 """
 
 import argparse
@@ -42,7 +42,7 @@ BRANCHES = {
 
 
 def model_config(name: str, **overrides) -> T5Config:
-    """The sizes of a published T5, or of one for tests."""
+    """The configuration of a published T5, or of a tiny one for tests."""
     if name == "tiny":
         return T5Config(**{"decoder_start_token_id": 0, **TINY, **overrides})
     return T5Config.from_shape(name, **overrides)
@@ -50,18 +50,18 @@ def model_config(name: str, **overrides) -> T5Config:
 
 def device(text: str) -> str:
     if text not in ("cpu", "cuda") or (text == "cuda" and not torch.cuda.is_available()):
-        raise argparse.ArgumentTypeError(f"{text!r} must be cpu, or cuda where torch finds a GPU")
+        raise argparse.ArgumentTypeError(f"{text!r} must be cpu, or cuda if torch finds a GPU")
     return text
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = Parser(description="Generation with branches, beside plain transformers.", allow_abbrev=False)
+    parser = Parser(description="Time generation with branches against plain transformers.", allow_abbrev=False)
     add = parser.add_argument
     add("--model", choices=MODELS, default="t5-base")
     add("--batch", type=whole, default=8)
-    add("--source", type=whole, default=64, help="length of the inputs")
-    add("--new_tokens", type=whole, default=16, help="length of what is generated")
-    add("--rounds", type=lambda text: whole(text, 2), default=7, help="each has every contestant once")
+    add("--source", type=whole, default=64, help="length of the inputs in tokens")
+    add("--new_tokens", type=whole, default=16, help="number of tokens to generate")
+    add("--rounds", type=lambda text: whole(text, 2), default=7, help="number of timings of each contestant")
     add("--rank", type=whole, default=8, help="tt_rank and lora_rank")
     add("--tt_d", type=whole, default=2, help="number of cores")
     add("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
@@ -70,7 +70,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def contestants(args) -> dict[str, torch.nn.Module]:
-    """All models, in evaluation, by name."""
+    """All models by name, in evaluation mode."""
     torch.manual_seed(0)
     config = model_config(args.model)
     plain = transformers.T5ForConditionalGeneration(config).to(args.device, getattr(torch, args.dtype)).eval()
@@ -85,7 +85,7 @@ def contestants(args) -> dict[str, torch.nn.Module]:
 
 
 def generation(model: torch.nn.Module, args) -> Callable[[], torch.Tensor]:
-    """Greedy generation of as many tokens as asked for, whatever they are."""
+    """A function that greedily generates exactly `args.new_tokens` tokens."""
     generator = torch.Generator().manual_seed(0)
     source = torch.randint(2, model.config.vocab_size, (args.batch, args.source), generator=generator).to(args.device)
     options = {"attention_mask": torch.ones_like(source), "do_sample": False}
@@ -94,20 +94,20 @@ def generation(model: torch.nn.Module, args) -> Callable[[], torch.Tensor]:
 
 
 def check_tokens(runs: dict[str, Callable]) -> None:
-    """Run everyone once, to warm up. ConfigError where one generates other tokens than plain transformers."""
+    """Run each contestant once, as a warm-up. Raises ConfigError unless all generate the same tokens."""
     tokens = {name: run() for name, run in runs.items()}
     for name, found in tokens.items():
         if not torch.equal(found, tokens[PLAIN]):
-            raise ConfigError(f"{name} does not generate what {PLAIN} generates; no comparison would be fair")
+            raise ConfigError(f"{name} does not generate the same tokens as {PLAIN}; timings would not be comparable")
 
 
 def ratios_to_plain(measured: dict[str, list[float]], name: str) -> list[float]:
-    """Of each round."""
+    """Ratio of a contestant to plain transformers in each round."""
     return [value / plain for value, plain in zip(measured[name], measured[PLAIN], strict=True)]
 
 
 def compare(args) -> None:
-    """Measure, and print the table."""
+    """Time all contestants and print the table."""
     runs = {name: generation(model, args) for name, model in contestants(args).items()}
     check_tokens(runs)
     seconds, busy = {name: [] for name in runs}, {name: [] for name in runs}
@@ -125,7 +125,7 @@ def compare(args) -> None:
 
 
 def status_of(work: Callable[[], None]) -> int:
-    """The exit status after `work`; what cannot be done ends in one line."""
+    """Run `work` and return its exit status; a ConfigError is printed in one line."""
     try:
         work()
     except ConfigError as error:

@@ -1,12 +1,12 @@
-"""The memory that one training step takes: our branches beside peft's LoRA.
+"""Measures the memory of one training step: our branches against peft's LoRA.
 
     python benchmarks/training_memory.py [--model t5-base] [--batch 8] [--source 64] [--target 8] [--device cpu] ..
 
-Every contestant, a frozen T5 with random weights and branches on wi and wo, makes one step (forward, backward, AdamW)
-in a process of its own. Columns, in MB (10^6 bytes): what there is before the step; the peaks of forward, backward and
-optimiser, and the highest of them; the process' peak of resident memory; last, the peak divided by that of the first
-contestant, peft. On a CPU the storages that operations made and nobody freed are counted after each operation; on a GPU
-it is torch.cuda.max_memory_allocated. "skewed": the shape with which the branch has as many parameters as LoRA.
+Each contestant, a frozen T5 with random weights and branches on wi and wo, takes one step (forward, backward, AdamW) in
+its own process. Columns, in MB (10^6 bytes): memory before the step; the peaks in forward, backward and optimiser, and
+the highest of them; the peak resident memory of the process; and the ratio of the peak to that of the first contestant,
+by default peft. On a CPU, live tensor storages are counted after each operation; on a GPU,
+torch.cuda.max_memory_allocated is reported. "skewed" is the shape with which a branch has as many parameters as LoRA.
 """
 
 import argparse
@@ -44,7 +44,7 @@ ROW = "{:20} {:>9}  {:>8}  {:>8} {:>8} {:>9}  {:>8} {:>8}  {:>7}"
 
 
 def take_peak(memory: LiveBytes | None) -> int:
-    """The peak since the last call; None: on the GPU."""
+    """Return the peak since the last call, and reset it; memory: None on a GPU."""
     if memory is not None:
         peak, memory.peak = memory.peak, memory.live
         return peak
@@ -54,22 +54,22 @@ def take_peak(memory: LiveBytes | None) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = Parser(description="Memory of a training step: ours beside peft's LoRA.", allow_abbrev=False)
+    parser = Parser(description="Measure memory of a training step, ours and peft's LoRA.", allow_abbrev=False)
     add = parser.add_argument
     add("--model", choices=MODELS, default="t5-base")
     add("--batch", type=whole, default=8)
-    add("--source", type=whole, default=64, help="length of the inputs")
-    add("--target", type=whole, default=8, help="length of the labels")
+    add("--source", type=whole, default=64, help="length of the inputs in tokens")
+    add("--target", type=whole, default=8, help="length of the labels in tokens")
     add("--rank", type=whole, default=8, help="tt_rank and lora_rank")
     add("--device", type=device, default="cpu", help="cpu or cuda")
     names = {"nargs": "+", "choices": list(CONTESTANTS), "default": list(CONTESTANTS)}
-    add("--contestants", help="in this order", **names)
-    add("--step-of", choices=list(CONTESTANTS), help="this contestant only, in this process; prints bytes as JSON")
+    add("--contestants", help="contestants to measure, in this order", **names)
+    add("--step-of", choices=list(CONTESTANTS), help="measure one contestant in this process; prints bytes as JSON")
     return parser.parse_args(arguments)
 
 
 def build(name: str, args) -> torch.nn.Module:
-    """A contestant: a frozen T5 with branches that are trained."""
+    """Build a contestant, a frozen T5 with trainable branches."""
     config, keys = model_config(args.model), CONTESTANTS[name]
     if keys is None:
         peft = load_peft()
@@ -80,7 +80,7 @@ def build(name: str, args) -> torch.nn.Module:
 
 
 def step_of(args) -> dict[str, int]:
-    """Make one step of a contestant: how many parameters it trains, and bytes."""
+    """Take one training step with a contestant; returns memory in bytes and the number of trainable parameters."""
     model = build(args.step_of, args).to(args.device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
@@ -103,7 +103,10 @@ def step_of(args) -> dict[str, int]:
 
 
 def compare(args, arguments: list[str]) -> None:
-    """Measure everyone in a process that maps each large block by itself, and print the table."""
+    """Measure each contestant in its own process, and print the table.
+
+    The processes map each large block separately, so that freed memory returns to the system at once.
+    """
     print(f"{args.model}, float32, {args.device}: batch {args.batch}, source {args.source}, target {args.target}")
     print(ROW.format(f"rank {args.rank}", "trained", *COLUMNS, "ratio"))
     environment, reference = os.environ | dict.fromkeys(THRESHOLDS, "65536"), None

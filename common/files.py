@@ -37,3 +37,12 @@ def write_file(path: str | os.PathLike, content: str | bytes) -> None:
 def write_json(path: str | os.PathLike, content: object, *, sort_keys: bool = False) -> None:
     """Write `content` as indented JSON. Raises ConfigError if the file cannot be written."""
     write_file(path, json.dumps(content, indent=2, sort_keys=sort_keys) + "\n")
+
+
+def check_writable(directory: Path, key: str = "output_dir") -> None:
+    """Raise ConfigError unless `directory` can be written or created. key: the setting that names it."""
+    existing = directory
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ConfigError(f"{key} is {str(directory)!r}, but {str(existing)!r} is not a writable directory")

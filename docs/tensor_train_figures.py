@@ -2,7 +2,7 @@
 
     python docs/tensor_train_figures.py [--out docs]
 
-The norm vectors and the matrices are those of checkpoints/t5-nano. Nothing is random but by a fixed seed.
+Norm vectors and matrices are those of checkpoints/t5-nano. All random numbers have fixed seeds.
 """
 
 import argparse
@@ -20,8 +20,9 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 import t3nsor  # noqa: E402
+from common.files import replacing  # noqa: E402
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # from Okabe and Ito, told apart by colour-blind readers
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # from Okabe and Ito, safe for colour-blind readers
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FINAL = ("encoder.final_layer_norm.weight", "decoder.final_layer_norm.weight")
 STEPS = 1000
@@ -29,26 +30,32 @@ MATRIX = ((8, 8, 12), (12, 16, 16))  # 768 -> 3072
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong arguments end in one line."""
+    """An argument parser that reports errors in one line."""
 
     def error(self, message):
         self.exit(2, f"error: {message}\n")
 
 
-class Way(NamedTuple):
-    """A way to write a norm vector with fewer numbers: write(vector) is its best, or near best, approximation."""
+class Parametrization(NamedTuple):
+    """A parametrization of norm vectors.
+
+    family: name of the parametrization, without its rank.
+    rank: TT rank, if it has one.
+    numbers: number of parameters.
+    approximate: maps a vector to its best, or nearly best, approximation.
+    """
 
     family: str
     rank: int | None
     numbers: int
-    write: Callable[[torch.Tensor], torch.Tensor]
+    approximate: Callable[[torch.Tensor], torch.Tensor]
 
 
-# What is measured.
+# Measurements.
 
 
 def matrix_shapes(rows: int, columns: int) -> dict[str, tuple]:
-    """The shapes that are compared for a matrix rows -> columns."""
+    """The shapes to compare for a matrix rows -> columns."""
     return {
         "LoRA": ((rows, 1), (1, columns)),
         "skewed, q = 8": t3nsor.skewed_shape(rows, columns),
@@ -58,12 +65,12 @@ def matrix_shapes(rows: int, columns: int) -> dict[str, tuple]:
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """In percent, in the Euclidean norm."""
+    """Relative error in percent, in the Euclidean norm."""
     return 100 * (torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)).item()
 
 
 def second_ratio(tensor: torch.Tensor) -> float:
-    """The second singular value of the first unfolding, divided by the first one."""
+    """Second singular value of the first unfolding, divided by the first one."""
     first, second = torch.linalg.svdvals(tensor.reshape(len(tensor), -1))[:2].tolist()
     return second / first
 
@@ -73,7 +80,7 @@ def median(values: list[float]) -> float:
 
 
 def backbone_weights() -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
-    """The norm vectors of t5-nano by name, each (256,), and its feed-forward matrices W, (256, 512), for x W."""
+    """The norm vectors of t5-nano by name, each (256,), and its feed-forward matrices wi, each (256, 512), for x W."""
     from transformers.utils.logging import disable_progress_bar
 
     from third_party.models.t5 import T5ForConditionalGeneration
@@ -85,7 +92,7 @@ def backbone_weights() -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
 
 
 def matrix_errors(matrices: list[torch.Tensor]) -> dict[str, list[tuple[int, float]]]:
-    """For each shape and growing rank: numbers, and median error in percent of the TT-SVDs of `matrices`."""
+    """For each shape and increasing rank, the number of parameters and the median error of TT-SVDs of `matrices`."""
     points = {}
     for name, shape in matrix_shapes(*matrices[0].shape).items():
         exact, points[name] = [t3nsor.to_tt_matrix(matrix, shape) for matrix in matrices], []
@@ -98,36 +105,37 @@ def matrix_errors(matrices: list[torch.Tensor]) -> dict[str, list[tuple[int, flo
     return points
 
 
-def ways_to_write(size: int) -> list[Way]:
-    """All ways for vectors of `size`, by their numbers; trains of all ranks up to the one at which they are exact."""
-    ways = [
-        Way("ones", None, 0, torch.ones_like),
-        Way("ScaleNorm", None, 1, lambda v: v.mean().expand_as(v)),
-        Way("full vector", None, size, torch.clone),
+def parametrizations(size: int) -> list[Parametrization]:
+    """All parametrizations of vectors of `size`, by number of parameters; trains up to the rank that is exact."""
+    found = [
+        Parametrization("ones", None, 0, torch.ones_like),
+        Parametrization("ScaleNorm", None, 1, lambda v: v.mean().expand_as(v)),
+        Parametrization("full vector", None, size, torch.clone),
         kronecker(size),
     ]
     for d in (2, 3):
         shape = t3nsor.auto_shape(size, d)
         for rank in range(1, max(shape) + 1):
             ranks = [min(rank, math.prod(shape[:k]), math.prod(shape[k:])) for k in range(1, d)]
-            write = lambda v, s=shape, r=rank: t3nsor.to_tt_tensor(v.reshape(s), r).full().flatten()  # noqa: E731
-            ways.append(Way(f"TTLayerNorm, d = {d}", rank, t3nsor.parameter_count(shape, ranks), write))
-    return sorted(ways, key=lambda way: way.numbers)
+            tt_svd = lambda v, s=shape, r=rank: t3nsor.to_tt_tensor(v.reshape(s), r).full().flatten()  # noqa: E731
+            found.append(Parametrization(f"TTLayerNorm, d = {d}", rank, t3nsor.parameter_count(shape, ranks), tt_svd))
+    return sorted(found, key=lambda each: each.numbers)
 
 
-def kronecker(size: int, n: int = 4, norms: int = 16) -> Way:
-    """KroneckerLayerNorm with the unit vectors as rule: then the best fit of each n-th of the vector is an SVD."""
+def kronecker(size: int, n: int = 4, norms: int = 16) -> Parametrization:
+    """KroneckerLayerNorm with unit vectors as its rule, for which the best fit of each n-th of the vector is an SVD."""
     left, right = t3nsor.auto_shape(size // n, 2)
 
-    def write(v):
+    def approximate(v):
         u, s, vt = torch.linalg.svd(v.reshape(n, left, right), full_matrices=False)
         return (u[..., :1] * s[:, None, :1] @ vt[..., :1, :]).flatten()
 
-    return Way(f"KroneckerLayerNorm, n = {n}", None, n * (left + right) + n * n // norms, write)
+    numbers = n * (left + right) + n * n // norms  # the rule is shared by all norms
+    return Parametrization(f"KroneckerLayerNorm, n = {n}", None, numbers, approximate)
 
 
-def norm_errors(norms: dict[str, torch.Tensor], ways: list[Way]) -> dict[str, list[tuple[float, float]]]:
-    """For each group of norms and each way: the error in percent, and with shuffled entries (mean of 5 shuffles)."""
+def norm_errors(norms: dict[str, torch.Tensor], kinds: list[Parametrization]) -> dict[str, list[tuple[float, float]]]:
+    """Errors in percent by group of norms and parametrization: as they are, and shuffled (mean of 5 shuffles)."""
     generator = torch.Generator().manual_seed(0)
     shuffles = [torch.randperm(len(norms[FINAL[0]]), generator=generator) for _ in range(5)]
     groups = {"14 norms inside": [v for name, v in norms.items() if name not in FINAL]}
@@ -135,15 +143,24 @@ def norm_errors(norms: dict[str, torch.Tensor], ways: list[Way]) -> dict[str, li
     errors = {}
     for group, vectors in groups.items():
         errors[group] = []
-        for way in ways:
-            plain = [relative_error(way.write(v), v) for v in vectors]
-            mixed = [sum(relative_error(way.write(v[p]), v[p]) for p in shuffles) / len(shuffles) for v in vectors]
+        for kind in kinds:
+            plain = [relative_error(kind.approximate(v), v) for v in vectors]
+            mixed = [
+                sum(relative_error(kind.approximate(v[p]), v[p]) for p in shuffles) / len(shuffles) for v in vectors
+            ]
             errors[group].append((median(plain), median(mixed)))
     return errors
 
 
 def train(target: torch.Tensor, rank: int, symmetric: bool) -> tuple[list[float], list[float]]:
-    """Fit a train that starts as ones to `target` with Adam: (second / first singular value, error) at each step."""
+    """Fit a train initialised with ones to `target`, with Adam.
+
+    target: the tensor to fit.
+    rank: TT rank.
+    symmetric: True: equal constant cores; False: the constant in channel 0.
+
+    Returns the ratios of second to first singular value and the errors, by step.
+    """
     options = {"dtype": target.dtype, "generator": torch.Generator().manual_seed(0)}
     tt = t3nsor.tensor_const(target.shape, rank, 1.0, symmetric=symmetric, trainable=True, **options)
     optimizer = torch.optim.Adam(tt.parameters(), lr=0.01)
@@ -158,11 +175,11 @@ def train(target: torch.Tensor, rank: int, symmetric: bool) -> tuple[list[float]
     return ratios, errors
 
 
-# What is printed.
+# Tables.
 
 
 def table(*rows) -> None:
-    """Print a table in Markdown; the first row is its head."""
+    """Print a Markdown table whose first row is the header."""
     for k, row in enumerate(rows):
         print(f"| {' | '.join(map(str, row))} |")
         if k == 0:
@@ -190,12 +207,12 @@ def print_starts(ends: dict[str, tuple[float, float]]) -> None:
     table(["after 1,000 steps", "second / first singular value", "relative error (%)"], *rows)
 
 
-def print_norms(ways: list[Way], errors: dict[str, list[tuple[float, float]]]) -> None:
+def print_norms(kinds: list[Parametrization], errors: dict[str, list[tuple[float, float]]]) -> None:
     rows = []
-    for k, way in enumerate(ways):
-        if way.rank in (None, 1, 2, 8) or way.family.endswith("3") and way.rank in (4, 6):
-            name = way.family if way.rank is None else f"{way.family}, rank {way.rank}"
-            rows.append([way.numbers, name, *(f"{found[k][j]:.2f}" for found in errors.values() for j in (0, 1))])
+    for k, kind in enumerate(kinds):
+        if kind.rank in (None, 1, 2, 8) or kind.family.endswith("3") and kind.rank in (4, 6):
+            name = kind.family if kind.rank is None else f"{kind.family}, rank {kind.rank}"
+            rows.append([kind.numbers, name, *(f"{found[k][j]:.2f}" for found in errors.values() for j in (0, 1))])
     table(["numbers", "", *(head for group in errors for head in (group, "shuffled"))], *rows)
 
 
@@ -206,11 +223,16 @@ def print_order(norms: dict[str, torch.Tensor]) -> None:
     print(f"{decoder:.2f} in the decoder's.")
 
 
-# What is drawn.
+# Figures.
 
 
 def draw_chain(panel, modes: list[tuple], bonds: list[str], ring: str, title: str) -> None:
-    """Cores as circles with bonds between them; `modes`: (in, out, other, name) of each, with a leg for what is set."""
+    """Draw cores as circles with bonds between them.
+
+    modes: (in, out, other, name) of each core; each nonempty mode becomes a leg.
+    bonds: labels of the bonds.
+    ring: label of the closing bond; empty for a train.
+    """
     for k, bond in enumerate(bonds):
         panel.plot([k, k + 1], [0, 0], color="0.35", linewidth=1.6, zorder=1)
         panel.text(k + 0.5, 0.12, bond, ha="center", fontsize=9, color="0.35")
@@ -231,7 +253,7 @@ def draw_chain(panel, modes: list[tuple], bonds: list[str], ring: str, title: st
 
 
 def diagram(pyplot):
-    """Six networks of cores, and what a leg's colour means."""
+    """Draw six tensor networks, with a legend of the colours of legs."""
     cores = [f"$G_{k}$" for k in (1, 2, 3)]
     r = ["$r_1$", "$r_2$"]
     vector = [("", size, "", name) for size, name in zip("488", cores, strict=True)]
@@ -259,11 +281,11 @@ def diagram(pyplot):
 
 
 def rank_figure(pyplot, closeness: dict[str, list[tuple[int, float]]]):
-    """Left: numbers against the matrix rank in reach; right: numbers against the error for the matrices of t5-nano."""
+    """Plot, against the number of parameters, the maximum matrix rank (left) and the error on t5-nano (right)."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained")
     for (name, shape), colour, marker in zip(matrix_shapes(768, 3072).items(), COLOURS, "os^D", strict=True):
         style = {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.4, "label": name}
-        if name.endswith("3"):  # it lies on others
+        if name.endswith("3"):  # it overlaps others
             style |= {"markersize": 8, "markerfacecolor": "none"}
         points = [(t3nsor.parameter_count(shape, rank), t3nsor.max_rank(shape, rank)) for rank in RANKS[:7]]
         left.plot(*zip(*points, strict=True), **style)
@@ -281,7 +303,7 @@ def rank_figure(pyplot, closeness: dict[str, list[tuple[int, float]]]):
 
 
 def start_figure(pyplot, runs: dict[str, tuple[list[float], list[float]]], references: dict[str, tuple[float, float]]):
-    """Second singular value and error while a train is fitted, from the two starts."""
+    """Plot second singular value and error while a train is fitted, for both initialisations."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.6, 3.7), layout="constrained")
     for (name, (ratios, errors)), colour in zip(runs.items(), COLOURS[1::-1], strict=True):
         left.plot([max(ratio, 1e-17) for ratio in ratios], color=colour, linewidth=1.3, label=name)
@@ -299,14 +321,14 @@ def start_figure(pyplot, runs: dict[str, tuple[list[float], list[float]]], refer
     return figure
 
 
-def norm_figure(pyplot, ways: list[Way], errors: dict[str, list[tuple[float, float]]]):
-    """A panel for each group of norms: numbers against the error, for each family of ways."""
+def norm_figure(pyplot, kinds: list[Parametrization], errors: dict[str, list[tuple[float, float]]]):
+    """Plot error against number of parameters by family of parametrizations, with a panel per group of norms."""
     figure, panels = pyplot.subplots(1, 3, figsize=(9.6, 3.9), layout="constrained")
     families = ("TTLayerNorm, d = 2", "TTLayerNorm, d = 3", "ScaleNorm", "KroneckerLayerNorm, n = 4", "full vector")
     for panel, (group, found) in zip(panels, errors.items(), strict=True):
         panel.axvline(256, color="0.6", linewidth=0.8)
         for family, colour, marker in zip(families, (*COLOURS, "black"), "osD^*", strict=True):
-            points = [(way.numbers, *error) for way, error in zip(ways, found, strict=True) if way.family == family]
+            points = [(kind.numbers, *error) for kind, error in zip(kinds, found, strict=True) if kind.family == family]
             x, plain, mixed = zip(*points, strict=True)
             style = {"color": colour, "marker": marker, "markersize": 9 if marker == "*" else 4.5, "clip_on": False}
             panel.plot(x, plain, label=family, linewidth=1.4, zorder=3, **style)
@@ -321,21 +343,20 @@ def norm_figure(pyplot, ways: list[Way], errors: dict[str, list[tuple[float, flo
 
 
 def save(figure, path: Path) -> None:
-    """A PNG of 128 colours, less than half the size."""
+    """Save a PNG with 128 colours, which is less than half as large."""
     from PIL import Image
 
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=140)
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    Image.open(drawn).convert("RGB").quantize(128).save(unfinished, format="PNG", optimize=True)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        Image.open(drawn).convert("RGB").quantize(128).save(unfinished, format="PNG", optimize=True)
 
 
 def report(pyplot, out: Path) -> None:
-    """Measure, print the tables, draw the figures into `out`."""
+    """Measure everything, print the tables, and save the figures in `out`."""
     norms, matrices = backbone_weights()
-    ways = ways_to_write(256)
-    errors, closeness = norm_errors(norms, ways), matrix_errors(matrices)
+    kinds = parametrizations(256)
+    errors, closeness = norm_errors(norms, kinds), matrix_errors(matrices)
     target = norms[FINAL[0]].reshape(4, 8, 8)
     runs = {"equal constant cores": train(target, 4, True), "constant in channel 0": train(target, 4, False)}
     best = {f"TT-SVD, rank {rank}": t3nsor.to_tt_tensor(target, rank).full() for rank in (1, 4)}
@@ -344,24 +365,24 @@ def report(pyplot, out: Path) -> None:
     print_shapes()
     print_closeness(closeness)
     print_starts({name: (ratios[-1], errors[-1]) for name, (ratios, errors) in runs.items()} | references)
-    print_norms(ways, errors)
+    print_norms(kinds, errors)
     print_order(norms)
     save(diagram(pyplot), out / "tensor_train_diagram.png")
     save(rank_figure(pyplot, closeness), out / "tensor_train_rank.png")
     save(start_figure(pyplot, runs, references), out / "tensor_train_start.png")
-    save(norm_figure(pyplot, ways, errors), out / "tensor_train_norms.png")
+    save(norm_figure(pyplot, kinds, errors), out / "tensor_train_norms.png")
 
 
 def main(arguments: list[str]) -> None:
-    parser = Parser(description="Draws the figures of docs/tensor_train.md, prints its tables.", allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="the directory of the figures")
+    parser = Parser(description="Draw the figures of docs/tensor_train.md and print its tables.", allow_abbrev=False)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="directory for the figures")
     out = parser.parse_args(arguments).out
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        parser.error(f"--out is {out}: {error.strerror}; it must be a directory that can be written")
+        parser.error(f"--out is {out} ({error.strerror}); it must be a writable directory")
     if not os.access(out, os.W_OK):
-        parser.error(f"--out is {out}; it must be a directory that can be written")
+        parser.error(f"--out is {out}; it must be a writable directory")
     try:
         import matplotlib
     except ImportError:

@@ -1,4 +1,4 @@
-"""Which of two families of networks can imitate the other, and other measures of what networks can express."""
+"""Expressivity of networks: which of two families imitates the other better, and related measures."""
 
 from expressivity.comparator import ArchitectureComparator
 from expressivity.errors import ExpressivityError

@@ -1,4 +1,4 @@
-"""Which of two families of networks imitates the other better."""
+"""Compares two families of networks by how well each can be fitted to the other, or to a common base."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ from expressivity.spaces import ALLOWED, ArchitecturalSpace
 from expressivity.targets import Source, outputs, sampled
 
 STATE = "comparison.json"
-LOOKS = 4  # at least so often a size's interval is looked at, and its state is kept
+LOOKS = 4  # minimum number of interim looks per size, at each of which the state is saved as well
 ALLOWED_OPTIONS = {
     "max_iterations": COUNT,
     "sub_iterations": COUNT,
@@ -35,13 +35,17 @@ CRITERION, LAW = nn.MSELoss(), Normal(0.0, 1.0)
 
 @dataclass
 class Contest:
-    """Of one size, by family: what it is fitted to, and what fits it. With a base both have the same source."""
+    """The comparison of both families at one size.
+
+    sources: where the targets of each family come from; with a base, the same source for both.
+    fitters: what fits each family to its targets.
+    """
 
     sources: dict[str, Source]
     fitters: dict[str, Fitter]
 
     def fit(self, numbers: range) -> tuple[dict[str, Errors], int]:
-        """The errors of both families on the targets with these numbers, and how many were drawn and left."""
+        """Errors of both families on the targets with these numbers, and the number of rejected (constant) targets."""
         a, b = (self.sources[family] for family in FAMILIES)
         targets = {"A": a.draw(numbers)}
         targets["B"] = targets["A"] if a is b else b.draw(numbers)
@@ -49,21 +53,23 @@ class Contest:
         return found, targets["A"].redrawn + (0 if a is b else targets["B"].redrawn)
 
     def targets_at_once(self, most: int) -> int:
-        """As many as fill the stacks of both families, but so few that of `most` targets one can stop early."""
+        """Number of targets per block: enough to fill the stacks, few enough to stop before `most` targets."""
         filling = min(fitter.at_once // fitter.restarts for fitter in self.fitters.values())
         return max(1, min(filling, max(FIRST_LOOK, most // LOOKS)))
 
 
 class ArchitectureComparator:
-    """Compares two families, size by size, by what is left of a target when a family is fitted to it.
+    """Compares two families, size by size, by the error that remains when a family is fitted to random targets.
 
-    A, B: the families. Without a base each imitates the other: members of B are drawn and A is fitted to them, and the
-        other way round. base: a third family, whose members both imitate, on the same data.
-    criterion: what is minimised; errors are relative to the criterion of the mean output, for MSE the variance.
-    law: of the inputs; anything with `sample(shape)`.
-    tolerance: without a base, by how much the measures of A and B may differ, relative to the larger.
-    device: None: CUDA if there is, else the CPU.
-    Raises ExpressivityError if the families do not fit together.
+    A, B: the families. Without a base each imitates the other: A is fitted to random members of B, and B to random
+        members of A.
+    base: a third family; A and B are both fitted to its members, on the same data.
+    criterion: the loss to minimise. Errors are divided by the loss of the mean output; for MSE this is the variance.
+    law: distribution of the inputs, any object with `sample(shape)`.
+    tolerance: without a base, the largest allowed difference between the measures of A and B, relative to the larger.
+    device: where to compute; None: CUDA if available, else the CPU.
+
+    Raises ExpressivityError if the families cannot be compared.
     """
 
     def __init__(
@@ -106,15 +112,22 @@ class ArchitectureComparator:
         fast: bool = True,
         progress: bool = True,
     ) -> ComparisonResult:
-        """Fit both families to targets of each size, until the answer is settled or max_iterations targets are done.
+        """Fit both families to random targets at each size, until the result is settled.
 
-        sub_iterations: fits per target, from different starts.
-        variance_threshold: a size is settled when the confidence interval of the difference is narrower than this, or,
-            with stop_when_decided, when it excludes zero; both for the minimum and for the mean over the restarts.
-        evaluation_rows: fresh inputs per target.
-        save_path: a directory in which the comparison is kept as it grows, and from which it goes on when interrupted.
-        stack_size: how many networks are fitted together at most; None: by their size. fast: false: one by one.
-        progress: show a bar on a terminal.
+        max_iterations: maximum number of targets per size.
+        sub_iterations: restarts, i.e. fits per target from different initialisations.
+        variance_threshold: a size is settled once the confidence interval of the difference is narrower than this, for
+            the minimum as well as for the mean over restarts.
+        stop_when_decided: a size is also settled once these intervals exclude zero.
+        confidence: confidence level of all intervals.
+        evaluation_rows: number of fresh inputs per target.
+        seed: seed of all random draws.
+        save_path: directory in which to save the state; an interrupted comparison resumes from it.
+        stack_size: maximum number of networks fitted together; None: chosen from their memory use.
+        fast: fit networks together where possible; False: one at a time.
+        progress: show a progress bar on a terminal.
+
+        Raises ExpressivityError if an option is invalid, `save_path` holds a different comparison, or all fits diverge.
         """
         draws = {"seed": seed, "sub_iterations": sub_iterations, "evaluation_rows": evaluation_rows}
         check_options({**draws, "max_iterations": max_iterations, "variance_threshold": variance_threshold})
@@ -132,17 +145,17 @@ class ArchitectureComparator:
                     bar.update(len(numbers))
                     if save_path is not None:
                         result.to_json(Path(save_path, STATE))
-                bar.update((size.index + 1) * max_iterations - bar.n)  # a settled size has come to its end
+                bar.update((size.index + 1) * max_iterations - bar.n)  # count a settled size as done
         return result
 
     def plot(self, statistic: str, path=None):
-        """The figure of the last comparison, see `ComparisonResult.plot`."""
+        """Plot the last comparison; see `ComparisonResult.plot`."""
         if self.result is None:
-            raise ExpressivityError("there is nothing to plot before compare()")
+            raise ExpressivityError("nothing to plot; call compare() first")
         return self.result.plot(statistic, path)
 
     def _start(self, draws: dict, confidence: float, save_path) -> ComparisonResult:
-        """The result to go on with: that of an interrupted comparison of the same kind, or an empty one."""
+        """The saved result of the same comparison, to resume from, or an empty one."""
         settings = {**draws, "spaces": {role: _settings(space) for role, space in self.spaces.items()}}
         settings |= {"criterion": _described(self.criterion), "law": _described(self.law)}
         settings |= {"measures": self.measures, "dtype": str(torch.get_default_dtype())}
@@ -153,8 +166,8 @@ class ArchitectureComparator:
             different = [key for key in settings if settings[key] != result.settings.get(key)]
             if different:
                 raise ExpressivityError(
-                    f"{Path(save_path, STATE)} is of another comparison: {', '.join(different)} differ; "
-                    "choose another save_path or remove it"
+                    f"{Path(save_path, STATE)} belongs to a different comparison (different {', '.join(different)}); "
+                    "choose another save_path or delete the file"
                 )
             result.confidence = confidence
             return result
@@ -163,7 +176,7 @@ class ArchitectureComparator:
         return ComparisonResult(names, confidence, settings, sizes)
 
     def contest(self, index: int, draws: dict, stack_size: int | None, fast: bool) -> Contest:
-        """Of one size, what is to be fitted; draws: seed, sub_iterations and evaluation_rows, as `compare` has them."""
+        """The comparison at one size; draws: seed, sub_iterations and evaluation_rows, as in `compare`."""
         seed, restarts, rows = draws["seed"], draws["sub_iterations"], draws["evaluation_rows"]
         targets = {"A": "base", "B": "base"} if "base" in self.spaces else {"A": "B", "B": "A"}
         known = {role: Source(self.spaces[role], index, self.law, rows, seed, self.device) for role in targets.values()}
@@ -173,7 +186,7 @@ class ArchitectureComparator:
             fitter.probe(sources[family].draw(range(1)))
             if fitter.obstacle and fast:
                 warnings.warn(
-                    f"{fitter.space.where(index)}: networks are fitted one by one; {fitter.obstacle}", stacklevel=3
+                    f"{fitter.space.where(index)}: networks are fitted one at a time: {fitter.obstacle}", stacklevel=3
                 )
             fitters[family] = fitter
         return Contest(sources, fitters)
@@ -183,24 +196,25 @@ class ArchitectureComparator:
         counts = [(space.name, space.count) for space in self.spaces.values() if space.count is not None]
         if len({count for _, count in counts}) > 1:
             shown = ", ".join(f"{name!r} {count}" for name, count in counts)
-            raise ExpressivityError(f"the spaces have different numbers of sizes: {shown}")
+            raise ExpressivityError(f"all spaces must have the same number of sizes; given: {shown}")
         return counts[0][1] if counts else 1
 
     def _check_measures(self) -> None:
         a, b = self.measures["A"], self.measures["B"]
         if any(abs(x - y) > self.tolerance * max(x, y) for x, y in zip(a, b, strict=True)):
             raise ExpressivityError(
-                f"without a base both spaces need the same measure at each size (tolerance {self.tolerance:g}); "
-                f"{self.spaces['A'].name!r} has {a}, {self.spaces['B'].name!r} {b}"
+                "without a base, A and B must have the same measure at each size "
+                f"(within tolerance {self.tolerance:g}); {self.spaces['A'].name!r} has {a}, "
+                f"{self.spaces['B'].name!r} has {b}; change their parameters, set tolerance, or give a base"
             )
 
     def _check_sizes(self) -> None:
-        """Inputs and outputs of all networks have the same sizes."""
+        """Raise ExpressivityError unless all networks have the same input and output sizes."""
         first = self.spaces["A"]
         for space in self.spaces.values():
             if space.input_size != first.input_size:
                 raise ExpressivityError(
-                    f"input sizes differ: {first.input_size} of {first.name!r}, {space.input_size} of {space.name!r}"
+                    f"input sizes differ: {first.name!r} has {first.input_size}, {space.name!r} has {space.input_size}"
                 )
         for index in range(self.count):
             shapes = {}
@@ -210,8 +224,8 @@ class ArchitectureComparator:
                     shapes[space] = tuple(outputs(space, index, space.build(index), x).shape[1:])
                 if shapes[space] != shapes[first]:
                     raise ExpressivityError(
-                        f"size {index}: output sizes differ: {shapes[first]} of {first.name!r}, "
-                        f"{shapes[space]} of {space.name!r}"
+                        f"size {index}: output sizes differ: {first.name!r} has {shapes[first]}, "
+                        f"{space.name!r} has {shapes[space]}"
                     )
 
 
@@ -220,25 +234,25 @@ def _device(given: str | torch.device | None) -> torch.device:
         device = torch.device(given or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ExpressivityError(f"the device {given!r} cannot be used: {type_and_line(error)}") from None
+        raise ExpressivityError(f"device {given!r} cannot be used: {type_and_line(error)}") from None
     return device
 
 
 def check_options(given: dict) -> None:
-    """Raise ExpressivityError for the first option of `compare` that cannot work."""
+    """Raise ExpressivityError for the first invalid option of `compare`."""
     for name, value in given.items():
         if name in ALLOWED_OPTIONS and not (name == "stack_size" and value is None):
             each_is([value], ALLOWED_OPTIONS[name], name)
 
 
 def _settings(space: ArchitecturalSpace) -> dict:
-    """What decides the draws and fits of a space, for comparison with those of another run."""
+    """The settings of a space that affect results, used to recognise a saved comparison."""
     keys = ("name", "input_size", "architecture", "parameters", "optimizer", "train", *ALLOWED)
     return {key: _described(getattr(space, key)) for key in keys}
 
 
 def _described(value) -> str:
-    """A text that is the same for the same value in another process."""
+    """A description of a value that is stable across processes."""
     if isinstance(value, torch.Tensor):
         return f"{value.dtype}{value.tolist()}"
     if isinstance(value, dict):
@@ -247,7 +261,7 @@ def _described(value) -> str:
         return f"[{', '.join(map(_described, value))}]"
     if isinstance(value, functools.partial):
         return f"{_described(value.func)}({_described(value.args)}, {_described(value.keywords)})"
-    if isinstance(value, nn.Module):  # its weights are drawn again; its options may not be in its repr
+    if isinstance(value, nn.Module):  # weights are re-initialised anyway; options may be missing from its repr
         options = {key: each for key, each in vars(value).items() if isinstance(each, int | float | str)}
         return f"{value!r}({_described(options)})"
     if isinstance(value, Distribution):
@@ -257,7 +271,7 @@ def _described(value) -> str:
 
 
 def _bar(total: int, shown: bool):
-    """A progress bar over targets on a terminal."""
+    """A progress bar over targets, shown only on a terminal."""
     from tqdm import tqdm
 
     return tqdm(total=total, unit="target", leave=False, disable=None if shown else True)

@@ -1,7 +1,8 @@
-"""How many directions a spectrum spreads over: of the tangent kernel of a network, and of what a layer's weight can do.
+"""Effective ranks of the tangent kernel of a network and of the updates of a layer's weight.
 
-The effective rank of a spectrum is exp(entropy) of its values as shares of their sum: between 1, one value is all there
-is, and their number, all are equal. Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality".
+The effective rank of a spectrum is exp(entropy) of its values normalised to sum 1. It ranges from 1 (a single nonzero
+value) to the number of values (all equal). Roy and Vetterli 2007, "The effective rank: a measure of effective
+dimensionality".
 """
 
 from dataclasses import dataclass
@@ -14,16 +15,26 @@ from expressivity.errors import ExpressivityError
 
 
 def effective_rank(spectrum: torch.Tensor) -> float:
-    """exp(-sum p log p), p = spectrum / sum(spectrum). spectrum: (n,), not negative up to rounding, not all 0."""
+    """exp(-sum p log p) with p = spectrum / sum(spectrum).
+
+    spectrum: (n,), nonnegative up to rounding, not all zero.
+
+    Raises ExpressivityError for any other spectrum.
+    """
     spectrum = spectrum.double()
     if not spectrum.isfinite().all() or spectrum.max() <= 0 or spectrum.min() < -1e-3 * spectrum.max():
-        raise ExpressivityError("a spectrum must be finite, not negative and not all zero")
+        raise ExpressivityError("a spectrum must be finite, nonnegative and not all zero")
     spectrum = spectrum.clamp_min(0)
     return torch.exp(torch.special.entr(spectrum / spectrum.sum()).sum()).item()
 
 
 def jacobian(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """d output / d trained parameters: x (rows, *input_size) -> (rows * outputs, parameters)."""
+    """Jacobian of the outputs with respect to the trainable parameters.
+
+    x: (rows, *input_size). Returns (rows * outputs, parameters).
+
+    Raises ExpressivityError if there are no trainable parameters.
+    """
     trained = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
     if not trained:
         raise ExpressivityError("the network has no trainable parameters")
@@ -31,30 +42,35 @@ def jacobian(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     def outputs(parameters, row):
         return functional_call(network, parameters, (row[None],))[0].flatten()
 
-    blocks = vmap(jacrev(outputs), (None, 0))(trained, x)  # by name (rows, outputs, *shape)
+    blocks = vmap(jacrev(outputs), (None, 0))(trained, x)  # name: (rows, outputs, *shape)
     return torch.cat([block.flatten(2) for block in blocks.values()], dim=2).flatten(0, 1)
 
 
 def tangent_kernel_spectrum(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Eigenvalues of J J^T, the neural tangent kernel on x, largest first: (min(rows * outputs, parameters),).
+    """Eigenvalues of the neural tangent kernel J J^T on x, largest first; J is the `jacobian`.
 
-    J is the `jacobian`. Jacot et al. 2018, https://arxiv.org/abs/1806.07572.
+    x: (rows, *input_size). Returns (min(rows * outputs, parameters),). Jacot et al. 2018,
+    https://arxiv.org/abs/1806.07572.
     """
     return torch.linalg.svdvals(jacobian(network, x).double()).square()
 
 
 def tangent_kernel_rank(network: nn.Module, x: torch.Tensor) -> float:
-    """The effective rank of the neural tangent kernel on x: how many directions of outputs training can move alike."""
+    """Effective rank of the neural tangent kernel on x, (rows, *input_size).
+
+    It is the number of output directions that gradient descent moves at comparable speed.
+    """
     return effective_rank(tangent_kernel_spectrum(network, x))
 
 
 @dataclass(frozen=True)
 class UpdateRanks:
-    """What small changes of a layer's parameters do to its weight W.
+    """Ranks of the update dW that a small change of a layer's parameters makes to its weight W.
 
-    directions: the rank of dW / d parameters: how many independent ways W can move. effective_directions: the effective
-    rank of its squared singular values: over how many of them a random change spreads. matrix_rank: the mean effective
-    rank of the matrix dW itself, by squared singular values, for changes drawn from N(0, 1).
+    directions: rank of the Jacobian of W, the number of independent directions in which W can move.
+    effective_directions: effective rank of the squared singular values of that Jacobian, the number of directions over
+        which a random change spreads.
+    matrix_rank: mean effective rank of the matrix dW, by squared singular values, for changes drawn from N(0, 1).
     """
 
     directions: int
@@ -63,9 +79,14 @@ class UpdateRanks:
 
 
 def update_ranks(layer: nn.Module, in_features: int, draws: int = 32, seed: int = 0) -> UpdateRanks:
-    """Of a layer that is linear in its input, (rows, in_features) -> (rows, out_features), but for a bias.
+    """Measure the updates that a layer's parameters can make to its weight.
 
-    ExpressivityError for one that is not.
+    layer: (rows, in_features) -> (rows, out_features), linear in its input up to a bias.
+    in_features: number of inputs of the layer.
+    draws: number of random changes over which matrix_rank is averaged.
+    seed: seed of these changes.
+
+    Raises ExpressivityError if the layer is not linear in its input or has no trainable parameters.
     """
     trained = {name: p.detach() for name, p in layer.named_parameters() if p.requires_grad}
     if not trained:
@@ -96,4 +117,4 @@ def _require_linear(layer: nn.Module, parameters: dict, weight: torch.Tensor, in
         y, at_zero = (functional_call(layer, parameters, (rows,)) for rows in (x, torch.zeros_like(x[:1])))
         y = y - at_zero
     if not torch.allclose(y, x @ weight, rtol=1e-3, atol=1e-4 * y.abs().max().item()):
-        raise ExpressivityError(f"{type(layer).__name__} is not linear in its input: it has no weight")
+        raise ExpressivityError(f"{type(layer).__name__} is not linear in its input, so it has no weight matrix")

@@ -1,11 +1,11 @@
-"""Confidence intervals that hold at every number of observations at once, so that one may stop when one likes."""
+"""Confidence intervals that hold simultaneously at all sample sizes, and so under any stopping rule."""
 
 import math
 from dataclasses import dataclass
 
 import torch
 
-EFFECT_VARIANCE = 1.0  # of the prior on mean / standard deviation: narrowest where an effect is of that order
+EFFECT_VARIANCE = 1.0  # variance of the prior on mean / standard deviation; intervals are narrowest for such effects
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,19 @@ class Interval:
 
 
 def confidence_interval(values: torch.Tensor, confidence: float = 0.95) -> Interval:
-    """The interval of the mean of independent observations, at any stopping time.
+    """Confidence interval for the mean of independent observations, valid at any stopping time.
 
-    values: (n,). An ordinary t interval, looked at again and again until it pleases, covers less than it claims. This
-    one inverts the t test whose evidence is averaged over a normal prior on mean / standard deviation: its evidence
-    is a martingale, which exceeds 1 / (1 - confidence) at any time with probability 1 - confidence at most. So
-    P(for all n: low <= mean <= high) >= confidence, whatever rule stops. Lai 1976, "On confidence sequences"; Wang and
-    Ramdas 2023, https://arxiv.org/abs/2310.03722.
+    values: (n,), the observations.
+    confidence: P(low <= mean <= high for all n) is at least this, whatever the stopping rule.
 
-    Exact for normal observations. Of others it is too narrow where their mean at the first look is not yet normal: from
-    32 on, 95% become 97% for exponential and 93% for log-normal ones, and far less where a rare value decides the mean.
-    Infinite for few observations.
+    An ordinary t interval that is checked repeatedly until it looks right covers less than it claims. This one inverts
+    the t test with a normal prior on mean / standard deviation. Its evidence is a martingale, which ever exceeds
+    1 / (1 - confidence) with probability at most 1 - confidence. Lai 1976, "On confidence sequences"; Wang and Ramdas
+    2023, https://arxiv.org/abs/2310.03722.
+
+    Exact for normal observations. For others the coverage is approximate until their mean is nearly normal: checked
+    from n = 32 on, a nominal 95% is 97% for exponential and 93% for log-normal observations, and far less where rare
+    values dominate the mean. The interval is infinite for few observations.
     """
     n, mean = len(values), values.double().mean().item()
     k = 1 + n * EFFECT_VARIANCE

@@ -1,4 +1,4 @@
-"""Networks fitted one after the other: for all that cannot be stacked, and the reference for what can."""
+"""Fits one network at a time: for networks that cannot be stacked, and the reference for those that can."""
 
 from functools import partial
 
@@ -9,7 +9,11 @@ from expressivity.recipe import Recipe
 
 
 def fit_one(network: nn.Module, x: torch.Tensor, y: torch.Tensor, recipe: Recipe) -> nn.Module:
-    """Fit `network` in place: x (rows, *input_size) -> y (rows, *output_size). Returns it."""
+    """Fit `network` in place and return it.
+
+    x: (rows, *input_size), the inputs.
+    y: (rows, *output_size), the targets.
+    """
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = recipe.optimizer(trained, lr=recipe.lr)
     network.train()

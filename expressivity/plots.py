@@ -1,4 +1,4 @@
-"""Figures of a comparison and of trajectories. Needs matplotlib, which is imported with this file alone."""
+"""Figures of comparisons and trajectories. This is the only module of the package that imports matplotlib."""
 
 import io
 import os
@@ -10,20 +10,23 @@ from common.errors import type_and_line
 from common.files import write_file
 from expressivity.errors import ExpressivityError
 
-COLOURS = {"A": "#0072b2", "B": "#d55e00"}  # told apart by the colour-blind, too
+COLOURS = {"A": "#0072b2", "B": "#d55e00"}  # safe for colour-blind readers
 MARKERS = {"A": "o", "B": "s"}
-LARGEST = 0.98  # of an error bar's way down to 0: the axis is logarithmic
+MAX_DOWN = 0.98  # longest lower error bar, relative to the mean: the axis is logarithmic
 
 
 def errors_by_size(result, statistic: str, path: str | os.PathLike | None) -> Figure:
-    """Of a ComparisonResult the errors with their intervals over the measures; a ring marks the winner of a size."""
+    """Plot the errors of a ComparisonResult, with intervals, against the measures; a ring marks the winner of a size.
+
+    Writes the figure to `path` if given, and returns it.
+    """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes, estimates = figure.subplots(), result.estimates(statistic)
     for family in COLOURS:
         x = [size.measures[family] for size in result.sizes]
         intervals = [estimate.errors[family] for estimate in estimates]
         y = [interval.mean for interval in intervals]
-        down = [min(i.mean - i.low, LARGEST * i.mean) for i in intervals]
+        down = [min(i.mean - i.low, MAX_DOWN * i.mean) for i in intervals]
         up = [i.high - i.mean for i in intervals]
         style = {"color": COLOURS[family], "marker": MARKERS[family], "markersize": 5, "linewidth": 1.5}
         axes.errorbar(x, y, yerr=[down, up], capsize=3, label=label(result, family), **style)
@@ -40,7 +43,10 @@ def errors_by_size(result, statistic: str, path: str | os.PathLike | None) -> Fi
 
 
 def densities(result, statistic: str, path: str | os.PathLike | None) -> Figure:
-    """Of a ComparisonResult, for each size, the share of targets that are fitted to within eps, over eps."""
+    """Plot, for each size of a ComparisonResult, the share of targets fitted to within eps against eps.
+
+    Writes the figure to `path` if given, and returns it.
+    """
     columns = min(3, len(result.sizes))
     lines = -(-len(result.sizes) // columns)
     figure = Figure(figsize=(1 + 3.4 * columns, 0.6 + 3 * lines), layout="constrained")
@@ -53,7 +59,7 @@ def densities(result, statistic: str, path: str | os.PathLike | None) -> Figure:
         axes.xaxis.set_minor_formatter("")
         axes.set_title(f"size {size.index}: measure {measures}, {size.targets} targets", fontsize="small")
         axes.grid(alpha=0.3)
-    for axes in list(panels):  # what is left of the last line
+    for axes in list(panels):  # unused panels of the last row
         axes.axis("off")
     figure.supylabel("share of targets within eps", fontsize="medium")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
@@ -61,25 +67,28 @@ def densities(result, statistic: str, path: str | os.PathLike | None) -> Figure:
 
 
 def label(result, family: str) -> str:
-    """Who imitates whom."""
+    """Legend entry that says who imitates whom."""
     target = "base" if "base" in result.names else {"A": "B", "B": "A"}[family]
     return f"{result.names[family]} imitates {result.names[target]}"
 
 
 def saved(figure: Figure, path: str | os.PathLike | None) -> Figure:
-    """The figure, written to `path` if there is one."""
+    """Write the figure to `path` if given, and return it. Raises ExpressivityError if it cannot be written."""
     if path is not None:
         image = io.BytesIO()
         try:
             figure.savefig(image, format=Path(path).suffix[1:] or "png", dpi=100)
         except ValueError as error:
-            raise ExpressivityError(f"{path} cannot be drawn: {type_and_line(error)}") from None
+            raise ExpressivityError(f"figure {path} cannot be saved: {type_and_line(error)}") from None
         write_file(path, image.getvalue())
     return figure
 
 
 def lengths_by_depth(kinds: list, path: str | os.PathLike | None) -> Figure:
-    """Length of a curve's image over depth, measured and predicted, a panel per activation."""
+    """Plot measured and predicted lengths of a curve's image against depth, with one panel per activation.
+
+    Writes the figure to `path` if given, and returns it.
+    """
     names = list(dict.fromkeys(kind.activation for kind in kinds))
     figure = Figure(figsize=(1 + 4 * len(names), 4), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]

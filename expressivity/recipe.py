@@ -1,4 +1,4 @@
-"""What the built-in routine does, whether networks are fitted one by one or all at once."""
+"""The built-in training routine: hyperparameters, order of rows and learning rates, for single and stacked fits."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,7 +12,16 @@ from expressivity.spaces import ArchitecturalSpace
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is fitted to rows of inputs and outputs."""
+    """Hyperparameters of a fit.
+
+    lr: initial learning rate.
+    epoch: number of passes over the rows.
+    mini_batch_size: rows per step.
+    optimizer: `optimizer(parameters, lr=lr)` makes the optimiser.
+    grad_clamp: bound on the absolute value of each entry of the gradient; None: no bound.
+    criterion: the loss to minimise.
+    seed: seed of the order of the rows.
+    """
 
     lr: float
     epoch: int
@@ -20,7 +29,7 @@ class Recipe:
     optimizer: Callable[..., torch.optim.Optimizer]
     grad_clamp: float | None
     criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    seed: int  # of the order of the rows
+    seed: int
 
     @classmethod
     def of(cls, space: ArchitecturalSpace, index: int, criterion, seed: int) -> "Recipe":
@@ -28,10 +37,10 @@ class Recipe:
         return cls(*(space.at(key, index) for key in keys), criterion, seed)
 
     def epochs(self, rows: int) -> Iterator[tuple[torch.Tensor, list[tuple[float, slice]]]]:
-        """Of each epoch the order of the rows, and of each step the learning rate and its part of that order.
+        """For each epoch, the order of the rows and a list of steps (learning rate, slice of that order).
 
-        The order depends on the seed alone, so that a network sees the same alone and among others. The rate falls to
-        0: what is asked for is the error that remains, and at a constant rate that would be the optimiser's noise.
+        The order depends only on the seed, so a network sees the same batches alone and in a stack. The learning rate
+        decays to 0 along a cosine: at a constant rate the remaining error would be dominated by the optimiser's noise.
         """
         starts = range(0, rows, self.mini_batch_size)
         for epoch in range(self.epoch):

@@ -1,4 +1,4 @@
-"""What a comparison found: the errors of all fits, and what follows from them."""
+"""Results of a comparison: the errors of all fits, and the estimates, tables and figures made from them."""
 
 import csv
 import io
@@ -15,14 +15,24 @@ from expressivity.errors import ExpressivityError
 from expressivity.intervals import Interval, confidence_interval
 
 FAMILIES = ("A", "B")
-STATISTICS = {"min": lambda errors: _counted(errors).amin(1), "mean": lambda errors: _counted(errors).mean(1)}
-DIVERGED = 1.0  # the error that a fit without end counts with: that of the best constant
-FIRST_LOOK = 32  # targets before the intervals are looked at: the mean of fewer may be far from normal
+STATISTICS = {
+    "min": lambda errors: _replace_diverged(errors).amin(1),
+    "mean": lambda errors: _replace_diverged(errors).mean(1),
+}
+DIVERGED = 1.0  # the error that a diverged fit counts as, that of the best constant
+FIRST_LOOK = 32  # number of targets from which intervals are used: the mean of fewer may be far from normal
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One size, by one statistic over the restarts: errors averaged over targets, and their paired difference A - B."""
+    """Estimates at one size for one statistic over restarts.
+
+    statistic: "min" or "mean".
+    targets: number of targets.
+    errors: mean error on fresh rows over targets, by family.
+    training: mean error on the training rows, by family.
+    difference: mean paired difference of the errors, A - B.
+    """
 
     statistic: str
     targets: int
@@ -32,7 +42,10 @@ class Estimate:
 
     @property
     def winner(self) -> str:
-        """The family with the smaller error, "A" or "B", or "undecided"; so always below FIRST_LOOK targets."""
+        """The family with the smaller error, "A" or "B"; "undecided" if the interval contains zero.
+
+        Always "undecided" for fewer than FIRST_LOOK targets.
+        """
         if self.targets < FIRST_LOOK or not self.difference.excludes_zero:
             return "undecided"
         return "A" if self.difference.high < 0 else "B"
@@ -40,11 +53,14 @@ class Estimate:
 
 @dataclass
 class SizeResult:
-    """The errors of all fits of one size.
+    """The errors of all fits at one size.
 
-    measures: of A, B and, if there is one, the base. fresh, training: by family (targets, restarts), relative to the
-    variance of the target, nan for a fit that diverged, which counts as 1, the error of the best constant. redrawn:
-    constant targets that were drawn and left.
+    index: index of the size.
+    measures: measures of A, B and the base, if any.
+    fresh: errors on fresh rows by family, (targets, restarts), relative to the variance of the target; nan for a
+        diverged fit, which counts as 1, the error of the best constant.
+    training: the same on the training rows.
+    redrawn: number of constant targets that were rejected and drawn again.
     """
 
     index: int
@@ -67,7 +83,11 @@ class SizeResult:
         return {family: int(self.fresh[family].isnan().sum()) for family in FAMILIES}
 
     def add(self, found: dict, redrawn: int) -> None:
-        """Append the Errors of further targets, by family."""
+        """Append the errors on further targets.
+
+        found: fitting.Errors by family.
+        redrawn: number of targets rejected while drawing them.
+        """
         self.redrawn += redrawn
         for family, errors in found.items():
             self.fresh[family] = torch.cat([self.fresh[family], errors.fresh])
@@ -85,8 +105,11 @@ class SizeResult:
         )
 
     def settled(self, confidence: float, variance_threshold: float, stop_when_decided: bool) -> bool:
-        """Whether of both statistics the difference has an interval narrower than the threshold, or, if that is
-        enough, one that excludes zero."""
+        """True if, for both statistics, the interval of the difference is narrow enough or excludes zero.
+
+        variance_threshold: the width below which an interval is narrow enough.
+        stop_when_decided: False: excluding zero does not suffice.
+        """
         if self.targets < FIRST_LOOK:
             return False
         differences = [self.estimate(statistic, confidence).difference for statistic in STATISTICS]
@@ -95,7 +118,13 @@ class SizeResult:
 
 @dataclass
 class ComparisonResult:
-    """names: of the families, {"A": .., "B": .., "base": ..}; settings: what the draws depend on."""
+    """The result of `ArchitectureComparator.compare`.
+
+    names: names of the families, {"A": .., "B": .., "base": ..}.
+    confidence: confidence level of all intervals.
+    settings: everything that the random draws and fits depend on.
+    sizes: one SizeResult per size.
+    """
 
     names: dict[str, str]
     confidence: float
@@ -103,39 +132,40 @@ class ComparisonResult:
     sizes: list[SizeResult] = field(default_factory=list)
 
     def estimates(self, statistic: str) -> list[Estimate]:
-        """One per size."""
-        return [size.estimate(_known(statistic), self.confidence) for size in self.sizes]
+        """One Estimate per size. statistic: "min" or "mean" over restarts."""
+        return [size.estimate(_checked(statistic), self.confidence) for size in self.sizes]
 
     def rows(self) -> list[dict]:
-        """One per size and statistic, as in the CSV file."""
+        """Rows of the CSV file, one per size and statistic."""
         begun = [size for size in self.sizes if size.targets]
         return [_row(size, size.estimate(s, self.confidence)) for s in STATISTICS for size in begun]
 
     def density(self, index: int, statistic: str = "min") -> dict[str, torch.Tensor]:
-        """By family the sorted errors of a size, (targets,), one per target.
+        """Sorted errors at the size `index` by family, (targets,), one per target.
 
-        The share of targets within eps is the share of these that are at most eps.
+        The share of targets fitted to within eps is the share of these errors that are at most eps.
         """
-        over_restarts = STATISTICS[_known(statistic)]
+        over_restarts = STATISTICS[_checked(statistic)]
         return {family: over_restarts(self.sizes[index].fresh[family]).sort().values for family in FAMILIES}
 
     def share_within(self, eps: float, index: int, statistic: str = "min") -> dict[str, float]:
-        """By family the share of a size's targets that it fits to within the relative error eps."""
+        """Share of the targets at the size `index` that each family fits to within the relative error eps."""
         return {family: (e <= eps).double().mean().item() for family, e in self.density(index, statistic).items()}
 
     def plot(self, statistic: str, path: str | os.PathLike | None = None):
-        """Errors by size; returns the matplotlib figure, and writes it to `path`."""
+        """Plot errors by size. Returns the matplotlib figure, and writes it to `path` if given."""
         from expressivity.plots import errors_by_size
 
-        return errors_by_size(self, _known(statistic), path)
+        return errors_by_size(self, _checked(statistic), path)
 
     def plot_density(self, path: str | os.PathLike | None = None, statistic: str = "min"):
-        """Shares of targets within eps by size; returns the matplotlib figure, and writes it to `path`."""
+        """Plot shares of targets within eps. Returns the matplotlib figure, and writes it to `path` if given."""
         from expressivity.plots import densities
 
-        return densities(self, _known(statistic), path)
+        return densities(self, _checked(statistic), path)
 
     def to_csv(self, path: str | os.PathLike) -> None:
+        """Write the `rows`."""
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(self.rows()[0]), lineterminator="\n")
         writer.writeheader()
@@ -143,7 +173,7 @@ class ComparisonResult:
         write_file(path, text.getvalue())
 
     def to_json(self, path: str | os.PathLike) -> None:
-        """Everything, the errors of all fits included; `from_json` reads it."""
+        """Write everything, including the errors of all fits, in the form that `from_json` reads."""
         whole = {"names": self.names, "confidence": self.confidence, "settings": self.settings, "sizes": []}
         for size in self.sizes:
             errors = {"fresh": _lists(size.fresh), "training": _lists(size.training)}
@@ -153,6 +183,7 @@ class ComparisonResult:
 
     @classmethod
     def from_json(cls, path: str | os.PathLike) -> "ComparisonResult":
+        """Read a file written by `to_json`. Raises ExpressivityError."""
         try:
             whole = json.loads(Path(path).read_text(encoding="utf-8"))
             sizes = [
@@ -161,7 +192,7 @@ class ComparisonResult:
             ]
             return cls(whole["names"], whole["confidence"], whole["settings"], sizes)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ExpressivityError(f"{path} does not hold the result of a comparison: {error}") from None
+            raise ExpressivityError(f"{path} cannot be read as a comparison result: {error}") from None
 
 
 def _row(size: SizeResult, estimate: Estimate) -> dict:
@@ -176,13 +207,13 @@ def _row(size: SizeResult, estimate: Estimate) -> dict:
     return row | {"redrawn": size.redrawn, "winner": estimate.winner}
 
 
-def _counted(errors: torch.Tensor) -> torch.Tensor:
+def _replace_diverged(errors: torch.Tensor) -> torch.Tensor:
     return errors.nan_to_num(nan=DIVERGED)
 
 
-def _known(statistic: str) -> str:
+def _checked(statistic: str) -> str:
     if statistic not in STATISTICS:
-        raise ExpressivityError(f"the statistic is {statistic!r}; allowed: {', '.join(STATISTICS)}")
+        raise ExpressivityError(f"statistic is {statistic!r}; allowed: {', '.join(STATISTICS)}")
     return statistic
 
 
@@ -191,7 +222,7 @@ def _lists(errors: dict[str, torch.Tensor]) -> dict[str, list]:
 
 
 def _finite(value):
-    """The value, or None where JSON has no number for it."""
+    """The value, or None for nan and infinity, which JSON cannot represent."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

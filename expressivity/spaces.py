@@ -1,4 +1,4 @@
-"""Families of networks, one member per size."""
+"""Families of networks with one member per size."""
 
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -10,7 +10,7 @@ from common.errors import type_and_line
 from expressivity.errors import COUNT, POSITIVE, SEVERAL, ExpressivityError, each_is
 from expressivity.randomness import redrawn, seeded
 
-# Spellings found in existing scripts.
+# Spellings used in existing scripts.
 LEGACY = {"mesure": "measure", "mesurement": "measure", "automatic_mesurement_mode": "automatic_measurement_mode"}
 ALLOWED = {
     "lr": POSITIVE,
@@ -24,6 +24,7 @@ ALLOWED = {
 
 
 def trainable_parameters(network: nn.Module) -> int:
+    """Number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
@@ -36,22 +37,31 @@ MEASURES = {"information": information, "parameters": trainable_parameters}
 
 
 class ArchitecturalSpace:
-    """A family of networks, one member per size, and how its members are fitted.
+    """A family of networks with one member per size, and the way its members are fitted.
 
-    input_size: size of one input, without the rows.
-    architecture: what makes a network, a class or another callable; its `__init__` is the law of the weights. Or a list
-        of modules, one per size, which are drawn again by the `reset_parameters` of their parts, or of callables.
-    parameters: the keywords of `architecture`, a dict per size; one dict: the same at every size.
-    lr, epoch, mini_batch_size, optimizer, grad_clamp: of the built-in routine: `optimizer(parameters, lr=lr)` over
-        `epoch` passes in mini-batches, the learning rate falling to 0 along half a cosine, each entry of the
-        gradient cut to +-grad_clamp (None: not cut).
-    batch_size: rows of the data on which a network is fitted to a target of this space; or
-    automatic_batch_size_scale: so many rows per unit of the target's measure; 1 where neither is given.
-    measure: the size of each member; or
-    automatic_measurement_mode: "information" (bits of all trainable parameters) or "parameters" (their number).
-    train: used instead of the built-in routine: train(network, inputs, outputs) returns the fitted network.
-    All numbers may be lists, one item per size. The spellings mesure, mesurement and automatic_mesurement_mode are
-    taken as well. Raises ExpressivityError.
+    Every argument that takes a number also takes a list of numbers, one per size.
+
+    input_size: shape of one input, without the batch dimension.
+    name: name in messages, tables and figures; None: the name of the architecture.
+    architecture: class or callable that builds a network; its initialisation is the distribution of the weights. Or a
+        list with one item per size, of callables or of modules that are re-initialised by `reset_parameters`.
+    parameters: keywords of `architecture`, a dict for all sizes or a list with one dict per size.
+    lr: initial learning rate; it decays to 0 along half a cosine.
+    epoch: number of passes over the data.
+    batch_size: number of rows on which a network is fitted to a target of this space.
+    automatic_batch_size_scale: instead of batch_size, the number of rows per unit of the target's measure; 1 if neither
+        is given.
+    measure: the size of a member, to compare families at equal size.
+    automatic_measurement_mode: used if measure is None: "information" (bits of all trainable parameters) or
+        "parameters" (their number).
+    mini_batch_size: number of rows per step.
+    optimizer: `optimizer(parameters, lr=lr)` makes the optimiser.
+    grad_clamp: each entry of the gradient is clamped to +-grad_clamp; None: not clamped.
+    train: training routine used instead of the built-in one; train(network, inputs, outputs) returns the fitted
+        network.
+    legacy: the spellings mesure, mesurement and automatic_mesurement_mode are accepted as well.
+
+    Raises ExpressivityError if an argument is invalid.
     """
 
     def __init__(
@@ -73,7 +83,7 @@ class ArchitecturalSpace:
         **legacy,
     ):
         given = {"measure": measure, "automatic_measurement_mode": automatic_measurement_mode}
-        given |= _today(legacy, given, name)
+        given |= _translate_legacy(legacy, given, name)
         self.input_size = tuple(input_size) if isinstance(input_size, list | tuple) else (input_size,)
         self.name = name or getattr(architecture, "__name__", None) or "unnamed"
         self.architecture, self.parameters = architecture, {} if parameters is None else parameters
@@ -89,31 +99,31 @@ class ArchitecturalSpace:
         return f"ArchitecturalSpace({self.name!r}, {self.count or 'any number of'} sizes)"
 
     def at(self, key: str, index: int):
-        """The value of `key` at a size."""
+        """The value of `key` at the size `index`."""
         value = getattr(self, key)
         return value[index] if isinstance(value, list) else value
 
     def build(self, index: int) -> nn.Module:
-        """A new network of this size, drawn from torch's global generator."""
+        """Build a new network of this size, drawn from torch's global generator. Raises ExpressivityError."""
         maker = self.at("architecture", index)
         keywords = self.at("parameters", index)
         try:
             network = redrawn(maker) if isinstance(maker, nn.Module) else maker(**keywords)
-        except Exception as error:  # whatever a user's class raises
-            call = f"{getattr(maker, '__name__', type(maker).__name__)}({_shown(keywords)})"
-            raise ExpressivityError(f"{self.where(index)}: {call} fails: {type_and_line(error)}") from error
+        except Exception as error:  # a user's class may raise anything
+            call = f"{getattr(maker, '__name__', type(maker).__name__)}({_formatted(keywords)})"
+            raise ExpressivityError(f"{self.where(index)}: {call} failed: {type_and_line(error)}") from error
         if not isinstance(network, nn.Module):
             made = type(network).__name__
-            raise ExpressivityError(f"{self.where(index)}: the architecture makes a {made}, which is no nn.Module")
+            raise ExpressivityError(f"{self.where(index)}: architecture returned {made}; it must return an nn.Module")
         return network
 
     def measured(self, index: int) -> float:
-        """The size of the member: as given, else as measured."""
+        """The measure of a member: the given one, else the automatic one."""
         given = self.at("measure", index)
         return self._automatic_measure(index) if given is None else given
 
     def rows(self, index: int) -> int:
-        """How many rows of data a target of this size is described by."""
+        """Number of rows on which networks are fitted to a target of this size."""
         given = self.at("batch_size", index)
         if given is not None:
             return given
@@ -121,7 +131,7 @@ class ArchitecturalSpace:
         return max(1, round((1 if scale is None else scale) * self.measured(index)))
 
     def where(self, index: int) -> str:
-        """The beginning of an error message."""
+        """The space and size, as the beginning of an error message."""
         return f"space {self.name!r}, size {index}"
 
     def _automatic_measure(self, index: int) -> int:
@@ -135,17 +145,19 @@ class ArchitecturalSpace:
     def _check(self) -> None:
         what = f"space {self.name!r}"
         if not isinstance(self.name, str):
-            raise ExpressivityError(f"{what}: the name must be a text")
+            raise ExpressivityError(f"{what}: name must be a string")
         makers = self.architecture if isinstance(self.architecture, list) else [self.architecture]
         if not makers or not all(callable(maker) for maker in makers):  # modules are callable, too
             raise ExpressivityError(
                 f"{what}: architecture is {self.architecture!r}; it must be a class, a callable or a list of modules"
             )
         if any(isinstance(maker, nn.Module) for maker in makers) and self.parameters:
-            raise ExpressivityError(f"{what}: parameters are given, and the architecture is modules that are built")
+            raise ExpressivityError(
+                f"{what}: parameters cannot be set when architecture is a list of modules; give a class instead"
+            )
         keywords = self.parameters if isinstance(self.parameters, list) else [self.parameters]
         if not all(isinstance(each, dict) for each in keywords):
-            raise ExpressivityError(f"{what}: parameters must be a dict of keywords, or a list of them, one per size")
+            raise ExpressivityError(f"{what}: parameters must be a dict of keywords or a list of dicts, one per size")
         for key, allowed in ALLOWED.items():
             value = getattr(self, key)
             values = value if isinstance(value, list) else [value]
@@ -161,43 +173,43 @@ class ArchitecturalSpace:
             raise ExpressivityError(f"{what}: batch_size and automatic_batch_size_scale are both set; set one")
         if "lr" in getattr(self.optimizer, "keywords", {}):
             raise ExpressivityError(
-                f"{what}: the optimizer is given an lr; set lr of the space, which falls during a fit"
+                f"{what}: optimizer already sets lr; set lr of the space instead, which decays during a fit"
             )
         for key in ("optimizer", "train"):
             if getattr(self, key) is not None and not callable(getattr(self, key)):
                 raise ExpressivityError(f"{what}: {key} is {getattr(self, key)!r}; it must be callable")
 
     def _count(self) -> int | None:
-        """How many sizes there are; None where nothing is a list."""
+        """Number of sizes; None if no argument is a list."""
         keys = ("architecture", "parameters", *ALLOWED)
         lengths = {key: len(getattr(self, key)) for key in keys if isinstance(getattr(self, key), list)}
         if len(set(lengths.values())) > 1:
             shown = ", ".join(f"{key} {length}" for key, length in lengths.items())
             raise ExpressivityError(
-                f"space {self.name!r}: lists of different length: {shown}; each must have one item per size"
+                f"space {self.name!r}: lists have different lengths: {shown}; each must have one item per size"
             )
         if 0 in lengths.values():
             raise ExpressivityError(
-                f"space {self.name!r}: {', '.join(lengths)} without an item: there is no size to compare"
+                f"space {self.name!r}: {', '.join(lengths)} is an empty list; it must have one item per size"
             )
         return next(iter(lengths.values()), None)
 
 
-def _today(legacy: dict, given: dict, name: str | None) -> dict:
-    """Keywords in today's spelling."""
+def _translate_legacy(legacy: dict, given: dict, name: str | None) -> dict:
+    """Map legacy spellings of keywords to current ones. Raises ExpressivityError for any other keyword."""
     for key in legacy:
         if key not in LEGACY:
             near = get_close_matches(key, [*ALLOWED, "automatic_measurement_mode", "optimizer", "train", "name"], 1)
-            hint = f"; do you mean {near[0]}?" if near else ""
-            raise ExpressivityError(f"space {name!r}: there is no keyword {key}{hint}")
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ExpressivityError(f"space {name!r}: unknown keyword {key}{hint}")
     mapped = {}
     for key, value in legacy.items():
-        today = LEGACY[key]
-        if today in mapped or (today == "measure" and given["measure"] is not None and value is not None):
-            raise ExpressivityError(f"space {name!r}: {key} and {today} are the same keyword; set only {today}")
-        mapped[today] = value
+        current = LEGACY[key]
+        if current in mapped or (current == "measure" and given["measure"] is not None and value is not None):
+            raise ExpressivityError(f"space {name!r}: {key} and {current} are the same keyword; set only {current}")
+        mapped[current] = value
     return mapped
 
 
-def _shown(keywords: dict) -> str:
+def _formatted(keywords: dict) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in keywords.items())

@@ -1,4 +1,4 @@
-"""Networks of one architecture fitted together: parameters stacked, one forward and one optimiser step for all."""
+"""Fits networks of one architecture together: stacked parameters, one forward pass and one optimiser step for all."""
 
 import functools
 
@@ -9,8 +9,8 @@ from torch.func import functional_call, vmap
 from common.errors import type_and_line
 from expressivity.recipe import Recipe
 
-# Optimisers that treat each entry of a tensor alone: stacked tensors are then the tensors one by one.
-FUSED = {torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD}  # they have a form in one operation, on CPU and CUDA
+# Elementwise optimisers, for which a step on stacked tensors equals a step on each of them.
+FUSED = {torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD}  # with fused kernels on both CPU and CUDA
 ELEMENTWISE = FUSED | {
     torch.optim.Adadelta,
     torch.optim.Adagrad,
@@ -24,10 +24,12 @@ ELEMENTWISE = FUSED | {
 
 
 class Stack:
-    """N networks of the same class and shapes as one function.
+    """N networks of the same class and shapes as one function, (N, rows, *input_size) -> (N, rows, *output_size).
 
-    stack(x): x (N, rows, *input_size) -> (N, rows, *output_size).
-    flat: all trained parameters in one tensor, which makes an optimiser's step a single operation.
+    networks: the networks; their parameters are copied.
+    device: where to compute.
+
+    The attribute `flat` holds all trainable parameters in one tensor, so an optimiser step is a single operation.
     """
 
     def __init__(self, networks: list[nn.Module], device: torch.device):
@@ -39,7 +41,7 @@ class Stack:
         self.flat = torch.cat([self.fixed.pop(name).flatten() for name in trained]).requires_grad_()
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All parameters and buffers by name, each (N, *shape)."""
+        """All parameters and buffers by name, each of shape (N, *shape)."""
         pieces = self.flat.split([shape.numel() for shape in self.shapes.values()])
         trained = {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
         return trained | self.fixed
@@ -48,7 +50,7 @@ class Stack:
         return self._mapped(lambda tensors, x: functional_call(self.template, tensors, (x,)), x)
 
     def losses(self, x: torch.Tensor, y: torch.Tensor, criterion) -> torch.Tensor:
-        """The loss of each network on its rows of x and y, (N, rows, ..) both. Returns (N,)."""
+        """Loss (N,) of each network on its own rows of x and y, both (N, rows, ..)."""
         return self._mapped(lambda tensors, x, y: criterion(functional_call(self.template, tensors, (x,)), y), x, y)
 
     def _mapped(self, function, *rows: torch.Tensor) -> torch.Tensor:
@@ -56,10 +58,13 @@ class Stack:
 
 
 def fit_stack(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, owner: torch.Tensor, recipe: Recipe):
-    """Fit all `networks` at once; but for the mode of the first they are left as they are.
+    """Fit all `networks` at once and return the Stack of the fitted networks.
 
-    x: (targets, rows, *input_size); y: (targets, rows, *output_size); owner: (N,), which target each is fitted to.
-    Returns the Stack of the fitted networks.
+    networks: N networks; left unchanged, except for the mode and device of the first one.
+    x: (targets, rows, *input_size).
+    y: (targets, rows, *output_size).
+    owner: (N,), the index of the target to which each network is fitted.
+    recipe: hyperparameters of the fit.
     """
     stack = Stack(networks, x.device)
     stack.template.train()
@@ -78,27 +83,29 @@ def fit_stack(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, owner
 
 
 def why_not_stacked(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, recipe: Recipe) -> str | None:
-    """Why these networks cannot be fitted together, None if they can.
+    """The reason why networks cannot be fitted together; None if they can.
 
-    networks: two of them, which are used up; x, y: (rows, ..), a few rows.
+    networks: two networks of the kind in question; they are modified.
+    x, y: a few rows of data, (rows, ..).
+    recipe: hyperparameters of the fit.
     """
     optimizer = _unwrapped(recipe.optimizer)
     if optimizer not in ELEMENTWISE:
-        return f"the optimizer {getattr(optimizer, '__name__', optimizer)} is not known to treat each entry alone"
+        return f"the optimizer {getattr(optimizer, '__name__', optimizer)} is not known to work elementwise"
     precisions = {parameter.dtype for parameter in networks[0].parameters() if parameter.requires_grad}
     if len(precisions) > 1:
-        return f"their trained parameters have several precisions: {', '.join(sorted(map(str, precisions)))}"
+        return f"their trainable parameters have different dtypes: {', '.join(sorted(map(str, precisions)))}"
     try:
         if _differ(networks, x, y, recipe):
-            return "stacked they compute something else than alone: not all they hold is a parameter or a buffer"
+            return "the stack computes other values than the networks, whose state is not all in parameters and buffers"
         fit_stack(networks, x[None], y[None], torch.zeros(2, dtype=torch.long, device=x.device), recipe)
-    except Exception as error:  # whatever vmap meets in a user's module
-        return f"vmap meets {type_and_line(error)}"
+    except Exception as error:  # a user's module may raise anything under vmap
+        return f"vmap failed: {type_and_line(error)}"
     return None
 
 
 def _differ(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, recipe: Recipe) -> bool:
-    """Whether outputs or gradients of the stack are others than those of its networks."""
+    """True if outputs or gradients of the stack differ from those of its networks."""
     stack, several = Stack([network.eval() for network in networks], x.device), (len(networks), *x.shape)
     with torch.no_grad():
         outputs = stack(x.expand(several)), torch.stack([network.to(x.device)(x.clone()) for network in networks])
@@ -120,11 +127,11 @@ def _close(together: torch.Tensor, alone: torch.Tensor) -> bool:
 
 def _optimizer(recipe: Recipe, flat: torch.Tensor) -> torch.optim.Optimizer:
     given = getattr(recipe.optimizer, "keywords", {})
-    forms = {"fused", "foreach", "capturable", "differentiable"}  # of which a caller may have chosen one
+    forms = {"fused", "foreach", "capturable", "differentiable"}  # mutually exclusive: respect the caller's choice
     fused = {"fused": True} if _unwrapped(recipe.optimizer) in FUSED and not forms & given.keys() else {}
     return recipe.optimizer([flat], lr=recipe.lr, **fused)
 
 
 def _unwrapped(optimizer):
-    """The class inside functools.partial."""
+    """The optimiser class, taken out of functools.partial if necessary."""
     return optimizer.func if isinstance(optimizer, functools.partial) else optimizer

@@ -1,4 +1,4 @@
-"""Targets drawn from a space, and the rows on which they are imitated."""
+"""Random targets drawn from a space, with the data on which they are imitated."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,17 @@ from expressivity.errors import ExpressivityError
 from expressivity.randomness import seeded
 from expressivity.spaces import ArchitecturalSpace
 
-MOST_ATTEMPTS = 100
+MAX_ATTEMPTS = 100
 
 
 @dataclass
 class Targets:
-    """Several targets with their data: x (targets, rows, *input_size), y (targets, rows, *output_size).
+    """Several targets with their data.
 
-    redrawn: how many networks were drawn and left since their outputs are all the same.
+    x: inputs of the fit, (targets, rows, *input_size).
+    y: outputs of the targets for them, (targets, rows, *output_size).
+    fresh_x, fresh_y: the same for the evaluation.
+    redrawn: number of constant networks that were rejected and drawn again.
     """
 
     x: torch.Tensor
@@ -28,7 +31,14 @@ class Targets:
 
 @dataclass(frozen=True)
 class Source:
-    """Where targets come from: the members of a size of `space`, and inputs from `law`."""
+    """A source of random targets.
+
+    space, index: the space of the targets and the index of the size.
+    law: distribution of the inputs.
+    fresh_rows: number of rows for the evaluation.
+    seed: seed of the draws.
+    device: where to put the data.
+    """
 
     space: ArchitecturalSpace
     index: int
@@ -38,7 +48,10 @@ class Source:
     device: torch.device
 
     def draw(self, numbers: range) -> Targets:
-        """The targets with these numbers: the same whenever they are drawn, alone or with others."""
+        """Draw the targets with these numbers; each number always gives the same target.
+
+        Raises ExpressivityError if a network cannot be built or evaluated, or if all attempts give constant networks.
+        """
         rows = self.space.rows(self.index)
         drawn = [self._draw(number, rows) for number in numbers]
         x, y = (torch.stack([each[k] for each in drawn]).to(self.device) for k in (0, 1))
@@ -46,71 +59,77 @@ class Source:
         return Targets(*parts, redrawn=sum(each[2] for each in drawn))
 
     def _draw(self, number: int, rows: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        for attempt in range(MOST_ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             with seeded("target", self.seed, self.index, number, attempt):
                 x = sampled(self.law, rows + self.fresh_rows, self.space, self.index)
                 y = outputs(self.space, self.index, self.space.build(self.index), x)
             if varies(y[:rows]) and varies(y[rows:]):
                 return x, y, attempt
         raise ExpressivityError(
-            f"{self.space.where(self.index)}: {MOST_ATTEMPTS} targets in a row have the same output for all inputs; "
-            "nothing is to be imitated"
+            f"{self.space.where(self.index)}: {MAX_ATTEMPTS} targets in a row are constant, so there is nothing to "
+            "imitate; change the architecture or its parameters"
         )
 
 
 def sampled(law, rows: int, space: ArchitecturalSpace, index: int) -> torch.Tensor:
-    """Inputs (rows, *input_size) from `law`. ExpressivityError if its samples have another shape or are not finite."""
+    """Sample inputs (rows, *input_size) from `law`.
+
+    Raises ExpressivityError, naming the space and size, if they have the wrong shape or are not finite.
+    """
     where = space.where(index)
     shape, own = (rows, *space.input_size), (*getattr(law, "batch_shape", ()), *getattr(law, "event_shape", ()))
     try:
         x = law.sample(shape[: len(shape) - len(own)])
     except Exception as error:
-        raise ExpressivityError(f"{where}: the law {law} cannot be sampled: {type_and_line(error)}") from error
+        raise ExpressivityError(f"{where}: law {law} cannot be sampled: {type_and_line(error)}") from error
     if not isinstance(x, torch.Tensor) or tuple(x.shape) != shape:
         got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-        raise ExpressivityError(
-            f"{where}: the law {law} gives {got} for {rows} inputs; the input_size asks for {shape}"
-        )
+        raise ExpressivityError(f"{where}: law {law} returned {got} for {rows} inputs; input_size requires {shape}")
     if not torch.isfinite(x).all():
-        raise ExpressivityError(f"{where}: the law {law} gives inputs that are not finite")
+        raise ExpressivityError(f"{where}: law {law} returned inputs that are not finite")
     return x
 
 
 def outputs(space: ArchitecturalSpace, index: int, network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """What `network`, of this space and size, makes of x, in evaluation mode. ExpressivityError, naming both."""
+    """Outputs (rows, ..) of `network` for x, (rows, *input_size), in evaluation mode.
+
+    Raises ExpressivityError, naming the space and size, unless they are finite floating-point tensors.
+    """
     try:
         with torch.no_grad():
-            y = network.eval()(in_dtype_of(network, x).clone())  # it may work in place
-    except Exception as error:  # whatever a user's module raises
+            y = network.eval()(in_dtype_of(network, x).clone())  # it may modify its input in place
+    except Exception as error:  # a user's module may raise anything
         raise ExpressivityError(
-            f"{space.where(index)}: the network does not take inputs of size {tuple(x.shape[1:])}: "
+            f"{space.where(index)}: the network does not accept inputs of size {tuple(x.shape[1:])}: "
             f"{type_and_line(error)}"
         ) from error
     if not isinstance(y, torch.Tensor) or y.shape[:1] != x.shape[:1]:
         got = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
-        raise ExpressivityError(f"{space.where(index)}: of {len(x)} rows the network makes {got}, no tensor (rows, ..)")
+        raise ExpressivityError(
+            f"{space.where(index)}: the network must return a tensor (rows, ..) for {len(x)} input rows; got {got}"
+        )
     if not y.is_floating_point():
         raise ExpressivityError(
-            f"{space.where(index)}: the network gives {y.dtype}; its outputs must be floating-point"
+            f"{space.where(index)}: the network returned {y.dtype}; its outputs must be floating-point"
         )
     if not torch.isfinite(y).all():
-        raise ExpressivityError(f"{space.where(index)}: a network drawn from its law gives outputs that are not finite")
+        raise ExpressivityError(f"{space.where(index)}: a randomly initialised network returned non-finite outputs")
     return y
 
 
 def in_dtype_of(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """x, if it is floating-point, in the precision of the network's parameters."""
+    """Convert x, if it is floating-point, to the dtype of the network's parameters."""
     return x.to(dtype_of(network)) if x.is_floating_point() else x
 
 
 def dtype_of(network: torch.nn.Module) -> torch.dtype:
-    """The precision of the network's parameters, as its first floating-point one has it."""
+    """Dtype of the network's first floating-point parameter; the default dtype if it has none."""
     found = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
     return next(found, torch.get_default_dtype())
 
 
 def varies(y: torch.Tensor) -> bool:
-    """Whether outputs (rows, ..) differ by more than rounding."""
+    """True if outputs (rows, ..) differ between rows by more than rounding errors."""
     wide = y.double()
     rounding = 8 * torch.finfo(y.dtype).eps
     return bool(wide.var(0, correction=0).mean() > rounding**2 * wide.square().mean())

@@ -1,4 +1,7 @@
-"""How a network bends and stretches a curve, layer by layer (Raghu et al. 2017, https://arxiv.org/abs/1606.05336)."""
+"""Trajectory length: how a network bends and stretches a curve, layer by layer.
+
+Raghu et al. 2017, https://arxiv.org/abs/1606.05336.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,11 +17,13 @@ POINTS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class LayerTrajectory:
-    """The image of a curve in one layer.
+    """Properties of the image of a curve in one layer.
 
-    length: of the polygon through the images. growth: length over that of the layer before, or of the input.
-    transitions: how often an entry changes its sign along the curve, summed over the entries of the layer.
-    patterns: how many sign patterns of the whole layer the curve meets.
+    name: name of the layer.
+    length: length of the polygon through the images of the points.
+    growth: length relative to that in the previous layer, or of the input.
+    transitions: number of sign changes along the curve, summed over the entries of the layer.
+    patterns: number of distinct sign patterns of the layer along the curve.
     """
 
     name: str
@@ -29,12 +34,17 @@ class LayerTrajectory:
 
 
 def circle(points: int, width: int, radius: float | None = None, seed: int = 0) -> torch.Tensor:
-    """A circle around 0 in a random plane, (points + 1, width), the last point being the first.
+    """A circle around 0 in a random plane, as a closed curve (points + 1, width) whose last point equals the first.
 
-    radius: None: sqrt(width), which gives the entries a mean square of 1.
+    points: number of distinct points.
+    width: dimension of the space.
+    radius: None: sqrt(width), with which the entries have mean square 1.
+    seed: seed of the plane.
+
+    Raises ExpressivityError if points or width is less than 2.
     """
     if width < 2 or points < 2:
-        raise ExpressivityError(f"a circle of {points} points in {width} dimensions; both must be 2 at least")
+        raise ExpressivityError(f"points is {points} and width is {width}; both must be at least 2")
     generator = torch.Generator().manual_seed(seed)
     plane, _ = torch.linalg.qr(torch.randn(width, 2, generator=generator, dtype=torch.float64))
     angles = torch.linspace(0, 2 * torch.pi, points + 1, dtype=torch.float64)
@@ -43,16 +53,19 @@ def circle(points: int, width: int, radius: float | None = None, seed: int = 0) 
 
 
 def trajectory(network: nn.Module, curve: torch.Tensor, layers: list[str] | None = None) -> list[LayerTrajectory]:
-    """What becomes of `curve` in each of the `layers`.
+    """Measure the image of `curve` in each of the `layers`.
 
-    curve: (points, *input_size), neighbours on the curve being neighbours in the tensor; it is sent through in pieces,
-        in evaluation mode.
-    layers: names of submodules, in the order of the calls; None: all that contain no others, as they were registered.
-        Each must be called once and give a tensor (points, ..).
-    Raises ExpressivityError, naming the layer.
+    network: the network; it runs in evaluation mode, and its mode is restored.
+    curve: (points, *input_size), in order along the curve; it passes through the network in pieces.
+    layers: names of submodules in the order in which they are called; None: all submodules without children, in order
+        of registration. Each must be called exactly once and return a tensor (points, ..).
+
+    Raises ExpressivityError if the curve, a layer or its output is invalid.
     """
     if curve.dim() < 2 or len(curve) < 2:
-        raise ExpressivityError(f"a curve is (points, *input_size), 2 points at least; this is {tuple(curve.shape)}")
+        raise ExpressivityError(
+            f"curve has shape {tuple(curve.shape)}; it must be (points, *input_size) with at least 2 points"
+        )
     modules = dict(network.named_modules())
     if layers is None:
         layers = [name for name, module in modules.items() if name and next(module.children(), None) is None]
@@ -61,7 +74,7 @@ def trajectory(network: nn.Module, curve: torch.Tensor, layers: list[str] | None
             raise ExpressivityError(f"the network has no layer {name!r}; it has {', '.join(filter(None, modules))}")
     totals = {name: _Total() for name in layers}
     before = _Total()
-    for piece in _overlapping(curve):
+    for piece in _pieces(curve):
         before.add(piece)
         for name, image in _images(network, modules, layers, piece).items():
             totals[name].add(image)
@@ -73,22 +86,28 @@ def trajectory(network: nn.Module, curve: torch.Tensor, layers: list[str] | None
 
 
 def mean_growth(layers: list[LayerTrajectory], first: int, last: int) -> float:
-    """The factor per layer by which the length grows from layer `first` to layer `last`, counted from 1."""
+    """Geometric mean of the growth per layer from layer `first` to layer `last`, counted from 1.
+
+    Raises ExpressivityError if there are no such layers or the length in one of them is 0.
+    """
     if not 1 <= first < last <= len(layers):
-        raise ExpressivityError(f"growth from layer {first} to {last} of {len(layers)}; layers are counted from 1")
+        raise ExpressivityError(
+            f"first is {first} and last is {last}; they must satisfy 1 <= first < last <= {len(layers)}, "
+            "the number of layers"
+        )
     if not (layers[first - 1].length and layers[last - 1].length):
-        raise ExpressivityError("the curve shrinks to a point: its length is 0, and no growth can be told")
+        raise ExpressivityError("the image of the curve has length 0, so its growth is undefined")
     return (layers[last - 1].length / layers[first - 1].length) ** (1 / (last - first))
 
 
 class _Total:
-    """Sums over the pieces of a curve."""
+    """Running totals over the pieces of a curve."""
 
     def __init__(self):
         self.length, self.transitions, self.patterns = 0.0, 0, set()
 
     def add(self, image: torch.Tensor) -> None:
-        """image: (points, ..), whose first point is the last of the piece before."""
+        """Add the image of a piece, (points, ..), whose first point is the last one of the previous piece."""
         flat = image.flatten(1)
         self.length += torch.linalg.vector_norm(flat.diff(dim=0), dim=1).sum(dtype=torch.float64).item()
         positive = flat > 0
@@ -102,29 +121,29 @@ class _Total:
 
 
 def _hashes(positive: torch.Tensor) -> list[int]:
-    """One number for each row of signs; two patterns share one with a probability of 2^-64."""
+    """Hashes of the distinct rows of signs; two patterns collide with probability 2^-64."""
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(-(2**63), 2**63 - 1, (positive.shape[1],), generator=generator).to(positive.device)
     return torch.where(positive, codes, 0).sum(1).unique().tolist()
 
 
-def _overlapping(curve: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Pieces, each beginning with the last point of the one before."""
+def _pieces(curve: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Pieces of the curve, each beginning with the last point of the previous one."""
     for start in range(0, len(curve) - 1, POINTS_AT_ONCE):
         yield curve[start : start + POINTS_AT_ONCE + 1]
 
 
 def _images(network: nn.Module, modules: dict, layers: list[str], piece: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What each layer makes of a piece of the curve."""
+    """Images of a piece of the curve by layer."""
     images: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Callable:
         def hook(module, inputs, output):
             if name in images:
-                raise ExpressivityError(f"the layer {name!r} is called more than once; name layers that are not")
+                raise ExpressivityError(f"layer {name!r} is called more than once; choose layers that are called once")
             if not isinstance(output, torch.Tensor) or len(output) != len(piece):
-                raise ExpressivityError(f"the layer {name!r} gives no tensor with one row for each point")
-            images[name] = output.clone()  # the next layer may work in place
+                raise ExpressivityError(f"layer {name!r} does not return a tensor with one row per point")
+            images[name] = output.clone()  # the next layer may modify it in place
 
         return hook
 
@@ -137,7 +156,7 @@ def _images(network: nn.Module, modules: dict, layers: list[str], piece: torch.T
         raise
     except Exception as error:
         size = tuple(piece.shape[1:])
-        raise ExpressivityError(f"the network does not take points of size {size}: {type_and_line(error)}") from error
+        raise ExpressivityError(f"the network does not accept points of size {size}: {type_and_line(error)}") from error
     finally:
         for module, mode in training:
             module.training = mode
@@ -145,7 +164,7 @@ def _images(network: nn.Module, modules: dict, layers: list[str], piece: torch.T
             hook.remove()
     for name in layers:
         if name not in images:
-            raise ExpressivityError(f"the layer {name!r} is not called")
+            raise ExpressivityError(f"layer {name!r} is never called; choose layers that are called once")
         if not torch.isfinite(images[name]).all():
-            raise ExpressivityError(f"the layer {name!r} gives values that are not finite")
+            raise ExpressivityError(f"layer {name!r} returned values that are not finite")
     return images

@@ -8,11 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.tt_basis import RandomBasis
-from common.files import write_json
+from common.files import check_writable, write_json
 from seq2seq.data.batches import tasks_of_splits
 from seq2seq.layout import DRY_RUN
 from seq2seq.models import check_tasks, configuration_of, wrong_sizes_named
-from seq2seq.runs import check_writable
 from seq2seq.settings import Settings
 from t3nsor import TTLinear, chosen_plans
 from t3nsor.tensor_train import CoreChain

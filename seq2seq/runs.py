@@ -1,12 +1,11 @@
 """The output directory of a run: may it be written, is there something to go on with, and what it holds at the end."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 from common.errors import ConfigError
-from common.files import write_json
+from common.files import check_writable, write_json
 from seq2seq.checkpoints import STAGING, checkpoints
 from seq2seq.layout import CONFIGURATION, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS
 
@@ -119,17 +118,6 @@ def finished_results(directory: str, resolved: dict) -> dict | None:
     files = [file for path in named for file in (path, *path.rglob("*")) if file.exists()]
     changed = any(file.stat().st_mtime > results.stat().st_mtime for file in files)
     return None if changed else _read_json(results)
-
-
-def check_writable(directory: Path) -> None:
-    """Raise ConfigError unless `directory` can be written, or made."""
-    existing = directory
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ConfigError(
-            f"output_dir is {str(directory)!r}, but {str(existing)!r} is no directory that can be written"
-        )
 
 
 def _read_json(path: Path):

@@ -1,4 +1,4 @@
-"""docs/expressivity.md: its blocks run, and it shows every shipped comparison with its command and its figures."""
+"""docs/expressivity.md: its code runs, and it shows every shipped comparison with its command and figures."""
 
 import re
 from pathlib import Path

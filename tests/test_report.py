@@ -1,4 +1,4 @@
-"""report.py: what it finds, how it groups, the numbers by hand, and the files it writes."""
+"""report.py: finding runs, grouping them, numbers computed by hand, and the files it writes."""
 
 import csv
 import json
@@ -69,7 +69,7 @@ def make_report(tmp_path, capfd):
 
 @pytest.fixture
 def two_tasks(tmp_path):
-    """Three seeds of one configuration and one of another, on two tasks; returns their directory."""
+    """The directory of runs on two tasks: three seeds of one configuration and one of another."""
     for seed, movie in ((1, 70.0), (2, 72.0), (3, 77.0)):
         write_run(tmp_path / f"runs/lora-{seed}", scores={"movie": movie, "amazon": 60.0}, seed=seed)
     write_run(tmp_path / "runs/deep/bitfit", "bitfit", scores={"movie": 71.0, "amazon": 64.0}, trainable=10)
@@ -179,7 +179,7 @@ def test_runs_given_twice_count_once_and_repeated_seeds_are_told(tmp_path):
     os.symlink(tmp_path, tmp_path / "b/up")
     configurations, warnings = collect([str(tmp_path), str(tmp_path / "a"), str(tmp_path)], "test")
     assert len(configurations[0].runs) == 2
-    assert warnings == ["lora: seed 1 occurs more than once; all are counted"]
+    assert warnings == ["lora: seed 1 occurs more than once; all runs are counted"]
 
 
 def test_scores_on_other_tasks_stand_apart(tmp_path, make_report):
@@ -199,7 +199,7 @@ def test_the_frontier():
 
 @pytest.mark.parametrize("count", [1, 30])
 def test_odd_runs_are_drawn(tmp_path, make_report, count):
-    """No history, nothing trained, equal scores, losses and scores that are no numbers, no majority, long names."""
+    """No history, nothing trained, equal scores, nan losses and scores, no majority, long names."""
     odd = {"history": None, "seconds": None, "peak_memory_mib": math.nan}
     for i in range(count):
         write_run(tmp_path / f"runs/{i}", f"name-{i}" * 12, trainable=0, **odd)
@@ -230,7 +230,7 @@ def test_names_are_escaped(tmp_path, make_report):
     ("file", "content", "words"),
     [
         ("results.json", "{", "cannot be read"),
-        ("results.json", "[1]", "no JSON object"),
+        ("results.json", "[1]", "does not hold a JSON object"),
         ("results.json", '{"experiment_name": "x", "splits": {"test": {"task": "movie"}}}', "no 'parameters'"),
         ("resolved_config.json", "\0", "cannot be read"),
     ],
@@ -260,12 +260,12 @@ def test_results_of_another_shape_are_skipped(two_tasks, make_report, change):
     write_run(two_tasks / "old", **change)
     status, errors, _ = make_report(two_tasks)
     assert (status, len(errors)) == (0, 1)
-    assert "is not as run_seq2seq.py writes it today" in errors[0]
+    assert "is not in the current format of run_seq2seq.py" in errors[0]
 
 
 def test_runs_without_the_split_are_left_out(two_tasks, make_report):
     write_run(two_tasks / "unscored", splits={"validation": split({"movie": 1.0})})
-    assert make_report(two_tasks)[1] == ["warning: 1 of 5 runs have no scores on test and are left out"]
+    assert make_report(two_tasks)[1] == ["warning: 1 of 5 runs have no scores on test and are skipped"]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_runs_without_the_split_are_left_out(two_tasks, make_report):
         ([], ["PATH", "usage: python report.py"]),
         (["runs", "--splits", "x"], ["--splits", "usage"]),
         (["no/such/place"], ["no/such/place does not exist"]),
-        (["runs", "--split", "dev"], ["no run has scores on the split 'dev'", "test"]),
+        (["runs", "--split", "dev"], ["no run has scores on --split 'dev'", "available: test"]),
         (["other"], ["no finished run in", "other", "1 unfinished and 1 unreadable", "results.json"]),
         (["runs", "--output_dir", "/dev/null/out"], ["output_dir is '/dev/null/out'"]),
     ],

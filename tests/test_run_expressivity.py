@@ -1,4 +1,4 @@
-"""run_expressivity.py: every shipped configuration, going on, and one line for what is wrong."""
+"""run_expressivity.py: every shipped configuration, resuming, and one-line errors."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def test_the_shipped_configurations():
 def test_every_configuration_runs(path, run):
     status, lines, errors, out = run(path, **small(path))
     assert status == 0, errors
-    assert not errors  # nothing is fitted one by one
+    assert not errors  # nothing is fitted one at a time
     settings, experiment = load(str(path), [])
     assert settings.experiment_name == path.stem
     assert {file.name for file in out.iterdir()} == {*experiment.files, "resolved_config.json"}
@@ -71,7 +71,7 @@ def test_every_configuration_runs(path, run):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_families_have_equal_measures_where_they_claim_to(path):
-    """At each size the measures of A and B differ by a tenth at most, but where both can be any member of the base."""
+    """Measures of A and B differ by at most a tenth, except where both contain the base."""
     _, experiment = load(str(path), [])
     if not isinstance(experiment, EXPERIMENTS["comparison"]):
         return
@@ -100,7 +100,7 @@ def test_another_configuration_is_refused_and_on_request_replaces_it(run):
     status, _, errors, _ = run("n_diagonal", **keys, seed=1)
     assert (status, len(errors)) == (2, 1)
     assert errors[0].startswith(
-        f"error: {out} holds a run with another seed; choose another output_dir or set overwrite"
+        f"error: {out} holds a run that differs in seed; choose another output_dir or set overwrite"
     )
     assert (out / "comparison.json").read_bytes() == before
     status, *_ = run("n_diagonal", "--overwrite_output_dir", **keys, seed=1)
@@ -116,7 +116,7 @@ def test_files_of_something_else_are_left_alone(run, tmp_path):
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     status, _, errors, out = run("n_diagonal")
     assert (status, len(errors)) == (2, 1)
-    assert "holds files of something else" in errors[0]
+    assert "holds files that this program did not write" in errors[0]
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
 
@@ -143,39 +143,42 @@ def test_a_wrong_key_deletes_nothing(run):
 
 WRONG = [
     ({"experiment": ["x"]}, "experiment is ['x']; allowed: comparison, trajectory_depth"),
-    ({"A.name": ["x"]}, "the name must be a text"),
+    ({"A.name": ["x"]}, "name must be a string"),
     ({"shared.automatic_measurement_mode": ["parameters"]}, "automatic_measurement_mode is ['parameters']"),
-    ({"A.parameters": [], "B.parameters": []}, "parameters without an item"),
-    ({"A.parameters.rank": 3}, "--A.parameters.rank: A.parameters is no object"),
-    ({"shared.parameters.depth": 0}, "depth is 0; it must be 1 at least"),
+    ({"A.parameters": [], "B.parameters": []}, "parameters is an empty list"),
+    ({"A.parameters.rank": 3}, "--A.parameters.rank cannot be set: A.parameters is not a JSON object"),
+    ({"shared.parameters.depth": 0}, "depth is 0; it must be at least 1"),
     ({"max_iteration": 3}, "unknown key max_iteration; did you mean max_iterations?"),
     ({"max_iterations": "many"}, 'max_iterations is "many"; it must be a whole number'),
     ({"max_iterations": 0}, "max_iterations is 0; it must be a whole number, at least 1"),
     ({"law": "cauchy"}, 'law is "cauchy"; it must be one of "normal", "uniform", "laplace"'),
     ({"experiment": "duel"}, "experiment is 'duel'; allowed: comparison, trajectory_depth"),
     ({"A.lr": -1}, "space 'n-diagonal': lr is -1; it must be a number above 0"),
-    ({"A.learning_rate": 1}, "space 'n-diagonal': there is no keyword learning_rate"),
-    ({"A.input_size": 1}, "input_size is a key of the whole comparison"),
-    ({"B.parameters": [{"layer": "low_rank", "rank": 1}]}, "the spaces have different numbers of sizes"),
-    ({"B.parameters": 3}, "B.parameters must be an object, or a list of objects"),
+    ({"A.learning_rate": 1}, "space 'n-diagonal': unknown keyword learning_rate"),
+    ({"A.input_size": 1}, "input_size is set in A or shared; set it at the top level"),
+    ({"B.parameters": [{"layer": "low_rank", "rank": 1}]}, "all spaces must have the same number of sizes"),
+    ({"B.parameters": 3}, "B.parameters must be an object or a list of objects"),
     ({"shared.parameters": []}, "shared.parameters must be an object"),
-    ({"shared.parameters.width": 6}, "size 0: the network does not take inputs of size (5,): RuntimeError"),
+    ({"shared.parameters.width": 6}, "size 0: the network does not accept inputs of size (5,): RuntimeError"),
     ({"shared.parameters.layer": "fll"}, "size 0: DeepNetwork"),
-    ({"base.parameters": {"layer": "dense"}}, "there is no layer 'dense'; allowed: full, low_rank"),
-    ({"shared.parameters.activation": "rleu"}, "there is no activation 'rleu'"),
-    ({"A.parameters": {"layer": "n_diagonal", "diagonals": 10}}, "diagonals is 10; a matrix of width 5 has 1 to 9"),
-    ({"A.architecture": "deep_netwrk"}, "A.architecture is 'deep_netwrk'; it must be one of deep_network, or your own"),
+    ({"base.parameters": {"layer": "dense"}}, "unknown layer 'dense'; allowed: full, low_rank"),
+    ({"shared.parameters.activation": "rleu"}, "unknown activation 'rleu'"),
+    ({"A.parameters": {"layer": "n_diagonal", "diagonals": 10}}, "diagonals is 10; for width 5 it must be from 1 to 9"),
+    ({"A.architecture": "deep_netwrk"}, "A.architecture is 'deep_netwrk'; it must be one of deep_network, or an imp"),
     (
         {"A.architecture": "no.module:Net"},
         "A.architecture is 'no.module:Net', which cannot be imported: Module",
     ),
-    ({"A.optimizer": "Adm"}, "A.optimizer is 'Adm'; it must be one of Adam, or your own, written module:name"),
+    (
+        {"A.optimizer": "Adm"},
+        "A.optimizer is 'Adm'; it must be one of Adam, or an importable object, written module:name",
+    ),
     (
         {"A.optimizer": {"name": "SGD", "momentun": 1}},
-        "'n-diagonal', size 0: the fit of a network fails: TypeError",
+        "'n-diagonal', size 0: fitting a network failed: TypeError",
     ),
-    ({"A.train": "solve"}, "A.train is 'solve'; it must be your own, written module:name"),
-    ({"base": None}, "without a base both spaces need the same measure at each size (tolerance 0)"),
+    ({"A.train": "solve"}, "A.train is 'solve'; it must be an importable object, written module:name"),
+    ({"base": None}, "without a base, A and B must have the same measure at each size (within tolerance 0)"),
     ({"seed": -1}, "seed is -1"),
     ({"confidence": 2}, "confidence is 2"),
 ]
@@ -194,12 +197,12 @@ def test_wrong_input_ends_in_one_line(run, overrides, message):
 
 def test_wrong_input_of_trajectories(run):
     for overrides, message in (
-        ({"activations": ["rleu"]}, "activations holds 'rleu'; allowed: gelu"),
+        ({"activations": ["rleu"]}, "activations contains 'rleu'; allowed: gelu"),
         ({"width": 1}, "width is 1; it must be a whole number, at least 2"),
         ({"points": 1}, "points is 1"),
-        ({"last": 9}, "first 2, last 9, depth 8: first must be below last, and last at most depth"),
+        ({"last": 9}, "first is 2, last is 9, depth is 8; first must be less than last, and last at most depth"),
         ({"weight_variances": [0]}, "weight_variances is 0; it must be a number above 0"),
-        ({"activations": []}, "activations is []; it must have one item at least"),
+        ({"activations": []}, "activations is []; it must have at least one item"),
     ):
         status, _, errors, _ = run("trajectory_depth", **overrides)
         assert (status, len(errors)) == (2, 1)
@@ -213,7 +216,7 @@ def test_wrong_command_lines(capsys, tmp_path):
         ([], "usage: python run_expressivity.py FILE.json"),
         (["no.json"], "no.json cannot be read: No such file"),
         ([str(tmp_path / "list.json")], "contains a list; a configuration is one JSON object"),
-        ([str(tmp_path / "empty.json")], "empty.json has no input_size, which this experiment needs"),
+        ([str(tmp_path / "empty.json")], "empty.json does not set input_size, which this experiment requires"),
     ):
         assert main(arguments) == 2
         printed = capsys.readouterr()
@@ -243,5 +246,5 @@ def test_ones_own_network_and_routine(tmp_path):
     command = [sys.executable, ROOT / "run_expressivity.py", "own.json"]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
     assert process.returncode == 0, process.stderr
-    assert "warning: space 'B', size 0: networks are fitted one by one; by a routine of their own" in process.stderr
+    assert "warning: space 'B', size 0: networks are fitted one at a time: the space sets train" in process.stderr
     assert (tmp_path / "outputs" / "expressivity" / "own" / "min.png").exists()

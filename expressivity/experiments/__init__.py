@@ -1,4 +1,4 @@
-"""What a configuration file can ask for, by the name under its key `experiment`."""
+"""Experiments, by the name that a configuration file gives under its key `experiment`."""
 
 from expressivity.experiments.comparison import ComparisonExperiment
 from expressivity.experiments.trajectory_depth import TrajectoryExperiment

@@ -26,38 +26,38 @@ CRITERIA = {"mse": nn.MSELoss, "l1": nn.L1Loss, "huber": nn.HuberLoss}
 
 @dataclass
 class ComparisonExperiment:
-    """Which of two families imitates the other, or a base, better."""
+    """Find which of two families imitates the other, or a base, better."""
 
-    input_size: int | list[int] = key(REQUIRED, "Size of one input, without the rows.")
+    input_size: int | list[int] = key(REQUIRED, "Shape of one input, without the batch dimension.")
     A: dict = key(REQUIRED, "The first family: keywords of ArchitecturalSpace.")
     B: dict = key(REQUIRED, "The second family, likewise.")
-    base: dict | None = key(None, "A third family, which both imitate; null: each imitates the other.")
-    shared: dict | None = key(None, "Keywords of all families; those under parameters go into each of their dicts.")
-    criterion: Literal["mse", "l1", "huber"] = key("mse", "What is minimised.")
-    law: Literal["normal", "uniform", "laplace"] = key("normal", "Of each input, with mean 0 and variance 1.")
-    tolerance: float = key(0.0, "Without a base: by how much the measures may differ, relative to the larger.")
+    base: dict | None = key(None, "A third family that both imitate; null: A and B imitate each other.")
+    shared: dict | None = key(None, "Keywords common to all families; its parameters are merged into theirs.")
+    criterion: Literal["mse", "l1", "huber"] = key("mse", "Loss to minimise.")
+    law: Literal["normal", "uniform", "laplace"] = key("normal", "Distribution of the inputs (mean 0, variance 1).")
+    tolerance: float = key(0.0, "Without a base: allowed difference of the measures, relative to the larger one.")
     dtype: Literal["float32", "float64"] = key("float32", "Precision of networks and data.")
-    max_iterations: int = key(100, "Targets per size at most.")
-    sub_iterations: int = key(5, "Fits per target, from different starts.")
-    variance_threshold: float = key(0.0, "A size is settled when the difference's interval is narrower than this.")
-    stop_when_decided: bool = key(True, "A size is settled, too, when that interval excludes zero.")
-    confidence: float = key(0.95, "Of all intervals.")
+    max_iterations: int = key(100, "Maximum number of targets per size.")
+    sub_iterations: int = key(5, "Fits per target, from different initialisations.")
+    variance_threshold: float = key(0.0, "A size is settled once the interval of A - B is narrower than this.")
+    stop_when_decided: bool = key(True, "A size is also settled once the interval of A - B excludes zero.")
+    confidence: float = key(0.95, "Confidence level of all intervals.")
     evaluation_rows: int = key(1024, "Fresh inputs per target.")
-    seed: int = key(0, "Of all draws.")
-    stack_size: int | None = key(None, "Networks that are fitted together at most; null: by their size.")
-    fast: bool = key(True, "false: fit networks one by one.")
+    seed: int = key(0, "Seed of all random draws.")
+    stack_size: int | None = key(None, "Maximum number of networks fitted together; null: by their memory use.")
+    fast: bool = key(True, "Fit networks together where possible; false: one at a time.")
 
     incidental = ("max_iterations", "variance_threshold", "stop_when_decided", "confidence", "stack_size", "fast")
     files = (STATE, "results.csv", *(f"{statistic}.png" for statistic in STATISTICS), "density.png")
 
     def run(self, directory: Path, progress: bool) -> ComparisonResult:
-        """Compare, or go on with the comparison in `directory`."""
+        """Run the comparison, or resume the one in `directory`."""
         with _default_dtype(getattr(torch, self.dtype)):
             options = {name: getattr(self, name) for name in OPTIONS}
             return self.comparator().compare(**options, save_path=directory, progress=progress)
 
     def check(self) -> None:
-        """Raise ExpressivityError if the comparison could not begin."""
+        """Raise ExpressivityError if the configuration is invalid."""
         check_options({name: getattr(self, name) for name in OPTIONS})
         with _default_dtype(getattr(torch, self.dtype)):
             self.comparator()
@@ -78,10 +78,10 @@ class ComparisonExperiment:
         result.plot_density(density)
 
     def tables(self, result: ComparisonResult) -> dict[str, list[dict]]:
-        """Titles and rows of what is printed."""
+        """Titles and rows of the tables to print."""
         found = {}
         for statistic in STATISTICS:
-            rows = [_shown(row, result.names) for row in result.rows() if row["statistic"] == statistic]
+            rows = [_printed_row(row, result.names) for row in result.rows() if row["statistic"] == statistic]
             found[f"relative error, {statistic} over {result.settings['sub_iterations']} restarts"] = rows
         return found
 
@@ -90,25 +90,25 @@ class ComparisonExperiment:
         keywords.setdefault("name", role)
         common, own = ((source or {}).get("parameters", {}) for source in (self.shared, given))
         if not isinstance(common, dict):
-            raise ExpressivityError("shared.parameters must be an object: keywords that all families have at all sizes")
+            raise ExpressivityError("shared.parameters must be an object of keywords for all families and sizes")
         parts = own if isinstance(own, list) else [own]
         if not all(isinstance(part, dict) for part in parts):
-            raise ExpressivityError(f"{role}.parameters must be an object, or a list of objects, one per size")
+            raise ExpressivityError(f"{role}.parameters must be an object or a list of objects, one per size")
         merged = [{**common, **part} for part in parts]
         keywords["parameters"] = merged if isinstance(own, list) else merged[0]
-        keywords["architecture"] = _found(keywords.get("architecture"), ARCHITECTURES, f"{role}.architecture")
+        keywords["architecture"] = _resolve(keywords.get("architecture"), ARCHITECTURES, f"{role}.architecture")
         if "train" in keywords:
-            keywords["train"] = _found(keywords["train"], {}, f"{role}.train")
+            keywords["train"] = _resolve(keywords["train"], {}, f"{role}.train")
         if "optimizer" in keywords:
             keywords["optimizer"] = _optimizer(keywords["optimizer"], f"{role}.optimizer")
         if "input_size" in keywords:
-            raise ExpressivityError("input_size is a key of the whole comparison, not of one family")
+            raise ExpressivityError(f"input_size is set in {role} or shared; set it at the top level of the file")
         size = self.input_size if isinstance(self.input_size, int) else tuple(self.input_size)
         return ArchitecturalSpace(size, **keywords)
 
 
-def _shown(row: dict, names: dict[str, str]) -> dict:
-    """A row of the table on the terminal."""
+def _printed_row(row: dict, names: dict[str, str]) -> dict:
+    """A row of results as printed on the terminal."""
 
     def interval(name: str) -> str:
         return f"{row[name]:.4g} [{row[f'{name}_low']:.4g}, {row[f'{name}_high']:.4g}]"
@@ -136,19 +136,22 @@ OPTIONS = (
 
 
 def _optimizer(given: str | dict, what: str):
-    """ "SGD", or {"name": "SGD", "momentum": 0.9}: of torch.optim, or module:name."""
+    """The optimiser for "SGD" or {"name": "SGD", "momentum": 0.9}; names are those of torch.optim, or module:name."""
     options = dict(given) if isinstance(given, dict) else {"name": given}
     known = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type)}
-    found = _found(options.pop("name", None), known, what)
+    found = _resolve(options.pop("name", None), known, what)
     return functools.partial(found, **options) if options else found
 
 
-def _found(name: str | None, known: dict, what: str):
-    """What `name` stands for: one of `known`, or "module:attribute" of a module that can be imported."""
+def _resolve(name: str | None, known: dict, what: str):
+    """Look up `name` in `known`, or import it if it is written module:attribute.
+
+    what: the key to name in errors. Raises ExpressivityError if `name` is unknown or cannot be imported.
+    """
     if not isinstance(name, str) or (":" not in name and name not in known):
         near = get_close_matches(str(name), known, 1) or list(known)[:9]
         hint = f"one of {', '.join(near)}, or " if near else ""
-        raise ExpressivityError(f"{what} is {name!r}; it must be {hint}your own, written module:name")
+        raise ExpressivityError(f"{what} is {name!r}; it must be {hint}an importable object, written module:name")
     if name in known:
         return known[name]
     module, _, attribute = name.partition(":")

@@ -1,4 +1,4 @@
-"""How the length of a curve grows with depth in random networks, beside what mean-field theory predicts."""
+"""Growth of the length of a curve with depth in random networks, compared with mean-field theory."""
 
 import csv
 import io
@@ -21,10 +21,17 @@ from expressivity.trajectory import LayerTrajectory, circle, mean_growth, trajec
 
 @dataclass(frozen=True)
 class Growth:
-    """Averages over random networks of one kind; lists are by layer.
+    """Averages over random networks of one kind; lists have one item per layer.
 
-    growth: factor per layer of the length between the layers `first` and `last`, with its standard error; predicted:
-    sqrt(chi) at the variance that theory gives for these layers, averaged over them in the same way.
+    activation: name of the activation.
+    weight_variance: sigma_w^2.
+    growth: factor per layer by which the length grows from layer `first` to layer `last`.
+    standard_error: standard error of `growth`.
+    predicted: geometric mean of sqrt(chi) over the same layers, at the variances that theory predicts for them.
+    lengths: length of the curve's image.
+    predicted_lengths: the same by mean-field theory.
+    transitions: number of sign changes along the curve, summed over the entries of the layer.
+    patterns: number of distinct sign patterns of the layer along the curve.
     """
 
     activation: str
@@ -40,20 +47,20 @@ class Growth:
 
 @dataclass
 class TrajectoryExperiment:
-    """Length, sign transitions and activation patterns of a circle's image, layer by layer."""
+    """Measure length, sign transitions and activation patterns of a circle's image, layer by layer."""
 
     width: int = key(256, "Width of the networks.")
-    depth: int = key(8, "Layers.")
+    depth: int = key(8, "Number of layers.")
     activations: list[str] | None = key(None, "Names of activations; null: hard_tanh and relu.")
     weight_variances: list[float] | None = key(
-        None, "sigma_w^2, weights are N(0, sigma_w^2 / width); null: 1, 2, 4, 16."
+        None, "Values of sigma_w^2; weights are drawn from N(0, sigma_w^2 / width); null: 1, 2, 4, 16."
     )
-    bias_variance: float = key(0.0, "sigma_b^2, biases are N(0, sigma_b^2).")
-    points: int = key(16000, "Of the curve, a circle of the norm sqrt(width).")
-    networks: int = key(32, "Random networks of each kind.")
-    first: int = key(2, "The growth is taken from this layer ..")
-    last: int = key(6, ".. to this one.")
-    seed: int = key(0, "Of all draws.")
+    bias_variance: float = key(0.0, "sigma_b^2; biases are drawn from N(0, sigma_b^2).")
+    points: int = key(16000, "Number of points on the curve, a circle of radius sqrt(width).")
+    networks: int = key(32, "Number of random networks of each kind.")
+    first: int = key(2, "First layer of the range over which the growth is measured, counted from 1.")
+    last: int = key(6, "Last layer of that range.")
+    seed: int = key(0, "Seed of all random draws.")
 
     incidental = ()
     files = ("trajectory.json", "results.csv", "lengths.png")
@@ -70,19 +77,19 @@ class TrajectoryExperiment:
         each_is([self.seed], SEED, "seed")
         for name in ("activations", "weight_variances"):
             if not getattr(self, name):
-                raise ExpressivityError(f"{name} is []; it must have one item at least")
+                raise ExpressivityError(f"{name} is []; it must have at least one item")
         unknown = [name for name in self.activations if name not in ACTIVATIONS]
         if unknown:
-            raise ExpressivityError(f"activations holds {unknown[0]!r}; allowed: {', '.join(ACTIVATIONS)}")
+            raise ExpressivityError(f"activations contains {unknown[0]!r}; allowed: {', '.join(ACTIVATIONS)}")
         if not self.first < self.last <= self.depth:
-            given = f"first {self.first}, last {self.last}, depth {self.depth}"
-            raise ExpressivityError(f"{given}: first must be below last, and last at most depth")
+            given = f"first is {self.first}, last is {self.last}, depth is {self.depth}"
+            raise ExpressivityError(f"{given}; first must be less than last, and last at most depth")
 
     def check(self) -> None:
-        """Nothing is left to check."""
+        """Do nothing: __post_init__ has checked all keys."""
 
     def run(self, directory: Path, progress: bool) -> list[Growth]:
-        """One Growth per activation and variance."""
+        """Measure the growth for each activation and variance."""
         from tqdm import tqdm
 
         kinds = [(name, variance) for name in self.activations for variance in self.weight_variances]
@@ -104,7 +111,7 @@ class TrajectoryExperiment:
         lengths_by_depth(result, plot)
 
     def tables(self, result: list[Growth]) -> dict[str, list[dict]]:
-        """Titles and rows of what is printed."""
+        """Titles and rows of the tables to print."""
         layers = f"growth of the length per layer, from layer {self.first} to {self.last}, {self.networks} networks"
         rows = [
             {
@@ -121,7 +128,7 @@ class TrajectoryExperiment:
         return {layers: rows}
 
     def rows(self, result: list[Growth]) -> list[dict]:
-        """One per kind and layer."""
+        """Rows of the CSV file, one per kind of network and layer."""
         by_layer = ("lengths", "predicted_lengths", "transitions", "patterns")
         return [
             {"activation": each.activation, "weight_variance": each.weight_variance, "layer": layer + 1}
@@ -157,7 +164,7 @@ class TrajectoryExperiment:
         )
 
     def _one(self, name: str, sigma_w: float, sigma_b: float, number: int) -> list[LayerTrajectory]:
-        with seeded("trajectory", self.seed, number):  # the same draws, but for their scale, at each variance
+        with seeded("trajectory", self.seed, number):  # the same draws at each variance, scaled
             network = GaussianNetwork(self.width, self.depth, sigma_w, sigma_b, name)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         curve = circle(self.points, self.width, seed=self.seed + number)

@@ -1,4 +1,4 @@
-"""Networks to compare, by the names that configuration files use."""
+"""Built-in architectures, by the names used in configuration files."""
 
 from expressivity.networks.deep import DeepNetwork
 from expressivity.networks.transformer import Transformer

@@ -1,4 +1,4 @@
-"""Activations by the names that configuration files use."""
+"""Activations, by the names used in configuration files."""
 
 from torch import nn
 
@@ -15,9 +15,9 @@ ACTIVATIONS = {
 
 
 def activation(name: str | nn.Module) -> nn.Module:
-    """The activation of this name; a module is returned as it is. ValueError for an unknown name."""
+    """The activation with this name; a module is returned as is. Raises ValueError for an unknown name."""
     if isinstance(name, nn.Module):
         return name
     if name not in ACTIVATIONS:
-        raise ValueError(f"there is no activation {name!r}; allowed: {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"unknown activation {name!r}; allowed: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]()

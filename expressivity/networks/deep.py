@@ -1,4 +1,4 @@
-"""Networks of equally wide layers."""
+"""Deep networks whose layers all have the same width."""
 
 import math
 
@@ -24,10 +24,19 @@ LAYERS = {
 
 
 class DeepNetwork(nn.Module):
-    """`depth` linear layers of one structure with an activation after each but the last.
+    """Linear layers of one structure, with an activation after each but the last.
 
-    layer: the structure, one of LAYERS; options: its keywords, such as rank or diagonals. Behind an activation the
-    layers start with the gain sqrt(2) of He et al. 2015 (https://arxiv.org/abs/1502.01852), the last one with 1.
+    width: width of all layers.
+    depth: number of linear layers.
+    layer: structure of the layers, a key of LAYERS.
+    activation: name of the activation, or a module.
+    bias: whether the layers have biases.
+    options: keywords of the layer, such as rank or diagonals.
+
+    Layers followed by an activation are initialised with the gain sqrt(2) of He et al. 2015
+    (https://arxiv.org/abs/1502.01852), the last one with gain 1.
+
+    Raises ValueError for an unknown layer or activation, or an invalid depth.
     """
 
     def __init__(
@@ -35,9 +44,9 @@ class DeepNetwork(nn.Module):
     ):
         super().__init__()
         if layer not in LAYERS:
-            raise ValueError(f"there is no layer {layer!r}; allowed: {', '.join(LAYERS)}")
+            raise ValueError(f"unknown layer {layer!r}; allowed: {', '.join(LAYERS)}")
         if depth < 1:
-            raise ValueError(f"depth is {depth}; it must be 1 at least")
+            raise ValueError(f"depth is {depth}; it must be at least 1")
         gains = [math.sqrt(2)] * (depth - 1) + [1.0]
         self.layers = nn.ModuleList(LAYERS[layer](width, gain, bias=bias, **options) for gain in gains)
         self.activations = nn.ModuleList(named(activation) for _ in range(depth - 1))
@@ -50,9 +59,9 @@ class DeepNetwork(nn.Module):
 
 
 class GaussianNetwork(nn.Sequential):
-    """The random networks of mean-field theory: weights N(0, sigma_w^2 / width), biases N(0, sigma_b^2).
+    """A random network as in mean-field theory: weights ~ N(0, sigma_w^2 / width), biases ~ N(0, sigma_b^2).
 
-    Its layers are named linear1, activation1, linear2, .. (Poole et al. 2016, https://arxiv.org/abs/1606.05340).
+    The layers are named linear1, activation1, linear2, .. Poole et al. 2016, https://arxiv.org/abs/1606.05340.
     """
 
     def __init__(self, width: int, depth: int, sigma_w: float, sigma_b: float = 0.0, activation: str = "hard_tanh"):

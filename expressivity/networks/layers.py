@@ -1,7 +1,7 @@
 """Square linear layers of several structures.
 
-Each starts with entries of the variance gain^2 / n around zero, n being the entries of a row that are not zero by
-structure: an output then has gain^2 times the mean square of the inputs, whatever the structure.
+Weights are initialised with mean 0 and variance gain^2 / n, where n is the number of structurally nonzero weights per
+output. The mean square of an output is then gain^2 times that of the inputs, for every structure.
 """
 
 import math
@@ -14,7 +14,7 @@ from expressivity.networks.activations import activation
 
 
 class StructuredLinear(nn.Module):
-    """y = x W + b with W (width, width) made from few parameters; the bias starts as that of nn.Linear."""
+    """y = x W + b with W (width, width) built from few parameters; the bias is initialised as in nn.Linear."""
 
     def __init__(self, width: int, bias: bool = True):
         super().__init__()
@@ -22,7 +22,7 @@ class StructuredLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(width).uniform_(-1, 1) / math.sqrt(width)) if bias else None
 
     def matrix(self) -> torch.Tensor:
-        """W, (width, width), rows are inputs."""
+        """The weight W, (width, width), with inputs as rows."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -41,12 +41,12 @@ class FullLinear(StructuredLinear):
 
 
 class LowRankLinear(StructuredLinear):
-    """W = U V with U (width, rank) and V (rank, width), as the updates of LoRA (https://arxiv.org/abs/2106.09685)."""
+    """W = U V with U (width, rank) and V (rank, width), like an update in LoRA (https://arxiv.org/abs/2106.09685)."""
 
     def __init__(self, width: int, gain: float, rank: int, bias: bool = True):
         super().__init__(width, bias)
         if rank < 1:
-            raise ValueError(f"rank is {rank}; it must be 1 at least")
+            raise ValueError(f"rank is {rank}; it must be at least 1")
         scale = math.sqrt(gain / math.sqrt(width * rank))
         self.U, self.V = nn.Parameter(torch.randn(width, rank) * scale), nn.Parameter(torch.randn(rank, width) * scale)
 
@@ -55,12 +55,12 @@ class LowRankLinear(StructuredLinear):
 
 
 class NDiagonalLinear(StructuredLinear):
-    """W with entries on its `diagonals` innermost diagonals only: 1 is diagonal, 3 tridiagonal, 2 upper bidiagonal."""
+    """W that is zero outside its `diagonals` innermost diagonals: 1 diagonal, 2 upper bidiagonal, 3 tridiagonal, .."""
 
     def __init__(self, width: int, gain: float, diagonals: int, bias: bool = True):
         super().__init__(width, bias)
         if not 1 <= diagonals <= 2 * width - 1:
-            raise ValueError(f"diagonals is {diagonals}; a matrix of width {width} has 1 to {2 * width - 1}")
+            raise ValueError(f"diagonals is {diagonals}; for width {width} it must be from 1 to {2 * width - 1}")
         rows, columns = torch.meshgrid(torch.arange(width), torch.arange(width), indexing="ij")
         offset = columns - rows
         inside = ((2 * offset - 1).clamp_min(0) + (-2 * offset).clamp_min(0)) < diagonals  # 0, 1, -1, 2, -2, ..
@@ -74,7 +74,7 @@ class NDiagonalLinear(StructuredLinear):
 
 
 class TensorTrainLinear(nn.Module):
-    """t3nsor.TTLinear, or with `ring` TRLinear, of random cores with the variance of the other layers."""
+    """t3nsor.TTLinear with random cores that give W the same variance as in the other layers."""
 
     ring = False
 
@@ -94,4 +94,6 @@ class TensorTrainLinear(nn.Module):
 
 
 class TensorRingLinear(TensorTrainLinear):
+    """The same with t3nsor.TRLinear."""
+
     ring = True

@@ -9,13 +9,19 @@ from expressivity.networks.activations import activation as named
 
 
 class Transformer(nn.Module):
-    """Encoder blocks of the width `width` between two linear maps from and to `features`.
+    """Pre-norm encoder blocks (https://arxiv.org/abs/2002.04745) between two linear maps from and to `features`.
 
-    Blocks normalise first (https://arxiv.org/abs/2002.04745): x + attention(norm(x)), x + feed_forward(norm(x)).
-    hidden: width of the feed-forward layer, None: 2 * width. split_activation: an activation on queries and keys just
-    before their product (split transformers), or None. attention_gain: weights of queries and keys are drawn from
-    N(0, attention_gain^2 / width), with which the products that enter the softmax have the standard deviation
-    attention_gain^2; small ones leave the attention uniform, and queries and keys without effect.
+    features: size of the input and output vectors.
+    width: width of the blocks.
+    heads: number of attention heads; must divide `width`.
+    depth: number of blocks.
+    hidden: width of the feed-forward layer; None: 2 * width.
+    split_activation: activation on queries and keys before their product (split transformers); None: no activation.
+    attention_gain: weights of queries and keys are drawn from N(0, attention_gain^2 / width). Attention scores then
+        have standard deviation attention_gain^2; with a small one the attention is nearly uniform, and queries and
+        keys have no effect.
+
+    Raises ValueError if `heads` does not divide `width`.
     """
 
     def __init__(
@@ -30,7 +36,7 @@ class Transformer(nn.Module):
     ):
         super().__init__()
         if width % heads:
-            raise ValueError(f"width is {width} and heads {heads}; the heads share the width in equal parts")
+            raise ValueError(f"width is {width} and heads is {heads}; width must be divisible by heads")
         self.enter, self.leave = nn.Linear(features, width), nn.Linear(width, features)
         hidden = 2 * width if hidden is None else hidden
         blocks = (Block(width, heads, hidden, split_activation, attention_gain) for _ in range(depth))
@@ -42,7 +48,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer, each with a norm before and a residual connection around it."""
+    """A pre-norm block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
     def __init__(self, width: int, heads: int, hidden: int, split_activation: str | None, attention_gain: float):
         super().__init__()

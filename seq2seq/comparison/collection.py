@@ -1,4 +1,4 @@
-"""Finished runs on disk: found and read."""
+"""Finds and reads finished runs."""
 
 import json
 import math
@@ -10,13 +10,17 @@ from common.errors import ConfigError
 from seq2seq import layout
 from seq2seq.layout import CONFIGURATION, RESULTS
 
-# Keys in which the runs of one configuration may differ.
+# Keys in which runs of the same configuration may differ.
 INCIDENTAL = (*layout.INCIDENTAL, "seed", "seeds", "data_seed", "compute_time", "compute_memory")
 
 
 @dataclass(frozen=True)
 class TaskScores:
-    """Scores of one run on one task; `metrics` and `majority` by metric, without the loss."""
+    """Scores of one run on one task.
+
+    metrics: scores by metric, without the loss.
+    majority: scores of always predicting the most frequent target, by metric.
+    """
 
     metrics: dict[str, float]
     majority: dict[str, float]
@@ -24,7 +28,11 @@ class TaskScores:
 
 @dataclass(frozen=True)
 class Split:
-    """Scores of one run on one split."""
+    """Scores of one run on one split.
+
+    tasks: scores by task.
+    average: mean over tasks of each task's mean metric.
+    """
 
     tasks: dict[str, TaskScores]
     average: float
@@ -32,7 +40,21 @@ class Split:
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run; `config` without the incidental keys."""
+    """A finished run.
+
+    path: output directory.
+    name: experiment_name.
+    method: description of the method.
+    seed: seed of the run.
+    low_resource: number of training rows; None: all.
+    trainable: number of trainable parameters.
+    backbone: number of parameters of the backbone.
+    seconds: duration; NaN if unknown.
+    memory_mib: peak memory; NaN if unknown.
+    splits: scores by split.
+    history: the values logged at each step.
+    config: the resolved configuration without the incidental keys.
+    """
 
     path: Path
     name: str
@@ -49,14 +71,17 @@ class Run:
 
 
 def find_runs(paths: list[str]) -> tuple[list[Path], int]:
-    """Directories of finished runs in and below `paths`, each once, and the number of unfinished ones."""
+    """Find the directories of finished runs in and below `paths`, each once, and count the unfinished runs.
+
+    Raises ConfigError if a path does not exist.
+    """
     found, seen, unfinished = [], set(), 0
     for path in paths:
         if not os.path.exists(path):
             raise ConfigError(f"{path} does not exist")
         for directory, folders, files in os.walk(path, followlinks=True):
             real = os.path.realpath(directory)
-            if real in seen:  # given twice, or a link to where we come from
+            if real in seen:  # given twice, or reached again through a link
                 folders.clear()
                 continue
             seen.add(real)
@@ -69,10 +94,10 @@ def find_runs(paths: list[str]) -> tuple[list[Path], int]:
 
 
 def read_run(directory: Path) -> Run:
-    """The run of a directory; raises ValueError with the file and what is wrong with it."""
+    """Read the run in a directory. Raises ValueError that names the file and what is wrong with it."""
     results, config = (read_object(directory / name) for name in (RESULTS, CONFIGURATION))
     try:
-        # A list of sizes is one run after the other: the results tell which one this is.
+        # With a list of sizes the configuration is shared by several runs; the results say which one this is.
         own = {"experiment_name": results["experiment_name"], "low_resource": results.get("low_resource")}
         rows, counts = own["low_resource"], results["parameters"]
         if rows is not None and rows < 1:
@@ -96,22 +121,22 @@ def read_run(directory: Path) -> Run:
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{directory / RESULTS} is not as run_seq2seq.py writes it today: {what}") from None
+        raise ValueError(f"{directory / RESULTS} is not in the current format of run_seq2seq.py: {what}") from None
 
 
 def read_object(path: Path) -> dict:
-    """The object in a JSON file; raises ValueError."""
+    """Read the object in a JSON file. Raises ValueError if the file cannot be read or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object")
+        raise ValueError(f"{path} does not hold a JSON object")
     return content
 
 
 def read_splits(splits: dict) -> dict[str, Split]:
-    """The splits with at least one metric; the loss is none."""
+    """Read the splits that have at least one metric besides the loss."""
     read = {}
     for name, entry in splits.items():
         tasks = {
@@ -127,14 +152,14 @@ def read_splits(splits: dict) -> dict[str, Split]:
 
 
 def number(value) -> float:
-    """A JSON number as a float, null as NaN; raises TypeError for what is no number."""
+    """Convert a JSON number to a float, and null to NaN. Raises TypeError for other values."""
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return float(value)
 
 
 def printable(text: object) -> str:
-    """On one line, and without the characters that no XML file may hold."""
+    """Text in one line, without characters that are not allowed in XML."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))

@@ -1,4 +1,4 @@
-"""Runs put together by configuration, the seeds of one beside each other, and the rows of their table."""
+"""Groups runs by configuration, over seeds, and makes the rows of the table."""
 
 import json
 import math
@@ -17,7 +17,7 @@ AVERAGE = "average"
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean and sample standard deviation (NaN for one value) of `count` values."""
+    """Mean and sample standard deviation of `count` values; the deviation of a single value is NaN."""
 
     mean: float
     deviation: float
@@ -33,9 +33,12 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ in the seed alone, and one of their splits.
+    """Runs that differ only in their seed.
 
-    `name` tells it from all others; `family` is the name without the number of training rows.
+    name: unique name.
+    family: the name without the number of training rows.
+    runs: one run per seed.
+    split: the split whose scores are compared.
     """
 
     name: str
@@ -49,16 +52,17 @@ class Configuration:
 
     @property
     def rows(self) -> float:
-        """Training rows of each task; infinite where all there are were used."""
+        """Number of training rows per task; infinite if all available rows were used."""
         return math.inf if self.first.low_resource is None else self.first.low_resource
 
     @property
     def percent(self) -> float:
+        """Trainable parameters in percent of the backbone's parameters."""
         return 100 * self.first.trainable / self.first.backbone if self.first.backbone else math.nan
 
     @cached_property
     def columns(self) -> list[tuple[str, str]]:
-        """(task, metric) of every score."""
+        """The (task, metric) pairs of all scores."""
         tasks = [item for run in self.runs for item in run.splits[self.split].tasks.items()]
         return sorted({(task, metric) for task, scores in tasks for metric in scores.metrics})
 
@@ -68,18 +72,19 @@ class Configuration:
 
     @cached_property
     def average(self) -> Statistic:
-        """Of average_metrics: the mean over the tasks of each one's mean metric."""
+        """Statistic of average_metrics, the mean over tasks of each task's mean metric."""
         return Statistic.of(run.splits[self.split].average for run in self.runs)
 
     def score(self, task: str, metric: str) -> Statistic:
+        """Statistic of a metric over the runs."""
         return Statistic.of(self._values("metrics", task, metric))
 
     def majority(self, task: str, metric: str) -> float:
-        """The score of always answering the most frequent target; NaN where it is not known."""
+        """Score of always predicting the most frequent target; NaN if unknown."""
         return Statistic.of(self._values("majority", task, metric)).mean
 
     def mean_of(self, attribute: str) -> float:
-        """Mean of "seconds" or "memory_mib" over the runs."""
+        """Mean of an attribute of the runs, "seconds" or "memory_mib"."""
         return Statistic.of(getattr(run, attribute) for run in self.runs).mean
 
     def _values(self, kind: str, task: str, metric: str) -> list[float]:
@@ -89,7 +94,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Section:
-    """Configurations with scores on the same tasks, the best first; those of one family beside each other."""
+    """Configurations with scores on the same tasks, best first, grouped by family."""
 
     configurations: list[Configuration]
 
@@ -99,12 +104,12 @@ class Section:
 
     @property
     def columns(self) -> list[tuple[str, str]]:
-        """(task, metric) of every score."""
+        """The (task, metric) pairs of all scores."""
         return sorted({pair for configuration in self.configurations for pair in configuration.columns})
 
     @property
     def families(self) -> list[list[Configuration]]:
-        """Configurations that differ in the number of training rows alone, the most rows first."""
+        """Configurations by family, which differ only in the number of training rows; most rows first."""
         families = {}
         for configuration in self.configurations:
             families.setdefault(configuration.family, []).append(configuration)
@@ -112,7 +117,7 @@ class Section:
 
     @property
     def labels(self) -> list[str]:
-        """A name for each family; the keys in which they differ where that is all that tells them apart."""
+        """A label per family; only the keys in which they differ if all have the same experiment_name."""
         names = [family[0].family for family in self.families]
         name = self.configurations[0].first.name
         if len(names) > 1 and all(other.startswith(f"{name} (") for other in names):
@@ -120,13 +125,13 @@ class Section:
         return names
 
     def majority(self, task: str, metric: str) -> float:
-        """The score of always answering the most frequent target; NaN where no run tells."""
+        """Score of always predicting the most frequent target; NaN if no run reports it."""
         known = [c.majority(task, metric) for c in self.configurations]
         return next((value for value in known if not math.isnan(value)), math.nan)
 
 
 def sections(configurations: list[Configuration]) -> list[Section]:
-    """The configurations by the tasks that they were scored on: scores on other tasks do not compare."""
+    """Split configurations into sections by task, since scores on different tasks are not comparable."""
     by_tasks = {}
     for configuration in configurations:
         by_tasks.setdefault(tuple(sorted(configuration.tasks)), []).append(configuration)
@@ -141,12 +146,12 @@ def sections(configurations: list[Configuration]) -> list[Section]:
 
 
 def rank(score: float) -> float:
-    """A key that sorts the highest score first and NaN last."""
+    """Sort key that puts the highest score first and NaN last."""
     return math.inf if math.isnan(score) else -score
 
 
 def table_rows(configurations: list[Configuration]) -> list[dict]:
-    """One row for each configuration, task and metric, and one for the average where there are several tasks."""
+    """One row per configuration, task and metric, and one for the average if there are several tasks."""
     rows = []
     for configuration in configurations:
         scores = [(*pair, configuration.score(*pair), configuration.majority(*pair)) for pair in configuration.columns]
@@ -174,7 +179,12 @@ def table_rows(configurations: list[Configuration]) -> list[dict]:
 
 
 def collect(paths: list[str], split: str) -> tuple[list[Configuration], list[str]]:
-    """The configurations with scores on `split` among the runs below `paths`, and warnings. Raises ConfigError."""
+    """Collect the configurations with scores on `split` from the runs in and below `paths`.
+
+    Returns the configurations and warnings about runs that were skipped or repeated.
+
+    Raises ConfigError if a path does not exist, no run is finished, or none has scores on `split`.
+    """
     found, unfinished = find_runs(paths)
     runs, warnings = [], []
     for directory in found:
@@ -185,26 +195,28 @@ def collect(paths: list[str], split: str) -> tuple[list[Configuration], list[str
     if not runs:
         reason = f" ({warnings[0]})" if warnings else ""
         raise ConfigError(
-            f"no finished run in {', '.join(paths)}: {unfinished} unfinished and {len(warnings)} unreadable{reason}"
+            f"no finished run in {', '.join(paths)}; {unfinished} unfinished and {len(warnings)} unreadable{reason}"
         )
     if unfinished:
-        warnings.append(f"{unfinished} unfinished runs are left out")
+        warnings.append(f"{unfinished} unfinished runs are skipped")
     scored = [run for run in runs if split in run.splits]
     if not scored:
-        there = sorted({name for run in runs for name in run.splits})
-        raise ConfigError(f"no run has scores on the split {split!r}; there are: {', '.join(there) or 'none'}")
+        available = sorted({name for run in runs for name in run.splits})
+        raise ConfigError(f"no run has scores on --split {split!r}; available: {', '.join(available) or 'none'}")
     if len(scored) < len(runs):
-        warnings.append(f"{len(runs) - len(scored)} of {len(runs)} runs have no scores on {split} and are left out")
+        warnings.append(f"{len(runs) - len(scored)} of {len(runs)} runs have no scores on {split} and are skipped")
     configurations = group(scored, split)
     for configuration in configurations:
         repeated = [seed for seed, times in Counter(str(run.seed) for run in configuration.runs).items() if times > 1]
         if repeated:
-            warnings.append(f"{configuration.name}: seed {', '.join(repeated)} occurs more than once; all are counted")
+            warnings.append(
+                f"{configuration.name}: seed {', '.join(repeated)} occurs more than once; all runs are counted"
+            )
     return configurations, warnings
 
 
 def group(runs: list[Run], split: str) -> list[Configuration]:
-    """Runs that differ in the seed alone together; configurations of one name told apart by the keys that differ."""
+    """Group runs that differ only in their seed; configurations of the same name get the keys that differ appended."""
     groups = {}
     for run in runs:
         groups.setdefault(canonical(run.config), []).append(run)
@@ -222,12 +234,12 @@ def group(runs: list[Run], split: str) -> list[Configuration]:
 
 
 def differing_keys(configs: list[dict]) -> set[str]:
-    """The keys of which not all configurations have the same value."""
+    """Keys whose value is not the same in all configurations."""
     return {key for key in set().union(*configs) if len({shown_value(config, key) for config in configs}) > 1}
 
 
 def with_keys(name: str, run: Run, keys: set[str]) -> str:
-    """`name`, and the run's values of `keys` in parentheses."""
+    """`name` followed by the run's values of `keys` in parentheses."""
     values = [f"{key}={shown_value(run.config, key)}" for key in sorted(keys)]
     return printable(f"{name} ({', '.join(values)})" if values else name)
 

@@ -1,14 +1,11 @@
-"""A report's files: the numbers as CSV, the table as Markdown, table and plots as one HTML page."""
+"""The files of a report: numbers as CSV, the table as Markdown, and table and plots as one HTML page."""
 
 import csv
 import html
 import io
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from common.errors import ConfigError
 from seq2seq.comparison.configurations import Section, Statistic, rank
 from seq2seq.comparison.page_style import SCRIPT, STYLE, legend_mark
 from seq2seq.comparison.plots import Plot
@@ -18,7 +15,12 @@ NOTE = "Scores are mean ± sample standard deviation over seeds; the best of eac
 
 @dataclass(frozen=True)
 class Cell:
-    """One field of a table; `key` sorts it, None where it is text."""
+    """A cell of a table.
+
+    text: what it shows.
+    key: the number to sort by; None for text.
+    best: whether it is the best of its column.
+    """
 
     text: str
     key: float | None = None
@@ -27,15 +29,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """One section's table as it is read: a row for each configuration, a column for each score."""
+    """The table of a section, with a row per configuration and a column per score.
+
+    head: column headings.
+    rows: cells by row.
+    majority: scores of the majority class, shown as the last row; empty if unknown.
+    """
 
     head: list[str]
     rows: list[list[Cell]]
-    majority: list[str]  # its last row, empty where no majority is known
+    majority: list[str]
 
 
 def table_of(section: Section) -> Table:
-    """The scores as mean ± deviation, the best of each column marked, and what they cost."""
+    """Build the table of a section: scores as mean ± deviation, with the best of each column marked, and costs."""
     configurations, columns = section.configurations, section.columns
     names = [task if [t for t, _ in columns].count(task) == 1 else f"{task} {metric}" for task, metric in columns]
     if len(section.columns) == 1:
@@ -65,7 +72,7 @@ def table_of(section: Section) -> Table:
 
 
 def mean_text(score: Statistic) -> str:
-    """The mean with two decimals, ± the deviation where there are several values."""
+    """The mean with two decimals, followed by ± the deviation if there are several values."""
     if not score.count:
         return ""
     return f"{score.mean:.2f}" + (f" ± {score.deviation:.2f}" if score.count > 1 else "")
@@ -76,13 +83,13 @@ def number_cell(value: float, form: str) -> Cell:
 
 
 def summary(sections: list[Section], split: str) -> str:
-    """What was compared and which is best, in a sentence."""
+    """One sentence on what was compared and which configuration is best."""
     configurations = [c for section in sections for c in section.configurations]
     counts = [count(sum(len(c.runs) for c in configurations), "run"), count(len(configurations), "configuration")]
     words = f"{counts[0]} of {counts[1]}, scored on {split}"
     if len(sections) > 1:
         return (
-            f"{words}; {len(sections)} groups of tasks, each in a part of its own, since their scores do not compare."
+            f"{words}; {len(sections)} groups of tasks, each in a section of its own: their scores are not comparable."
         )
     best = min(configurations, key=lambda c: rank(c.average.mean))
     return (
@@ -97,7 +104,7 @@ def count(number: int, noun: str) -> str:
 
 
 def csv_text(rows: list[dict]) -> str:
-    """The table's rows with full precision."""
+    """The rows as CSV, with full precision."""
     out = io.StringIO()
     writer = csv.DictWriter(out, rows[0], lineterminator="\n")
     writer.writeheader()
@@ -106,7 +113,7 @@ def csv_text(rows: list[dict]) -> str:
 
 
 def markdown(sections: list[Section], split: str) -> str:
-    """A table for each section."""
+    """The report as Markdown, with a table per section."""
     parts = [f"# Runs compared on {safe(split)}", safe(summary(sections, split))]
     for section in sections:
         table = table_of(section)
@@ -122,12 +129,12 @@ def markdown(sections: list[Section], split: str) -> str:
 
 
 def safe(text: str) -> str:
-    """Without what a Markdown table would take for its own."""
+    """Escape text for a cell of a Markdown table."""
     return html.escape(text, quote=False).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*")
 
 
 def page(sections: list[Section], split: str, plots: list[list[Plot]]) -> str:
-    """The whole page, which needs no other file."""
+    """The report as a self-contained HTML page."""
     title = html.escape(f"Runs compared on {split}")
     body = "\n".join(
         section_html(section, drawn, len(sections) > 1) for section, drawn in zip(sections, plots, strict=True)
@@ -157,7 +164,7 @@ def section_html(section: Section, plots: list[Plot], headed: bool) -> str:
 
 
 def table_html(section: Section) -> str:
-    """The table, its numbers at the right, a click on a column's head to sort by it."""
+    """The table in HTML, with numbers right-aligned and sorted by clicking a column heading."""
     table = table_of(section)
     numeric = [' class="n"' if cell.key is not None else "" for cell in table.rows[0]]
     head = "".join(
@@ -173,7 +180,7 @@ def table_html(section: Section) -> str:
         body += f'<tr data-s="{i}">{first}{"".join(map(cell_html, row[1:]))}</tr>\n'
     cells = (f"<td{kind}>{html.escape(text)}</td>" for kind, text in zip(numeric, table.majority, strict=False))
     foot = f"<tfoot><tr>{''.join(cells)}</tr></tfoot>" if table.majority else ""
-    note = f"{NOTE} Click a heading to sort; point at a row to pick it out in the plots."
+    note = f"{NOTE} Click a heading to sort; hover over a row to highlight it in the plots."
     return f"""<div class="table"><table><thead><tr>{head}</tr></thead>
 <tbody>{body}</tbody>{foot}</table></div>
 <p class="note">{note}</p>"""
@@ -187,7 +194,7 @@ def cell_html(cell: Cell) -> str:
 
 
 def figure_html(plot: Plot, names: list[str]) -> str:
-    """A plot with its legend above and its caption below."""
+    """A plot in HTML, with its legend above and its caption below."""
     items = "".join(
         f'<li data-s="{i}">{legend_mark(i)}{f"<i>{i + 1}</i>" if len(names) > 1 else ""}<span>{html.escape(names[i])}'
         "</span></li>"
@@ -200,15 +207,3 @@ def figure_html(plot: Plot, names: list[str]) -> str:
 <div class="plot">{plot.svg}</div>
 <figcaption>{html.escape(plot.caption)}</figcaption>
 </figure>"""
-
-
-def write_files(directory: Path, files: dict[str, str]) -> None:
-    """Write each under another name, then rename. Raises ConfigError where that cannot be."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            unfinished = directory / f".{name}"
-            unfinished.write_text(text, encoding="utf-8")
-            os.replace(unfinished, directory / name)
-    except OSError as error:
-        raise ConfigError(f"output_dir is {str(directory)!r}, which cannot be written: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""The looks of a report's page, and the few lines that sort its table and point out a configuration in its plots."""
+"""Style of a report's page, and the script that sorts its table and highlights a configuration in its plots."""
 
 from seq2seq.comparison.plots.drawing import VARIABLES, Style
 
@@ -12,7 +12,7 @@ SHAPES = {
 
 
 def legend_mark(index: int) -> str:
-    """A short line with the point of a configuration."""
+    """Legend mark of a configuration: a short line with its marker."""
     style = Style(index)
     dashes = f' stroke-dasharray="{" ".join(f"{1.6 * dash:g}" for dash in style.dashes)}"' if style.dashes else ""
     return (
@@ -23,6 +23,7 @@ def legend_mark(index: int) -> str:
 
 
 def variables(scheme: int) -> str:
+    """CSS variables of the colours in the light (0) or dark (1) scheme."""
     return "".join(f"{name}:{colours[scheme]};" for name, colours in VARIABLES.items())
 
 

@@ -7,7 +7,7 @@ from expressivity.networks import DeepNetwork
 
 @pytest.fixture
 def double():
-    """Everything in float64."""
+    """Set the default dtype to float64."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -15,7 +15,7 @@ def double():
 
 @pytest.fixture
 def space():
-    """space("low_rank", rank=2) -> deep networks of such layers, small and quickly fitted; options by keyword."""
+    """space("low_rank", rank=2) -> a space of small deep networks of such layers that are fitted quickly."""
 
     def make(layer="full", *, width=4, depth=1, name=None, sizes=None, **options):
         own = ("rank", "diagonals", "d", "activation", "bias")
@@ -29,7 +29,7 @@ def space():
 
 @pytest.fixture
 def families(space):
-    """Two families and a base with two sizes each."""
+    """Two families and a base, with two sizes each."""
     sizes = [{"depth": 1}, {"depth": 2}]
     return (
         space("low_rank", rank=1, sizes=sizes),

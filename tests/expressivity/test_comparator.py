@@ -1,4 +1,4 @@
-"""The comparator: pairing, stopping, draws, and what it makes of unruly networks."""
+"""The comparator: pairing, stopping, random draws, and badly behaved networks."""
 
 import pytest
 import torch
@@ -111,13 +111,13 @@ def test_targets_that_are_constant_are_drawn_anew_and_counted(space):
             nn.init.zeros_(self.weight)
 
     constant = ArchitecturalSpace(4, "constant", Never, batch_size=32)
-    with pytest.raises(ExpressivityError, match="space 'constant', size 0: 100 targets in a row have the same output"):
+    with pytest.raises(ExpressivityError, match="space 'constant', size 0: 100 targets in a row are constant"):
         ArchitectureComparator(space(), space(), constant).compare(**QUICK)
 
 
 def test_fits_that_diverge_are_counted_as_the_best_constant(space):
     class Torn(nn.Linear):
-        """Every other one explodes."""
+        """Explodes in half of the cases."""
 
         def __init__(self):
             super().__init__(4, 4)
@@ -146,7 +146,7 @@ def test_below_the_first_look_nothing_is_decided(space):
 
 
 def test_of_many_targets_one_can_stop_early(space):
-    """Even where all would fit into one stack."""
+    """Even if all of them would fit into one stack."""
     narrow, wide = (space("low_rank", width=6, rank=r, epoch=10) for r in (1, 5))
     comparator = ArchitectureComparator(narrow, wide, space(width=6))
     assert comparator.compare(400, 1, progress=False).sizes[0].targets == 100
@@ -168,7 +168,7 @@ def test_both_statistics_must_be_settled(families):
 
 
 class Noisy(nn.Sequential):
-    """Other outputs in training than in evaluation mode."""
+    """Gives different outputs in training and evaluation mode."""
 
     def __init__(self):
         super().__init__(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 4))
@@ -186,13 +186,13 @@ def test_targets_and_fitted_networks_are_asked_in_evaluation_mode(space):
         return network.train()
 
     own = ArchitecturalSpace(4, "own", Noisy, batch_size=32, train=keep)
-    with pytest.warns(UserWarning, match="a routine of their own"):
+    with pytest.warns(UserWarning, match="the space sets train"):
         ArchitectureComparator(own, full, full).compare(**QUICK)
     assert not any(network.training for network in calls)
 
 
 class Overwriting(nn.Linear):
-    """Works in place on what it is given."""
+    """Modifies its input in place."""
 
     def forward(self, x):
         return super().forward(x.relu_())
@@ -208,7 +208,7 @@ def test_networks_and_routines_that_write_to_their_input_change_nothing(space):
     base = ArchitecturalSpace(4, "overwriting", Overwriting, linear, batch_size=32)
     own = ArchitecturalSpace(4, "own", nn.Linear, linear, batch_size=32, train=spoil)
     comparator = ArchitectureComparator(own, space(), base)
-    with pytest.warns(UserWarning, match="a routine of their own"):
+    with pytest.warns(UserWarning, match="the space sets train"):
         contest = comparator.contest(0, {"seed": 0, "sub_iterations": 2, "evaluation_rows": 64}, None, True)
     targets = contest.sources["A"].draw(range(2))
     before = targets.x.clone(), targets.y.clone()
@@ -255,7 +255,7 @@ def test_a_routine_of_the_users_own(space):
         return network
 
     exact = space(name="exact", train=solve)
-    with pytest.warns(UserWarning, match="'exact', size 0: networks are fitted one by one; by a routine of their own"):
+    with pytest.warns(UserWarning, match="'exact', size 0: networks are fitted one at a time: the space sets train"):
         result = ArchitectureComparator(exact, space(), space()).compare(**QUICK)
     assert calls == [((32, 4), (32, 4))] * 8
     assert result.sizes[0].fresh["A"].max() < 1e-10

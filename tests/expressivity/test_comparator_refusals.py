@@ -1,4 +1,4 @@
-"""Families, laws, routines and options that cannot be compared: one error that names the space and the size."""
+"""Families, laws, routines and options that cannot be compared: the error names the space and the size."""
 
 import math
 
@@ -19,8 +19,8 @@ from tests.expressivity.quick import QUICK
 @pytest.mark.parametrize(
     ("routine", "message"),
     [
-        (lambda network, x, y: None, "its training routine returns None; it must return the network"),
-        (lambda network, x: network, "the fit of a network fails: TypeError"),
+        (lambda network, x, y: None, "train returned None; it must return the fitted network"),
+        (lambda network, x: network, "fitting a network failed: TypeError"),
     ],
 )
 def test_routines_that_go_wrong(space, routine, message):
@@ -32,25 +32,27 @@ def test_routines_that_go_wrong(space, routine, message):
 def test_families_that_do_not_fit_together(space):
     linear = {"in_features": 4, "out_features": 3}
     three = ArchitecturalSpace(4, "three", nn.Linear, linear, measure=20)
-    with pytest.raises(ExpressivityError, match=r"size 0: output sizes differ: \(4,\) of 'full', \(3,\) of 'three'"):
+    with pytest.raises(ExpressivityError, match=r"size 0: output sizes differ: 'full' has \(4,\), 'three' has \(3,\)"):
         ArchitectureComparator(space(), three)
-    with pytest.raises(ExpressivityError, match=r"input sizes differ: \(4,\) of 'full', \(5,\) of 'low_rank'"):
+    with pytest.raises(ExpressivityError, match=r"input sizes differ: 'full' has \(4,\), 'low_rank' has \(5,\)"):
         ArchitectureComparator(space(), space("low_rank", rank=1, width=5, measure=20))
-    with pytest.raises(ExpressivityError, match="different numbers of sizes: 'full' 3, 'full' 2"):
+    with pytest.raises(ExpressivityError, match="same number of sizes; given: 'full' 3, 'full' 2"):
         ArchitectureComparator(space(sizes=[{}] * 3), space(sizes=[{}] * 2))
     with pytest.raises(ExpressivityError, match="A is <class .*; it must be an ArchitecturalSpace"):
         ArchitectureComparator(nn.Linear, space())
-    with pytest.raises(ExpressivityError, match="the device 'cudaa' cannot be used: RuntimeError"):
+    with pytest.raises(ExpressivityError, match="device 'cudaa' cannot be used: RuntimeError"):
         ArchitectureComparator(space(), space(), device="cudaa")
-    with pytest.raises(ExpressivityError, match="different numbers of sizes: 'full' 2, 'low_rank' 3"):
+    with pytest.raises(ExpressivityError, match="same number of sizes; given: 'full' 2, 'low_rank' 3"):
         ArchitectureComparator(space(sizes=[{}] * 2), space("low_rank", sizes=[{"rank": 1}] * 3))
     wrong_input = ArchitecturalSpace(4, "five", nn.Linear, {"in_features": 5, "out_features": 4}, measure=20)
     with pytest.raises(
-        ExpressivityError, match=r"space 'five', size 0: the network does not take inputs of size \(4,\)"
+        ExpressivityError, match=r"space 'five', size 0: the network does not accept inputs of size \(4,\)"
     ):
         ArchitectureComparator(space(), wrong_input)
     tuples = ArchitecturalSpace(4, "lstm", nn.LSTM, {"input_size": 4, "hidden_size": 4}, measure=20)
-    with pytest.raises(ExpressivityError, match=r"space 'lstm', size 0: of 2 rows the network makes tuple"):
+    with pytest.raises(
+        ExpressivityError, match=r"'lstm', size 0: the network must return a tensor .* for 2 input rows; got tuple"
+    ):
         ArchitectureComparator(space(), tuples)
 
 
@@ -58,7 +60,7 @@ def test_unequal_measures_need_a_base_or_a_tolerance(space):
     a, b = space(sizes=[{}, {"depth": 2}]), space("low_rank", rank=2, sizes=[{}, {"depth": 2}])
     c = space("low_rank", rank=1, sizes=[{}, {"depth": 2}], name="c")
     assert ArchitectureComparator(a, b).measures == {"A": [20, 40], "B": [20, 40]}
-    with pytest.raises(ExpressivityError, match=r"tolerance 0\); 'full' has \[20, 40\], 'c' \[12, 24\]"):
+    with pytest.raises(ExpressivityError, match=r"tolerance 0\); 'full' has \[20, 40\], 'c' has \[12, 24\]; change"):
         ArchitectureComparator(a, c)
     with pytest.raises(ExpressivityError, match=r"tolerance 0.3\)"):
         ArchitectureComparator(a, c, tolerance=0.3)
@@ -67,7 +69,7 @@ def test_unequal_measures_need_a_base_or_a_tolerance(space):
 
 
 class Nan:
-    """A law without numbers."""
+    """A law whose samples are all nan."""
 
     def sample(self, shape):
         return torch.full(tuple(shape), math.nan)
@@ -76,10 +78,10 @@ class Nan:
 @pytest.mark.parametrize(
     ("law", "message"),
     [
-        (Nan(), "space 'full', size 0: the law .* gives inputs that are not finite"),
-        (Normal(torch.zeros(3), torch.ones(3)), r"the law .* gives \(2, 3\) for 2 inputs; .* asks for \(2, 4\)"),
-        (MultivariateNormal(torch.zeros(7), torch.eye(7)), r"the law .* gives \(2, 7\)"),
-        ("normal", "the law normal cannot be sampled"),
+        (Nan(), "space 'full', size 0: law .* returned inputs that are not finite"),
+        (Normal(torch.zeros(3), torch.ones(3)), r"law .* returned \(2, 3\) for 2 inputs; .* requires \(2, 4\)"),
+        (MultivariateNormal(torch.zeros(7), torch.eye(7)), r"law .* returned \(2, 7\)"),
+        ("normal", "law normal cannot be sampled"),
     ],
 )
 def test_laws_that_do_not_work(space, law, message):

@@ -25,7 +25,7 @@ def test_of_known_spectra():
     assert effective_rank(torch.tensor([0.5, 0.25, 0.25]) * 9) == pytest.approx(2**1.5)
     assert effective_rank(torch.tensor([1.0, 1.0, -1e-9])) == pytest.approx(2)
     for wrong in (torch.zeros(3), torch.tensor([1.0, math.inf]), torch.tensor([1.0, -5.0])):
-        with pytest.raises(ExpressivityError, match="finite, not negative and not all zero"):
+        with pytest.raises(ExpressivityError, match="finite, nonnegative and not all zero"):
             effective_rank(wrong)
 
 
@@ -73,7 +73,7 @@ def test_of_a_linear_layer_the_kernel_is_that_of_the_inputs():
     ],
 )
 def test_directions_are_parameters_less_those_that_change_nothing(layer, directions, double):
-    """A train has the dimension sum of its parameters - sum r_k^2; a ring of two cores is a train of rank r^2."""
+    """A train has dimension (number of parameters) - sum r_k^2; a ring of two cores is a train of rank r^2."""
     torch.manual_seed(0)
     layer = layer()
     ranks = update_ranks(layer, getattr(layer, "layer", layer).state_dict()["bias"].numel())
@@ -90,7 +90,7 @@ def test_a_full_layer_moves_alike_in_all_directions():
 
 
 def test_updates_of_low_rank_at_a_zero_start_have_its_rank():
-    """As LoRA starts, with B = 0, dW = dB A has the rank of A."""
+    """With B = 0, as LoRA is initialised, dW = dB A has the rank of A."""
     torch.manual_seed(0)
     layer = LowRankLinear(12, 1.0, rank=1)
     nn.init.zeros_(layer.V)
@@ -108,7 +108,7 @@ def test_what_is_not_linear_has_no_weight():
     with pytest.raises(ExpressivityError, match="DeepNetwork is not linear in its input"):
         update_ranks(DeepNetwork(4, 2), 4)
     hidden = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
-    nn.init.zeros_(hidden[2].weight)  # linear as it stands, and not when it is trained
+    nn.init.zeros_(hidden[2].weight)  # linear as initialised, but not once it is trained
     with pytest.raises(ExpressivityError, match="Sequential is not linear"):
         update_ranks(hidden, 4)
     with pytest.raises(ExpressivityError, match="Identity has no trainable parameters"):

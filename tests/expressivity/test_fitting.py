@@ -1,4 +1,4 @@
-"""Networks fitted together are those fitted one by one."""
+"""Networks fitted together equal those fitted one at a time."""
 
 import copy
 import functools
@@ -27,14 +27,14 @@ OPTIONS = {
 
 
 class Normed(nn.Sequential):
-    """With a buffer that training changes."""
+    """Has a buffer that training changes."""
 
     def __init__(self):
         super().__init__(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 4))
 
 
 class Tied(nn.Module):
-    """One parameter under two names, one that is frozen."""
+    """Has one parameter under two names, and a frozen one."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ def recipe(**changes):
 
 
 def both_ways(make, how: Recipe, input_size=(4,)):
-    """Outputs (networks, rows, 4) of the same networks fitted together and one by one, and of those not fitted."""
+    """Outputs (networks, rows, 4) of the same networks fitted together, fitted one at a time, and not fitted."""
     torch.manual_seed(0)
     networks = [make() for _ in range(4)]
     x, y = torch.randn(2, 33, *input_size), torch.randn(2, 33, *input_size)  # 5 mini-batches, the last one shorter
@@ -128,14 +128,14 @@ def test_every_row_is_seen_once_an_epoch_and_the_rate_falls_to_zero():
 
 
 class Branching(nn.Linear):
-    """What it does depends on its values."""
+    """Its control flow depends on values."""
 
     def forward(self, x):
         return super().forward(x if x.sum() > 0 else -x)
 
 
 class Secret(nn.Module):
-    """Each has a random matrix of its own that is neither parameter nor buffer."""
+    """Each instance has its own random matrix that is neither a parameter nor a buffer."""
 
     def __init__(self):
         super().__init__()
@@ -146,7 +146,7 @@ class Secret(nn.Module):
 
 
 class OwnAdam(torch.optim.Adam):
-    """Might do anything."""
+    """A subclass, which might do anything."""
 
 
 class Padded(nn.Module):
@@ -162,7 +162,7 @@ class Padded(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Half of it in half precision."""
+    """One of its layers is in half precision."""
 
     def __init__(self):
         super().__init__()
@@ -173,11 +173,11 @@ class Mixed(nn.Module):
 
 
 OBSTACLES = [
-    (Padded, torch.optim.Adam, "not all they hold is a parameter or a buffer|vmap meets"),
-    (Mixed, torch.optim.Adam, "several precisions: torch.bfloat16, torch.float32"),
-    (Branching, torch.optim.Adam, "vmap meets RuntimeError"),
-    (Secret, torch.optim.Adam, "not all they hold is a parameter or a buffer"),
-    (None, torch.optim.LBFGS, "the optimizer LBFGS is not known to treat each entry alone"),
+    (Padded, torch.optim.Adam, "whose state is not all in parameters and buffers|vmap failed"),
+    (Mixed, torch.optim.Adam, "different dtypes: torch.bfloat16, torch.float32"),
+    (Branching, torch.optim.Adam, "vmap failed: RuntimeError"),
+    (Secret, torch.optim.Adam, "whose state is not all in parameters and buffers"),
+    (None, torch.optim.LBFGS, "the optimizer LBFGS is not known to work elementwise"),
     (None, OwnAdam, "the optimizer OwnAdam is not known"),
     (None, functools.partial(OwnAdam, amsgrad=True), "the optimizer OwnAdam is not known"),
 ]
@@ -189,7 +189,7 @@ def test_what_cannot_be_stacked_is_noticed_said_and_fitted_one_by_one(network, o
     shared = {"batch_size": 32, "epoch": 20, "automatic_measurement_mode": "parameters"}
     odd = ArchitecturalSpace(4, "odd", network or nn.Linear, parameters, optimizer=optimizer, **shared)
     plain = ArchitecturalSpace(4, "plain", nn.Linear, {"in_features": 4, "out_features": 4}, **shared)
-    with pytest.warns(UserWarning, match=f"space 'odd', size 0: networks are fitted one by one; .*{reason}"):
+    with pytest.warns(UserWarning, match=f"space 'odd', size 0: networks are fitted one at a time: .*{reason}"):
         result = ArchitectureComparator(odd, plain, plain).compare(2, 2, progress=False)
     (size,) = result.sizes
     assert size.fresh["A"].shape == (2, 2)

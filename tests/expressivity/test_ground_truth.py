@@ -1,4 +1,4 @@
-"""Comparisons whose answer is known."""
+"""Comparisons with a known answer."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def winners(result):
 
 
 def test_a_family_against_itself_is_undecided(space):
-    """With a base both start from the same draws, without one each imitates the other's."""
+    """With a base both have the same initialisations; without one each imitates members of the other."""
     nets = space("low_rank", rank=2, depth=2, activation="tanh")
     base = space(depth=2, activation="tanh")
     assert winners(ArchitectureComparator(nets, nets, base).compare(40, 2, progress=False)) == ["undecided"] * 2
@@ -34,7 +34,7 @@ def test_a_family_against_itself_is_undecided(space):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_family_against_itself_under_other_draws_is_undecided(space, seed):
-    """The same law drawn by another class, in another order: nothing is equal but in distribution."""
+    """The same distribution drawn by another class in another order, so that only distributions are equal."""
     from expressivity import ArchitecturalSpace
     from expressivity.networks import DeepNetwork
 
@@ -67,7 +67,7 @@ def test_a_full_layer_fits_low_ranks(space, double, rank):
 
 
 def test_a_low_rank_layer_comes_as_near_as_the_singular_values_allow(space, double):
-    """Eckart and Young: on white inputs the squares of the singular values beyond the rank remain."""
+    """Eckart and Young: for white inputs the error is the sum of squared singular values beyond the rank."""
     rank2 = space("low_rank", rank=2, **{**LINEAR, "batch_size": 2000, "epoch": 30})
     base = space("full", **{**LINEAR, "batch_size": 2000})
     comparator = ArchitectureComparator(rank2, rank2, base)

@@ -1,4 +1,4 @@
-"""Intervals cover what they claim to, looked at as often as the comparator does."""
+"""Intervals have the claimed coverage when checked as often as the comparator checks them."""
 
 import math
 
@@ -12,12 +12,12 @@ SIMULATIONS, MOST, BLOCK = 1500, 320, 32
 
 
 def slow_evidence(values, mean, variance=1.0):
-    """The t test's likelihood averaged over N(0, variance) effects, over that without effect, by brute force.
+    """Evidence of the t test by brute force: likelihood averaged over N(0, variance) effects, over that of no effect.
 
-    Of normal values with unknown scale the invariant statistic is t: the scale is integrated out on a grid.
+    For normal values of unknown scale the invariant statistic is t: the scale is integrated out on a grid.
     """
     x = values.double() - mean
-    logs = torch.linspace(-7, 5, 4001, dtype=torch.float64)  # log of the scale, over which the prior is flat
+    logs = torch.linspace(-7, 5, 4001, dtype=torch.float64)  # log of the scale, with a flat prior
     scales = logs.exp()
 
     def likelihood(effect):
@@ -56,7 +56,7 @@ def test_more_targets_narrow_it():
 
 
 def errors_of(law, generator):
-    """Errors (MOST, 2 restarts) of both families whose minima and means differ by `gap` in the mean."""
+    """Errors (MOST, 1) with mean 0, drawn from `law`."""
     shape = (MOST, 1)
     if law == "normal":
         return torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -73,7 +73,7 @@ class Found:
 
 
 def missed_and_stopped(law, threshold, stop_when_decided):
-    """Of comparisons without a difference: the share in which one is found, and the share that stops early."""
+    """Share of comparisons without a difference in which one is found, and share of those that stop early."""
     generator = torch.Generator().manual_seed(0)
     missed = stopped = 0
     for _ in range(SIMULATIONS):
@@ -97,13 +97,13 @@ def test_coverage_under_the_stopping_rule_of_the_comparator(law, threshold, stop
 
 
 def test_of_log_normal_differences_it_covers_less():
-    """As the docstring says: at the first look their mean is far from normal."""
+    """As the docstring says: at the first look the mean of such values is far from normal."""
     missed, _ = missed_and_stopped("lognormal", 0.0, True)
     assert 0.05 < missed < 0.09
 
 
 def test_an_interval_that_is_made_for_one_look_would_not_do():
-    """The simulation can fail: the usual 1.96 standard errors, looked at again and again, name a winner too often."""
+    """The simulation can fail: 1.96 standard errors, checked repeatedly, name a winner too often."""
     generator = torch.Generator().manual_seed(0)
     missed = 0
     for _ in range(SIMULATIONS):

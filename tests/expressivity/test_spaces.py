@@ -1,4 +1,4 @@
-"""A space: its keywords, its measures, its networks, and what is said of wrong ones."""
+"""ArchitecturalSpace: keywords, measures, networks, and errors about wrong ones."""
 
 import functools
 
@@ -10,7 +10,7 @@ from expressivity import ArchitecturalSpace, ExpressivityError
 
 
 class Net(nn.Module):
-    """12 trained parameters in float32 for width 3, 3 frozen ones."""
+    """For width 3: 12 trainable parameters in float32, and 3 frozen ones."""
 
     def __init__(self, width=3, dtype=torch.float32):
         super().__init__()
@@ -22,7 +22,7 @@ class Net(nn.Module):
 
 
 class Sealed(nn.Module):
-    """Draws parameters in its __init__ and cannot draw them again."""
+    """Draws parameters in its __init__ and cannot re-initialise them."""
 
     def __init__(self):
         super().__init__()
@@ -33,7 +33,7 @@ class Sealed(nn.Module):
 
 
 class OwnLaw(nn.Module):
-    """Its __init__ overrules the law of nn.Linear."""
+    """Its __init__ overrides the initialisation of nn.Linear."""
 
     def __init__(self, std):
         super().__init__()
@@ -99,16 +99,16 @@ def test_modules_are_drawn_again_by_their_law():
 
 
 def test_modules_that_cannot_be_drawn_again_say_so():
-    with pytest.raises(ExpressivityError, match=r"space 'sealed', size 0: .*Sealed has parameters and no reset_param"):
+    with pytest.raises(ExpressivityError, match=r"space 'sealed', size 0: .*Sealed has parameters but no reset_param"):
         ArchitecturalSpace(3, "sealed", [Sealed()]).build(0)
-    with pytest.raises(ExpressivityError, match=r"linear.weight has a mean square of .*its law is set elsewhere"):
+    with pytest.raises(ExpressivityError, match=r"linear.weight has a mean square of .*initialised in another way"):
         ArchitecturalSpace(4, "own law", [OwnLaw(5.0)]).build(0)
     with pytest.raises(ExpressivityError, match="linear.weight has a mean square of 0, "):
         ArchitecturalSpace(4, "zero", [OwnLaw(0.0)]).build(0)
 
 
 class Whole(nn.Module):
-    """Its own reset overrules that of its part."""
+    """Its own reset_parameters overrides that of its submodule."""
 
     def __init__(self):
         super().__init__()
@@ -127,26 +127,26 @@ def test_a_whole_overrules_its_parts_when_it_is_drawn_again():
     space = ArchitecturalSpace(4, "whole", [Whole()])
     weights = torch.stack([space.build(0).linear.weight for _ in range(100)])
     assert weights.std().item() == pytest.approx(0.3, rel=0.05)
-    assert weights.abs().max() > 0.5  # which no uniform law of nn.Linear reaches
+    assert weights.abs().max() > 0.5  # out of reach for the uniform initialisation of nn.Linear
 
 
 WRONG = [
-    ({"name": 5}, "the name must be a text"),
-    ({"parameters": [], "name": "mine"}, "parameters without an item: there is no size to compare"),
+    ({"name": 5}, "name must be a string"),
+    ({"parameters": [], "name": "mine"}, "parameters is an empty list; it must have one item per size"),
     ({"mini_batch_size": [None, 1]}, "mini_batch_size is None"),
     ({"input_size": 3.5}, "input_size is 3.5"),
     ({"batch_size": 1}, "batch_size is 1; it must be a whole number, at least 2"),
-    ({"optimizer": functools.partial(torch.optim.SGD, lr=5)}, "the optimizer is given an lr; set lr of the space"),
+    ({"optimizer": functools.partial(torch.optim.SGD, lr=5)}, "optimizer already sets lr; set lr of the space"),
     ({"automatic_measurement_mode": ["parameters"]}, "automatic_measurement_mode is"),
     ({"architecture": None}, "architecture is None"),
     ({"architecture": []}, r"architecture is \[\]"),
     ({"architecture": "net"}, "architecture is 'net'"),
     (
         {"architecture": [nn.Linear(3, 3)], "parameters": [{"width": 3}]},
-        "parameters are given, and the architecture is",
+        "parameters cannot be set when architecture is a list of modules",
     ),
     ({"parameters": ["width"]}, "parameters must be a dict of keywords"),
-    ({"parameters": [{}, {}], "lr": [0.1] * 3}, "lists of different length: parameters 2, lr 3"),
+    ({"parameters": [{}, {}], "lr": [0.1] * 3}, "lists have different lengths: parameters 2, lr 3"),
     ({"lr": 0}, "lr is 0; it must be a number above 0"),
     ({"lr": float("nan")}, "lr is nan"),
     ({"lr": None}, "lr is None"),
@@ -162,7 +162,7 @@ WRONG = [
     ),
     ({"automatic_measurement_mode": None}, "automatic_measurement_mode is None"),
     ({"measure": 1, "mesure": 2}, "mesure and measure are the same keyword"),
-    ({"optimiser": torch.optim.SGD}, "unknown key thereword optimiser; do you mean optimizer?"),
+    ({"optimiser": torch.optim.SGD}, "unknown keyword optimiser; did you mean optimizer?"),
     ({"optimizer": "Adam"}, "optimizer is 'Adam'; it must be callable"),
     ({"train": 3}, "train is 3; it must be callable"),
     ({"input_size": (3, 0)}, "input_size is 0"),
@@ -177,9 +177,11 @@ def test_wrong_keywords_are_named(keywords, message):
 
 def test_a_network_that_cannot_be_built_is_named_with_its_size():
     space = ArchitecturalSpace(3, "mine", Net, [{}, {"widht": 4}])
-    with pytest.raises(ExpressivityError, match=r"space 'mine', size 1: Net\(widht=4\) fails: TypeError: .*widht"):
+    with pytest.raises(ExpressivityError, match=r"space 'mine', size 1: Net\(widht=4\) failed: TypeError: .*widht"):
         space.measured(1)
-    with pytest.raises(ExpressivityError, match="space 'mine', size 0: the architecture makes a int, which is no nn"):
+    with pytest.raises(
+        ExpressivityError, match="space 'mine', size 0: architecture returned int; it must return an nn"
+    ):
         ArchitecturalSpace(3, "mine", lambda: 3).build(0)
     with pytest.raises(ExpressivityError, match="space 'empty', size 0: the network has no trainable parameters"):
         ArchitecturalSpace(3, "empty", nn.Identity).measured(0)

@@ -1,4 +1,4 @@
-"""Trajectory length, sign transitions and mean-field predictions against what theory and a slow reference say."""
+"""Trajectory length, sign transitions and mean-field predictions, against theory and a slow reference."""
 
 import math
 
@@ -29,7 +29,7 @@ def growth(activation, variance, seeds=SEEDS):
 def test_relu_curves_grow_by_sigma_over_root_two():
     assert growth("relu", 2) == pytest.approx(1, rel=0.02)
     (base,) = {growth("relu", 2, seeds=1)}
-    for variance in (1, 4, 16):  # the network is homogeneous: the same draws with another sigma_w grow in proportion
+    for variance in (1, 4, 16):  # the network is homogeneous: growth is proportional to sigma_w
         assert growth("relu", variance, seeds=1) == pytest.approx(base * math.sqrt(variance / 2), rel=1e-4)
 
 
@@ -61,7 +61,7 @@ def test_the_sampling_is_fine_enough(activation, variance):
 def test_against_a_loop_over_the_points():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 6), nn.ReLU())
-    curve = torch.randn(9000, 5).cumsum(0) / 50  # more points than go through at once
+    curve = torch.randn(9000, 5).cumsum(0) / 50  # more points than are processed at once
     found = trajectory(network, curve, ["1", "3"])
     with torch.no_grad():
         images = [network[:2](curve), network(curve)]
@@ -126,16 +126,16 @@ def test_wrong_curves_and_layers_are_named():
     for call, message in (
         (
             lambda: trajectory(network, torch.zeros(3)),
-            r"a curve is \(points, \*input_size\), 2 points at least; this is \(3,\)",
+            r"curve has shape \(3,\); it must be \(points, \*input_size\) with at least 2 points",
         ),
         (lambda: trajectory(network, circle(4, 3), ["2"]), "the network has no layer '2'; it has 0, 1"),
-        (lambda: trajectory(network, circle(4, 5)), r"does not take points of size \(5,\): RuntimeError"),
-        (lambda: trajectory(Twice(), circle(4, 3), ["linear"]), "the layer 'linear' is called more than once"),
-        (lambda: trajectory(Twice(), circle(4, 3), ["spare"]), "the layer 'spare' is not called"),
-        (lambda: trajectory(network, circle(4, 3) * math.nan), "the layer '0' gives values that are not finite"),
-        (lambda: mean_growth(trajectory(network, circle(4, 3)), 2, 6), "growth from layer 2 to 6 of 2; layers are"),
-        (lambda: mean_growth(trajectory(network, torch.zeros(4, 3)), 1, 2), "the curve shrinks to a point"),
-        (lambda: circle(10, 1), "a circle of 10 points in 1 dimensions; both must be 2 at least"),
+        (lambda: trajectory(network, circle(4, 5)), r"does not accept points of size \(5,\): RuntimeError"),
+        (lambda: trajectory(Twice(), circle(4, 3), ["linear"]), "layer 'linear' is called more than once"),
+        (lambda: trajectory(Twice(), circle(4, 3), ["spare"]), "layer 'spare' is never called"),
+        (lambda: trajectory(network, circle(4, 3) * math.nan), "layer '0' returned values that are not finite"),
+        (lambda: mean_growth(trajectory(network, circle(4, 3)), 2, 6), "first is 2 and last is 6; they must satisfy"),
+        (lambda: mean_growth(trajectory(network, torch.zeros(4, 3)), 1, 2), "the curve has length 0"),
+        (lambda: circle(10, 1), "points is 10 and width is 1; both must be at least 2"),
     ):
         with pytest.raises(ExpressivityError, match=message):
             call()

@@ -10,7 +10,7 @@ from seq2seq.comparison.plots.sizes import sizes
 
 
 def plots(section: Section, split: str, prefix: str) -> list[Plot]:
-    """What there is to draw of a section, in the order of the page. Raises ConfigError without matplotlib."""
+    """The plots of a section, in the order of the page. Raises ConfigError if matplotlib is missing."""
     made = [
         drawn(make, section, split, f"{prefix}p{number}")
         for number, make in enumerate((parameters, curves, bars, sizes))

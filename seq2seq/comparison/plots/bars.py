@@ -1,4 +1,4 @@
-"""Scores by task: bars in groups, and what always answering the most frequent target would score."""
+"""Scores by task as grouped bars, with the score of the majority class."""
 
 import math
 
@@ -8,11 +8,11 @@ from seq2seq.comparison.plots.parts import DEVIATION, MANY, Plot, compared, larg
 
 BARS_IN_A_ROW = 75
 BARS_WITH_VALUES = 16
-TWO_LINES = 16  # bars of a group beyond which their numbers alternate between two lines
+TWO_LINES = 16  # with more bars per group, their numbers alternate between two lines
 
 
 def bars(section: Section, split: str, prefix: str) -> Plot | None:
-    """Groups of bars, one for each task and metric."""
+    """Plot groups of bars, one per task and metric."""
     shown = compared(section)
     columns = section.columns
     rows = math.ceil(len(columns) / max(1, BARS_IN_A_ROW // len(shown)))
@@ -24,7 +24,7 @@ def bars(section: Section, split: str, prefix: str) -> Plot | None:
         for place, column in enumerate(chunk):
             draw_group(axes, place, column, shown, width, values=len(shown) * len(chunk) <= BARS_WITH_VALUES)
             draw_majority(axes, place, section.majority(*column), width * len(shown))
-        # As many places in every row, so that all bars are of one width.
+        # The same number of places in each row, so that all bars have the same width.
         middle, half = (per_row - 1) / 2, max(per_row, 3) / 2
         axes.set_xlim(middle - half, middle + half)
         repeated = {task for task, _ in columns if sum(task == other for other, _ in columns) > 1}
@@ -41,13 +41,13 @@ def bars(section: Section, split: str, prefix: str) -> Plot | None:
     metrics = ", ".join(sorted({metric for _, metric in columns}))
     caption = (
         f"Mean {metrics} on {split} over {seeds(shown)}; {DEVIATION} The dashed line across a group is the majority "
-        "class: the score of always giving the most frequent answer."
+        "class: the score of always predicting the most frequent target."
     )
     return Plot(title, to_svg(figure, prefix, title), caption + largest(section), list(range(len(shown))))
 
 
 def draw_group(axes, place: int, column: tuple, shown: list[Configuration], width: float, values: bool) -> None:
-    """The bars of one task and metric, in the order of the configurations."""
+    """Draw the bars of one task and metric, in the order of the configurations."""
     for i, configuration in enumerate(shown):
         score, style = configuration.score(*column), Style(i)
         x = place + (i - (len(shown) - 1) / 2) * width
@@ -71,7 +71,7 @@ def draw_group(axes, place: int, column: tuple, shown: list[Configuration], widt
 
 
 def draw_majority(axes, place: int, score: float, width: float) -> None:
-    """A line across a group."""
+    """Draw the majority score as a line across a group."""
     if math.isfinite(score):
         ends = [place - width / 2 - 0.03, place + width / 2 + 0.03]
         (line,) = axes.plot(ends, [score, score], color=INK[0], linewidth=1.2, dashes=(3, 2))

@@ -1,4 +1,4 @@
-"""Learning curves: one line for each configuration, a band for its seeds."""
+"""Learning curves, with a line per configuration and a band for its seeds."""
 
 import math
 
@@ -12,7 +12,7 @@ POINTS_OF_A_LINE = 200
 
 
 def curves(section: Section, split: str, prefix: str) -> Plot | None:
-    """Training loss and validation score against step."""
+    """Plot training loss and validation score against the optimizer step."""
     panels = [("training loss", "loss"), ("average_metrics, validation", "eval_average_metrics")]
     families = compared(section)
     panels = [(name, key) for name, key in panels if any(history(c, key)[0].size for c in families)]
@@ -36,14 +36,18 @@ def curves(section: Section, split: str, prefix: str) -> Plot | None:
         axes.xaxis.set_major_formatter(lambda step, _: short_number(step))
     title = "Learning curves"
     caption = (
-        f"Mean over {seeds(families)} of what was logged at each step; the band is one sample standard deviation to "
-        "either side, where there are several seeds. × at the end of a line: a seed whose last value was not finite."
+        f"Mean over {seeds(families)} of the values logged at each step; the band is ± one sample standard deviation, "
+        "where there are several seeds. × at the end of a line: the last value of a seed was not finite."
     )
     return Plot(title, to_svg(figure, prefix, title), caption + largest(section), sorted(set(shown)))
 
 
 def history(configuration: Configuration, key: str):
-    """(steps, means, standard deviations, whether a run's last value is not finite) of the finite logged values."""
+    """Statistics over seeds of the logged values.
+
+    Returns arrays of steps, means and standard deviations of the finite values, and whether the last value of a run is
+    not finite.
+    """
     by_step, diverged = {}, False
     for run in configuration.runs:
         logged = [(entry["step"], entry[key]) for entry in run.history if "step" in entry and key in entry]
@@ -53,13 +57,13 @@ def history(configuration: Configuration, key: str):
                 by_step.setdefault(step, []).append(value)
     stride = math.ceil(len(by_step) / POINTS_OF_A_LINE) or 1
     steps = sorted(by_step)
-    steps = steps[::-1][::stride][::-1]  # the last one stays
+    steps = steps[::-1][::stride][::-1]  # keeps the last step
     found = [Statistic.of(by_step[step]) for step in steps]
     return numpy.array(steps), *numpy.array([(s.mean, s.deviation) for s in found]).reshape(-1, 2).T, diverged
 
 
 def draw_curve(axes, style: Style, steps, means, deviations, diverged: bool, lines: int) -> None:
-    """One line, its band, and a cross at its end if it diverged."""
+    """Draw one line, its band, and a cross at its end if it diverged."""
     points = {"markersize": 4.5, **style.points()} if len(steps) <= 12 else {}
     (line,) = axes.plot(steps, means, **style.line(), **points, linewidth=1.6 if lines <= MANY else 1.2)
     band = axes.fill_between(steps, means - deviations, means + deviations, color=style.colour, linewidth=0)

@@ -1,4 +1,4 @@
-"""The look of the plots: colours for light and dark pages, marks, ticks, labels that do not overlap, SVG."""
+"""Style of the plots: colours for light and dark pages, markers, ticks, non-overlapping labels, SVG output."""
 
 import html
 import io
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from common.errors import ConfigError
 
-# Light and dark scheme. The hues are those of Okabe and Ito, which colour-blind readers can tell apart.
+# Light and dark scheme, with the hues of Okabe and Ito, which are safe for colour-blind readers.
 SERIES = (
     ("#0072b2", "#4b9fe0"),
     ("#d55e00", "#f07f3c"),
@@ -29,7 +29,7 @@ VARIABLES = {
     **{f"--c{i}": pair for i, pair in enumerate(SERIES)},
     **{"--ink": INK, "--muted": MUTED, "--grid": GRID, "--surface": SURFACE},
 }
-MARKERS = "os^Dv"  # five of them and seven hues: 35 different pairs
+MARKERS = "os^Dv"  # five markers and seven hues make 35 different pairs
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 1.5, 1.5, 1.5))
 TINTS = (1.0, 0.45, 0.2, 0.05)
 RC = {
@@ -65,7 +65,7 @@ RC = {
 
 @dataclass(frozen=True)
 class Style:
-    """How one configuration, the `index`-th of its section, is drawn in every plot."""
+    """Style of the `index`-th configuration of a section, the same in every plot."""
 
     index: int
 
@@ -87,31 +87,31 @@ class Style:
 
     @property
     def tint(self) -> float:
-        """Opacity of a bar's filling."""
+        """Opacity of a bar's fill."""
         return TINTS[self.index // len(SERIES) % len(TINTS)]
 
     def tag(self, *artists) -> None:
-        """Let the page find what belongs to this configuration."""
+        """Mark artists as belonging to this configuration, for the script of the page."""
         for artist in artists:
             artist.set_gid(f"s{self.index}-{id(artist)}")
 
     def line(self) -> dict:
-        """Keywords of a line."""
+        """Keyword arguments of a line."""
         return {"color": self.colour, "linestyle": (0, self.dashes) if self.dashes else "-"}
 
     def points(self) -> dict:
-        """Keywords of points, ringed so that they stay apart where they overlap."""
+        """Keyword arguments of points, with an edge that separates them where they overlap."""
         return {"marker": self.marker, "markeredgecolor": SURFACE[0], "markeredgewidth": 0.8}
 
 
 def drawn(plot, *arguments):
-    """`plot(*arguments)` in the report's style, whatever the user's own. Raises ConfigError without matplotlib."""
+    """Call `plot(*arguments)` in the report's style, not the user's. Raises ConfigError if matplotlib is missing."""
     try:
         import matplotlib.style
     except ImportError:
         raise ConfigError("matplotlib is missing; pip install -c constraints.txt matplotlib") from None
     with warnings.catch_warnings(), matplotlib.style.context(["default", RC]):
-        warnings.simplefilter("ignore")  # of letters that its font lacks: the page's has them
+        warnings.simplefilter("ignore")  # about glyphs missing from matplotlib's font; the page uses another font
         return plot(*arguments)
 
 
@@ -128,8 +128,8 @@ def new_figure(height: float, rows: int = 1, columns: int = 1, **keywords):
 
 
 def to_svg(figure, prefix: str, title: str) -> str:
-    """An <svg> element whose ids begin with `prefix` and whose colours follow the page's scheme."""
-    buffer, names = io.StringIO(), {}  # ids in order of appearance: matplotlib's own hold addresses in memory
+    """The figure as an <svg> element whose ids begin with `prefix` and whose colours follow the page's scheme."""
+    buffer, names = io.StringIO(), {}  # new ids in order of appearance: matplotlib's contain memory addresses
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -142,7 +142,7 @@ def to_svg(figure, prefix: str, title: str) -> str:
 
     def own(tag):
         text = re.sub(r"""( id="|url\(#|xlink:href="#)([^")]+)([")])""", renamed, tag[0])
-        for name, (light, _) in VARIABLES.items():  # alone, the drawing keeps the light scheme
+        for name, (light, _) in VARIABLES.items():  # outside the page the light scheme applies
             text = text.replace(light, f"var({name}, {light})")
         return text
 
@@ -151,7 +151,7 @@ def to_svg(figure, prefix: str, title: str) -> str:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`, from two to about ten."""
+    """Round numbers between `low` and `high` for a log axis, about two to ten of them."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1,), (1, 3), (1, 2, 5)):
         ticks = [step * 10.0**decade for decade in decades for step in steps]
@@ -162,7 +162,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def short_number(value: float) -> str:
-    """1500 as 1.5k, 2000000 as 2M."""
+    """Abbreviate a number: 1500 as 1.5k, 2000000 as 2M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
@@ -170,20 +170,23 @@ def short_number(value: float) -> str:
 
 
 def set_ticks(axis, ticks: list[float], labels: list[str]) -> None:
-    """These ticks and no others."""
+    """Set these ticks and remove all others."""
     axis.set_ticks(ticks, labels)
     axis.set_ticks([], minor=True)
 
 
 def shortened(name: str, length: int = 34) -> str:
-    """A long name without its middle."""
+    """Shorten a long name by leaving out its middle."""
     return name if len(name) <= length else f"{name[: length - 13]}…{name[-12:]}"
 
 
 def place_labels(axes, labels: list[tuple], obstacles: list[tuple]) -> bool:
-    """Write each (x, y, text, fallback, weight) beside its point where nothing else is; or its fallback; or nothing.
+    """Write labels beside their points without overlap; one that does not fit is replaced by its fallback or left out.
 
-    `obstacles` are boxes (x0, y0, x1, y1) in pixels, as the axes now are. Returns whether every text found a place.
+    labels: (x, y, text, fallback, weight) of each label.
+    obstacles: boxes (x0, y0, x1, y1) to avoid, in pixels of the current layout.
+
+    Returns True if every text was placed in full.
     """
     from matplotlib.transforms import IdentityTransform
 
@@ -205,7 +208,7 @@ def place_labels(axes, labels: list[tuple], obstacles: list[tuple]) -> bool:
 
 
 def free_box(at, width: float, height: float, taken: list[tuple], bounds) -> tuple | None:
-    """The first place around a point for a text of this size."""
+    """The first free box of this size around a point, or None."""
     for gap in (6, 11):
         for right, up in ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 0), (-1, 1), (-1, -1)):
             x0 = at[0] + (gap if right > 0 else -width / 2 if right == 0 else -gap - width)
@@ -218,4 +221,5 @@ def free_box(at, width: float, height: float, taken: list[tuple], bounds) -> tup
 
 
 def overlap(a: tuple, b: tuple) -> bool:
+    """True if two boxes overlap."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

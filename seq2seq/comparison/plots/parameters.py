@@ -1,4 +1,4 @@
-"""Score against trainable parameters, and which configurations no other one beats."""
+"""Score against trainable parameters, with the Pareto frontier."""
 
 import math
 from itertools import pairwise
@@ -20,18 +20,18 @@ from seq2seq.comparison.plots.parts import DEVIATION, Plot, compared, draw_point
 
 
 def pareto(points: list[tuple[float, float]]) -> list[int]:
-    """Indices of the (cost, score) points that no other one beats: none is as good in both and better in one."""
+    """Indices of the Pareto-optimal (cost, score) points: no other point is as good in both and better in one."""
     finite = [i for i, point in enumerate(points) if all(map(math.isfinite, point))]
     return [i for i in finite if not any(beats(points[j], points[i]) for j in finite)]
 
 
 def beats(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    """Whether `a` costs no more and scores no less than `b`, and is not the same."""
+    """True if `a` costs no more and scores no less than `b`, and differs from it."""
     return a[0] <= b[0] and a[1] >= b[1] and a != b
 
 
 def parameters(section: Section, split: str, prefix: str) -> Plot | None:
-    """Score against trainable parameters, with the Pareto frontier."""
+    """Plot score against trainable parameters, with the Pareto frontier."""
     shown = [(i, c) for i, c in enumerate(compared(section)) if math.isfinite(c.average.mean)]
     if not shown:
         return None
@@ -59,7 +59,7 @@ def parameters(section: Section, split: str, prefix: str) -> Plot | None:
     title = "Score against trainable parameters"
     caption = (
         f"Mean {score_name(section)} on {split} over {seeds([c for _, c in shown])}; {DEVIATION} Ringed: the Pareto "
-        "frontier; no other configuration reaches the score of one of these with as few trainable parameters."
+        "frontier, configurations whose score no other configuration reaches with as few trainable parameters."
     )
     return Plot(
         title, to_svg(figure, prefix, title), caption + largest(section), [] if named else [i for i, _ in shown]
@@ -67,7 +67,7 @@ def parameters(section: Section, split: str, prefix: str) -> Plot | None:
 
 
 def parameter_axis(axes, configurations: list[Configuration]) -> list[float]:
-    """A log axis of trainable parameters, with zero at its left where it occurs; returns the places of the points."""
+    """Set up a log axis of trainable parameters, with zero at its left end if needed; returns the points' positions."""
     counts = [c.first.trainable for c in configurations]
     positive = [count for count in counts if count > 0]
     low, high = (min(positive), max(positive)) if positive else (1, 1)
@@ -95,9 +95,12 @@ def parameter_axis(axes, configurations: list[Configuration]) -> list[float]:
 
 
 def label_points(axes, points: list[tuple], stairs) -> bool:
-    """The names beside points (x, score, name, number, whether on the frontier), those on it first and in bold.
+    """Write names beside points, those on the frontier first and in bold.
 
-    Returns whether all have their name in full, so that the plot needs no legend.
+    points: (x, score, name, number, whether on the frontier) of each point.
+    stairs: the line of the frontier, which labels avoid.
+
+    Returns True if all names are written in full, so that the plot needs no legend.
     """
     to_pixels = axes.transData.transform
     legend = axes.get_legend().get_window_extent()
@@ -106,7 +109,7 @@ def label_points(axes, points: list[tuple], stairs) -> bool:
         (px, low), (_, high), (_, py) = to_pixels([(x, y) for y in (*span(score), score.mean)])
         obstacles += [(px - 6, py - 6, px + 6, py + 6), (px - 1, low, px + 1, high)]
     corners = to_pixels(stairs.get_xydata())
-    for (x0, y0), (x1, y1) in pairwise(corners):  # along, then up
+    for (x0, y0), (x1, y1) in pairwise(corners):  # a horizontal piece, then a vertical one
         obstacles += [(x0, y0 - 1, x1, y0 + 1), (x1 - 1, y0, x1 + 1, y1)]
     labels = [
         (x, score.mean, shortened(name), number, "bold" if leads else "normal")

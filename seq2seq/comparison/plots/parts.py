@@ -1,4 +1,4 @@
-"""What several plots share: their captions' words, and a mean drawn with its deviation."""
+"""Parts shared by several plots: caption texts, and a mean drawn with its deviation."""
 
 import math
 from dataclasses import dataclass
@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from seq2seq.comparison.configurations import Configuration, Section, Statistic
 from seq2seq.comparison.plots.drawing import Style
 
-MANY = 8  # configurations beyond which their numbers are written, colours alone being too alike
+MANY = 8  # with more configurations their numbers are written as well: colours alone are too similar
 DEVIATION = "± is the sample standard deviation over seeds, where there are several."
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing and what to say about it; `shown`: its configurations, by their index in the section's families."""
+    """A drawing with its texts.
+
+    title: heading.
+    svg: the drawing, an <svg> element.
+    caption: explanation below the drawing.
+    shown: configurations in the legend, as indices into the section's families.
+    """
 
     title: str
     svg: str
@@ -21,19 +27,19 @@ class Plot:
 
 
 def compared(section: Section) -> list[Configuration]:
-    """Each family at its largest training set."""
+    """The configuration of each family with the largest training set."""
     return [family[0] for family in section.families]
 
 
 def score_name(section: Section) -> str:
-    """What the scores of an average over the section's tasks and metrics are."""
+    """Name of the average score over the section's tasks and metrics."""
     if len(section.columns) == 1:
         return "{1} on {0}".format(*section.columns[0])
     return "average_metrics"
 
 
 def seeds(configurations: list[Configuration]) -> str:
-    """How many runs stand behind each mean."""
+    """Number of runs per mean, in words."""
     counts = sorted({len(c.runs) for c in configurations})
     if counts == [1]:
         return "one seed"
@@ -41,20 +47,20 @@ def seeds(configurations: list[Configuration]) -> str:
 
 
 def largest(section: Section) -> str:
-    """The remark that smaller training sets are not shown, where there are any."""
+    """Remark that smaller training sets are not shown, if there are any."""
     if len(section.families) == len(section.configurations):
         return ""
     return " Each configuration is shown at its largest training set."
 
 
 def span(score: Statistic) -> list[float]:
-    """From one standard deviation below the mean to one above; the mean where there is none."""
+    """Mean minus and plus one standard deviation; the mean twice if there is no deviation."""
     deviation = score.deviation if math.isfinite(score.deviation) else 0.0
     return [score.mean - deviation, score.mean + deviation]
 
 
 def draw_point(axes, style: Style, x: float, score: Statistic, **keywords) -> None:
-    """A mean with its deviation."""
+    """Draw a mean with its deviation."""
     (bar,) = axes.plot([x, x], span(score), color=style.colour, linewidth=1.3, alpha=0.75, zorder=2)
     (mark,) = axes.plot(x, score.mean, color=style.colour, markersize=7.5, zorder=3, **style.points(), **keywords)
     style.tag(bar, mark)

@@ -1,4 +1,4 @@
-"""Score against the number of training rows, for configurations that were trained on several."""
+"""Score against the number of training rows, for configurations trained with several such numbers."""
 
 import math
 
@@ -8,7 +8,7 @@ from seq2seq.comparison.plots.parts import DEVIATION, Plot, draw_point, score_na
 
 
 def sizes(section: Section, split: str, prefix: str) -> Plot | None:
-    """One line for each family, points at its numbers of training rows; all rows stand at the right."""
+    """Plot a line per family with a point per number of training rows; "all" is at the right end."""
     families = {i: family for i, family in enumerate(section.families) if any(math.isfinite(c.rows) for c in family)}
     members = [c for family in families.values() for c in family]
     rows = sorted({c.rows for c in members})
@@ -17,7 +17,7 @@ def sizes(section: Section, split: str, prefix: str) -> Plot | None:
     figure, (axes,) = new_figure(3.9)
     axes.set_xscale("log")
     finite = [row for row in rows if math.isfinite(row)]
-    every = finite[-1] * max(2.0, (finite[-1] / finite[0]) ** 0.3)  # the place of all rows
+    every = finite[-1] * max(2.0, (finite[-1] / finite[0]) ** 0.3)  # position of "all"
     for nth, (i, family) in enumerate(families.items()):
         aside = 1.0 + 0.01 * (nth - (len(families) - 1) / 2)
         draw_family(axes, Style(i), family, every, aside)
@@ -30,14 +30,14 @@ def sizes(section: Section, split: str, prefix: str) -> Plot | None:
     axes.set(xlabel="training rows of each task", ylabel=f"{score_name(section)}, {split}")
     title = "Score against training rows"
     caption = (
-        f"Mean {score_name(section)} on {split} over {seeds(members)}; {DEVIATION} Points of one size stand a little "
-        "aside from each other, so that their deviations can be read."
+        f"Mean {score_name(section)} on {split} over {seeds(members)}; {DEVIATION} Points of the same size are shifted "
+        "slightly, so that their deviations can be read."
     )
     return Plot(title, to_svg(figure, prefix, title), caption, list(families))
 
 
 def draw_family(axes, style: Style, family: list[Configuration], every: float, aside: float) -> None:
-    """The line and points of one family."""
+    """Draw the line and points of one family."""
     ordered = sorted((c for c in family if math.isfinite(c.average.mean)), key=lambda c: c.rows)
     places = [(c.rows if math.isfinite(c.rows) else every) * aside for c in ordered]
     (line,) = axes.plot(places, [c.average.mean for c in ordered], **style.line())
