@@ -71,15 +71,18 @@ class SizeResult:
 
     @classmethod
     def empty(cls, index: int, measures: dict[str, float], restarts: int) -> "SizeResult":
+        """The result of a size before its first target."""
         fresh, training = ({f: torch.empty(0, restarts, dtype=torch.float64) for f in FAMILIES} for _ in range(2))
         return cls(index, measures, fresh, training)
 
     @property
     def targets(self) -> int:
+        """Number of targets so far."""
         return len(self.fresh["A"])
 
     @property
     def diverged(self) -> dict[str, int]:
+        """Number of diverged fits by family."""
         return {family: int(self.fresh[family].isnan().sum()) for family in FAMILIES}
 
     def add(self, found: dict, redrawn: int) -> None:
@@ -94,6 +97,7 @@ class SizeResult:
             self.training[family] = torch.cat([self.training[family], errors.training])
 
     def estimate(self, statistic: str, confidence: float) -> Estimate:
+        """Estimate the errors and their difference from the targets so far. statistic: "min" or "mean"."""
         over_restarts = STATISTICS[statistic]
         values = {family: over_restarts(self.fresh[family]) for family in FAMILIES}
         return Estimate(

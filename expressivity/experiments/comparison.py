@@ -63,6 +63,7 @@ class ComparisonExperiment:
             self.comparator()
 
     def comparator(self) -> ArchitectureComparator:
+        """Build the comparator. Raises ExpressivityError if the configuration is invalid."""
         roles = {"A": self.A, "B": self.B} | ({} if self.base is None else {"base": self.base})
         spaces = {role: self._space(role, given) for role, given in roles.items()}
         return ArchitectureComparator(
@@ -70,6 +71,7 @@ class ComparisonExperiment:
         )
 
     def write(self, result: ComparisonResult, directory: Path) -> None:
+        """Write the JSON and CSV files and the figures."""
         state, table, *plots, density = (directory / name for name in self.files)
         result.to_json(state)
         result.to_csv(table)
@@ -157,7 +159,7 @@ def _resolve(name: str | None, known: dict, what: str):
     module, _, attribute = name.partition(":")
     try:
         return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except Exception as error:  # whatever a user's module raises
+    except Exception as error:  # a user's module may raise anything
         raise ExpressivityError(f"{what} is {name!r}, which cannot be imported: {type_and_line(error)}") from error
 
 

@@ -98,6 +98,7 @@ class TrajectoryExperiment:
             return [self._measured(*kind, bar) for kind in kinds]
 
     def write(self, result: list[Growth], directory: Path) -> None:
+        """Write the JSON and CSV files and the figure."""
         from expressivity.plots import lengths_by_depth
 
         text = io.StringIO()
