@@ -1,5 +1,5 @@
-"""Tensor trains and tensor rings in PyTorch: objects, initialisers, decompositions, layers, and an engine that picks a
-fast way to multiply by them. Needs torch only."""
+"""Tensor trains and tensor rings in PyTorch: objects, initialisers, decompositions, layers, and an engine that chooses
+a fast contraction order. Needs only torch."""
 
 from t3nsor.automatic_shape import linear_shape
 from t3nsor.contraction.explain import chosen_plans, explain
@@ -28,6 +28,8 @@ from t3nsor.layers import TRLinear, TTLinear
 from t3nsor.norms import TTBias, TTLayerNorm
 from t3nsor.shapes import auto_shape, best_d, max_rank, parameter_count, skewed_shape, suggest_shape, useful_ranks
 from t3nsor.tensor_train import TensorRing, TensorTrain
+
+__version__ = "0.2.0"
 
 __all__ = [
     "Plan",

@@ -1,11 +1,12 @@
 """Arithmetic on lists of cores, for trains and rings alike; a train is a ring whose closing bond is 1.
 
-Addition, products and rounding follow Oseledets 2011 (https://doi.org/10.1137/090752286), here with any closing bond.
-All functions take tensor or matrix cores, and are differentiable.
+Addition, products and rounding follow Oseledets 2011 (https://doi.org/10.1137/090752286), extended to any closing bond.
+All functions take tensor or matrix cores and are differentiable.
 """
 
 import math
 import sys
+from collections.abc import Sequence
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -14,11 +15,12 @@ from torch.nn.functional import pad
 from t3nsor.autocast import without_autocast
 from t3nsor.cores import close_cores
 
+Tensors = Sequence[torch.Tensor]
 UNBOUNDED = sys.maxsize
 
 
-def add(left, right, closed: bool) -> list[torch.Tensor]:
-    """Cores of the sum: each holds those of both sides as its blocks, so the ranks add up."""
+def add(left: Tensors, right: Tensors, closed: bool) -> list[torch.Tensor]:
+    """Return the cores of the sum: each holds those of both sides as blocks, so the ranks add up."""
     cores = [torch.cat([pad(a, (0, b.shape[-1])), pad(b, (a.shape[-1], 0))]) for a, b in zip(left, right, strict=True)]
     if not closed:
         cores[0] = cores[0].sum(0, keepdim=True)
@@ -26,52 +28,51 @@ def add(left, right, closed: bool) -> list[torch.Tensor]:
     return cores
 
 
-def hadamard(left, right) -> list[torch.Tensor]:
-    """Cores of the entrywise product: Kronecker products of the slices, so the ranks multiply."""
+def hadamard(left: Tensors, right: Tensors) -> list[torch.Tensor]:
+    """Return the cores of the entrywise product: Kronecker products of the slices, so the ranks multiply."""
     with without_autocast(left[0].device):
         products = [torch.einsum("a...b,c...d->ac...bd", a, b) for a, b in zip(left, right, strict=True)]
     return [product.flatten(-2, -1).flatten(0, 1) for product in products]
 
 
-def dot(left, right) -> torch.Tensor:
-    """The sum over all entries of the entrywise product, a tensor without dimensions."""
-    dtype = left[0].dtype
-    left, right = _flat(left), _flat(right)
-    # Every bond is as good a place to open the ring as the closing one; the narrowest is the cheapest.
-    widths = [a.shape[0] * b.shape[0] for a, b in zip(left, right, strict=True)]
+def dot(left: Tensors, right: Tensors) -> torch.Tensor:
+    """Return the sum of all entries of the entrywise product, a tensor without dimensions."""
+    a_cores, b_cores = _flat(left), _flat(right)
+    # A ring can be cut open at any bond; the narrowest is the cheapest.
+    widths = [a.shape[0] * b.shape[0] for a, b in zip(a_cores, b_cores, strict=True)]
     start = widths.index(min(widths))
-    left, right = _rotated(left, start), _rotated(right, start)
-    bonds = left[0].shape[0], right[0].shape[0]
-    state = torch.eye(math.prod(bonds), dtype=left[0].dtype, device=left[0].device).unflatten(1, bonds)
+    a_cores, b_cores = _rotated(a_cores, start), _rotated(b_cores, start)
+    bonds = a_cores[0].shape[0], b_cores[0].shape[0]
+    state = torch.eye(math.prod(bonds), dtype=a_cores[0].dtype, device=a_cores[0].device).unflatten(1, bonds)
     with without_autocast(state.device):
-        for a, b in zip(left, right, strict=True):
+        for a, b in zip(a_cores, b_cores, strict=True):
             state = torch.einsum("sab,anc->sbnc", state, a)
             state = torch.einsum("sbnc,bnd->scd", state, b)
-    return state.flatten(1).diagonal().sum().to(dtype)
+    return state.flatten(1).diagonal().sum().to(left[0].dtype)
 
 
-def norm(cores, closed: bool) -> torch.Tensor:
-    """The Frobenius norm.
+def norm(cores: Tensors, closed: bool) -> torch.Tensor:
+    """Return the Frobenius norm.
 
-    Of a train by orthogonalisation, to working precision even where terms cancel; of a ring the root of its square.
+    For a train by orthogonalisation, to working precision even where terms cancel; for a ring the root of `dot`.
     """
     flat = _flat(cores)
     with torch.no_grad(), without_autocast(flat[0].device):
         value = dot(flat, flat).clamp_min(0).sqrt() if closed else torch.linalg.vector_norm(_orthogonalised(flat)[0])
     if torch.is_grad_enabled() and any(core.requires_grad for core in flat):
-        # Orthogonalisation has no gradient at cores of deficient rank, the square has. `relative` is 0 and carries the
-        # derivatives of |x|^2 / value^2; the series of the root at 1 turns them into the first two of |x|.
+        # Orthogonalisation has no gradient at rank-deficient cores, the square has. `relative` is 0 and carries the
+        # derivatives of |x|^2 / value^2; the Taylor series of the root at 1 turns them into the first two of |x|.
         relative = dot(flat, flat) / torch.where(value > 0, value, 1).square()
         relative = relative - relative.detach()
         value = value * (1 + relative / 2 - relative.square() / 8)
     return value.to(cores[0].dtype)
 
 
-def round_cores(cores, closed: bool, epsilon: float, bounds: tuple[int, ...]) -> list[torch.Tensor]:
-    """Cores of lower rank, at a distance of at most epsilon * norm unless `bounds` (r_0 .. r_d) ask for less rank.
+def round_cores(cores: Tensors, closed: bool, epsilon: float, bounds: tuple[int, ...]) -> list[torch.Tensor]:
+    """Return cores of lower rank, at a distance of at most epsilon * norm unless `bounds` (r_0 .. r_d) force more.
 
-    A ring is cut open, its closing bond counting as a mode of the first and of the last core, rounded, turned by one
-    core and rounded again, so that every bond has its turn. With E the error of the open ring, the closed one errs by
+    A ring is cut open, with its closing bond as a mode of the first and of the last core, rounded, rotated by one core
+    and rounded again, so that every bond is truncated. If E is the error of the open ring, that of the closed one is
     |trace E| <= sqrt(r_0) |E|.
     """
     d, dtype = len(cores), cores[0].dtype
@@ -93,8 +94,8 @@ def round_cores(cores, closed: bool, epsilon: float, bounds: tuple[int, ...]) ->
     ]
 
 
-def gather_rows(cores, index: torch.Tensor) -> torch.Tensor:
-    """Rows `index` (any shape) of the dense matrix from the slices they need: (*index.shape, prod m_k)."""
+def gather_rows(cores: Tensors, index: torch.Tensor) -> torch.Tensor:
+    """Return the rows `index` (any shape) of the dense matrix, (*index.shape, prod m_k), from the slices they need."""
     rest, slices = index.reshape(-1), []
     for core in reversed(cores):
         rest, digit = rest // core.shape[1], rest % core.shape[1]
@@ -104,19 +105,21 @@ def gather_rows(cores, index: torch.Tensor) -> torch.Tensor:
 
 
 class TruncatedSVD(torch.autograd.Function):
-    """The best approximation of a matrix as `left @ right` with orthonormal columns of `left`.
+    """The best approximation of a matrix as `left @ right`, where the columns of `left` are orthonormal.
 
-    matrix: (m, n) -> (m, k), (k, n), of the smallest rank k whose error stays within `budget` (in the Frobenius norm),
-    at most `bound`; singular values that are zero up to rounding never count.
-    The gradient is that of the product: within the kept space the columns of `left` are free to turn, so the usual
-    gradient of an SVD, infinite where singular values meet, is not needed. It is exact where kept and dropped ones
+    matrix: (m, n) -> left (m, k), right (k, n).
+    budget: bound on the error in the Frobenius norm; k is the smallest rank that keeps it.
+    bound: bound on k, which takes precedence. Singular values that are zero up to rounding never count.
+
+    The gradient is that of the product: the columns of `left` may rotate within the kept space, so the usual gradient
+    of an SVD, infinite where singular values meet, is not needed. It is exact where kept and dropped singular values
     differ; there is no second derivative.
     """
 
     @staticmethod
     def forward(context, matrix, budget, bound):
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-        # Eight times what this SVD rounds: the factors that it follows in a sweep have rounded before.
+        # Eight times the rounding error of this SVD: earlier factors of a sweep have been rounded already.
         noise = 8 * torch.finfo(s.dtype).eps * max(matrix.shape) * s[0]
         dropped_norms = s.flip(0).square().cumsum(0).sqrt()
         smallest = s.numel() - int((dropped_norms <= torch.clamp_min(noise, budget)).sum())
@@ -140,17 +143,17 @@ class TruncatedSVD(torch.autograd.Function):
         return grad + u_kept @ (turn * s_dropped[:, None]).T @ vh[kept:], None, None
 
 
-def _flat(cores) -> list[torch.Tensor]:
-    """Cores (r, modes, r') in a precision that products and decompositions can work in."""
+def _flat(cores: Tensors) -> list[torch.Tensor]:
+    """Cores (r, modes, r'), those of half precision in float32, which decompositions need."""
     precise = [core.float() if core.dtype in (torch.float16, torch.bfloat16) else core for core in cores]
     return [core.flatten(1, -2) for core in precise]
 
 
-def _rotated(cores, start: int) -> list[torch.Tensor]:
+def _rotated(cores: Tensors, start: int) -> list[torch.Tensor]:
     return [*cores[start:], *cores[:start]]
 
 
-def _orthogonalised(cores) -> list[torch.Tensor]:
+def _orthogonalised(cores: Tensors) -> list[torch.Tensor]:
     """The same open chain with orthonormal rows in the unfoldings (r, modes * r') of all cores but the first."""
     cores = list(cores)
     for k in range(len(cores) - 1, 0, -1):
@@ -160,8 +163,8 @@ def _orthogonalised(cores) -> list[torch.Tensor]:
     return cores
 
 
-def _truncated(cores, budget, bounds) -> list[torch.Tensor]:
-    """An orthogonalised open chain with its inner ranks cut from left to right, each at an error within `budget`."""
+def _truncated(cores: Tensors, budget: torch.Tensor | float, bounds: Sequence[int]) -> list[torch.Tensor]:
+    """An orthogonalised open chain with its inner ranks cut from left to right, each with an error within `budget`."""
     cores = list(cores)
     for k in range(len(cores) - 1):
         left, rest = TruncatedSVD.apply(cores[k].flatten(0, 1), budget, bounds[k + 1])

@@ -29,4 +29,5 @@ def in_autocast_dtype(x):
     """Cast x as autocast would; float64 and integers stay as they are."""
     if x is None or x.dtype == torch.float64 or not x.is_floating_point():
         return x
-    return x.to(autocast_dtype(x.device) or x.dtype)
+    dtype = autocast_dtype(x.device)
+    return x if dtype is None else x.to(dtype)

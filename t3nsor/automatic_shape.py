@@ -1,20 +1,32 @@
-"""The shape of a linear layer when only its two sizes are given."""
+"""The shape of a linear layer of which only the two sizes are given."""
 
 from t3nsor.contraction.cost_model import choose_plan, cost
 from t3nsor.contraction.plans import ContractionSpec
 from t3nsor.errors import ShapeError
-from t3nsor.shapes import MODES, auto_shape, best_d, check_ranks, skewed_shape
+from t3nsor.shapes import MODES, Rank, auto_shape, best_d, check_ranks, skewed_shape
 
 SHAPE_MODES = (*MODES, "skewed")
 MOST_CORES = 6
 
 
-def linear_shape(in_features: int, out_features: int, *, rank=8, d=3, mode: str = "ascending", ring: bool = False):
-    """((n_1, .., n_d), (m_1, .., m_d)) for a matrix in_features -> out_features.
+def linear_shape(
+    in_features: int,
+    out_features: int,
+    *,
+    rank: Rank = 8,
+    d: int | str = 3,
+    mode: str = "ascending",
+    ring: bool = False,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return a shape ((n_1, .., n_d), (m_1, .., m_d)) for a matrix in_features -> out_features.
 
+    rank: see `check_ranks`; one rank for all bonds if `d` is "auto" or "fastest".
     d: the number of cores; "auto": the one with the fewest parameters; "fastest": the one whose forward and backward
-        passes the cost model thinks cheapest, for 1,024 rows in float32 on a CPU. Both need one rank for all bonds.
+        passes the cost model predicts to be cheapest, for 1,024 rows in float32 on a CPU.
     mode: order of the factors, see `auto_shape`; "skewed": `skewed_shape`, which has two cores.
+    ring: True for a tensor ring.
+
+    Raises ShapeError for other arguments.
 
     >>> linear_shape(768, 3072), linear_shape(768, 3072, d=2, mode="skewed")
     (((8, 8, 12), (12, 16, 16)), ((96, 8), (8, 384)))
@@ -29,12 +41,13 @@ def linear_shape(in_features: int, out_features: int, *, rank=8, d=3, mode: str 
         d = best_d(in_features, out_features, rank, ring, MOST_CORES)
     elif d == "fastest":
         d = min(range(2, MOST_CORES + 1), key=lambda d: _seconds(in_features, out_features, rank, d, ring))
-    elif isinstance(d, str):
-        raise ShapeError(f"d is {d!r}; it is a number of cores, 'auto' or 'fastest'")
+    if isinstance(d, str):
+        raise ShapeError(f"d is {d!r}; it must be a number of cores, 'auto' or 'fastest'")
     return auto_shape(in_features, d, mode=mode), auto_shape(out_features, d, mode=mode)
 
 
-def _seconds(in_features: int, out_features: int, rank, d: int, ring: bool) -> float:
+def _seconds(in_features: int, out_features: int, rank: Rank, d: int, ring: bool) -> float:
+    """The predicted seconds of a forward and a backward pass."""
     ranks = check_ranks(rank, d, ring)
     spec = ContractionSpec(auto_shape(in_features, d), auto_shape(out_features, d), ranks, ring, rows=1024)
     return sum(cost(spec, choose_plan(spec, "auto", backward), backward) for backward in (False, True))

@@ -1,7 +1,7 @@
-"""Lists of cores, the common ground of tensor trains and tensor rings: checks and products.
+"""Checks and products of lists of cores, shared by tensor trains and tensor rings.
 
-A core of a tensor has the shape (r, n, r'), a core of a matrix (r, n, m, r'): r and r' are the bonds to the neighbours.
-A train is open (the first and the last bond are 1); a ring is closed (the last bond is the first, and summed over).
+A core of a tensor has the shape (r, n, r'), a core of a matrix (r, n, m, r'); r and r' are the bonds to its neighbours.
+A train is open (first and last bond are 1); a ring is closed (the last bond is the first, and summed over).
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,13 @@ import torch
 from t3nsor.autocast import without_autocast
 from t3nsor.errors import ShapeError
 
+FreezeCores = str | Sequence[int] | None
+
 
 def check_cores(cores: Sequence[torch.Tensor], closed: bool, what: str) -> None:
-    """Raise ShapeError, beginning with `what`, unless `cores` make up a train or, if `closed`, a ring."""
+    """Raise ShapeError, beginning with `what`, unless `cores` form a train or, if `closed`, a ring."""
     if not all(isinstance(core, torch.Tensor) for core in cores):
-        raise ShapeError(f"{what}: cores are tensors, got {[type(core).__name__ for core in cores]}")
+        raise ShapeError(f"{what}: cores must be tensors, got {[type(core).__name__ for core in cores]}")
     shapes = [tuple(core.shape) for core in cores]
     if not shapes:
         raise ShapeError(f"{what} needs at least one core")
@@ -24,9 +26,9 @@ def check_cores(cores: Sequence[torch.Tensor], closed: bool, what: str) -> None:
     if any(0 in shape for shape in shapes):
         raise ShapeError(f"{what}: cores of shapes {shapes}: no rank and no size may be 0")
     if any(left[-1] != right[0] for left, right in zip(shapes, shapes[1:], strict=False)):
-        raise ShapeError(f"{what}: cores of shapes {shapes}: each must end with the rank with which the next begins")
+        raise ShapeError(f"{what}: cores of shapes {shapes}: the last rank of each must be the first rank of the next")
     if closed and shapes[0][0] != shapes[-1][-1]:
-        raise ShapeError(f"{what}: cores of shapes {shapes}: the last rank must be the first, {shapes[0][0]}")
+        raise ShapeError(f"{what}: cores of shapes {shapes}: the last rank must equal the first, {shapes[0][0]}")
     if not closed and (shapes[0][0] != 1 or shapes[-1][-1] != 1):
         raise ShapeError(f"{what}: cores of shapes {shapes}: the first and the last rank must be 1")
     for name in ("dtype", "device"):
@@ -37,8 +39,11 @@ def check_cores(cores: Sequence[torch.Tensor], closed: bool, what: str) -> None:
         raise ShapeError(f"{what}: cores of shapes {shapes} are {cores[0].dtype}; they must be floating-point")
 
 
-def frozen_indices(freeze_cores, d: int, what: str) -> tuple[int, ...]:
-    """The cores, of `d`, that `freeze_cores` names: None, "first", "last" or a list of indices (-1: the last)."""
+def frozen_indices(freeze_cores: FreezeCores, d: int, what: str) -> tuple[int, ...]:
+    """Return the indices, out of `d`, that `freeze_cores` names: None, "first", "last" or a list (-1: the last).
+
+    Raises ShapeError, beginning with `what`, for anything else.
+    """
     named = {"first": (0,), "last": (d - 1,)}
     if freeze_cores is None:
         return ()
@@ -59,8 +64,9 @@ def frozen_indices(freeze_cores, d: int, what: str) -> tuple[int, ...]:
 def merge_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
     """Multiply adjacent cores into one.
 
-    cores: (r_a, n_k, m_k, r_b) each, or (r_a, n_k, r_b) each; dimensions in front of these are batch dimensions of
-    matrix cores. Returns one core (r_a, prod n_k, prod m_k, r_b), or (r_a, prod n_k, r_b), of the outermost ranks.
+    cores: all (r_{k-1}, n_k, m_k, r_k), with any batch dimensions in front, or all (r_{k-1}, n_k, r_k).
+
+    Returns one core (r_a, prod n_k, prod m_k, r_b), or (r_a, prod n_k, r_b), between the outermost ranks.
     """
     if cores[0].dim() == 3:
         return merge_cores([core.unsqueeze(2) for core in cores]).squeeze(2)
@@ -84,7 +90,7 @@ def close_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
     half = len(cores) // 2
     left, right = merge_cores(cores[:half]), merge_cores(cores[half:])
     (*batch, first, n, m, middle), (p, q) = left.shape, right.shape[-3:-1]
-    # One product sums both bonds between the halves: closing a merged core (r, N, M, r) would take r^2 the memory.
+    # One product sums both bonds between the halves; a merged core (r, N, M, r) would take r^2 times the memory.
     left = left.movedim(-4, -1).reshape(*batch, n * m, middle * first)
     right = right.movedim(-1, -3).reshape(*batch, middle * first, p * q)
     with without_autocast(left.device):

@@ -1,23 +1,31 @@
 """Embedding tables as tensor trains or rings (Hrinchuk et al. 2019, https://arxiv.org/abs/1901.10787)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
+from t3nsor.cores import FreezeCores
 from t3nsor.errors import ShapeError
 from t3nsor.initializers import random_matrix
-from t3nsor.shapes import auto_shape, check_matrix_shape, suggest_shape
+from t3nsor.shapes import MatrixShape, Rank, auto_shape, check_matrix_shape, suggest_shape
 
 
 class TTEmbedding(nn.Module):
-    """Rows of a table (num_embeddings, embedding_dim) that is a TT-matrix; only the asked rows are contracted.
+    """An embedding table (num_embeddings, embedding_dim) that is a TT-matrix; only the requested rows are contracted.
 
-    rank: one inner rank or the list of d - 1. d: number of cores, used when `shape` is None; the table is then padded
-    to the next number of rows that splits well (`suggest_shape`), and the padding is never asked for.
+    num_embeddings: rows of the table.
+    embedding_dim: size of a row.
+    rank: one inner rank or the list of d - 1.
+    d: number of cores, used if `shape` is None; the table is then padded to the next number of rows that splits well
+        (`suggest_shape`).
     shape: ((n_1, .., n_d), (m_1, .., m_d)), prod n_k at least num_embeddings, prod m_k = embedding_dim.
-    std: standard deviation of the entries at the start. freeze_cores: as for `TTLinear`.
+    std: standard deviation of the entries at the start.
+    freeze_cores: see `TTLinear`.
+
     State-dict keys: `weight.cores.0` .. , each (r_{k-1}, n_k, m_k, r_k).
+    Raises ShapeError for sizes that do not fit.
     """
 
     ring = False
@@ -27,13 +35,13 @@ class TTEmbedding(nn.Module):
         num_embeddings: int,
         embedding_dim: int,
         *,
-        rank=8,
+        rank: Rank = 8,
         d: int = 3,
-        shape=None,
+        shape: MatrixShape | None = None,
         std: float = 1.0,
-        freeze_cores=None,
-        device=None,
-        dtype=None,
+        freeze_cores: FreezeCores = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         if shape is None:
@@ -42,7 +50,7 @@ class TTEmbedding(nn.Module):
         if math.prod(rows) < num_embeddings:
             raise ShapeError(f"shape {shape} has {math.prod(rows)} rows; the table needs {num_embeddings}")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        options = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
+        options: dict[str, Any] = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
         self.weight = random_matrix((rows, columns), rank, std, ring=self.ring, trainable=True, **options)
 
     def full(self) -> torch.Tensor:
@@ -50,10 +58,12 @@ class TTEmbedding(nn.Module):
         return self.weight.full()[: self.num_embeddings]
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
-        """index: integers of any shape, 0 to num_embeddings - 1 -> (*index.shape, embedding_dim)."""
+        """index: integers from 0 to num_embeddings - 1, of any shape -> (*index.shape, embedding_dim)."""
         index = torch.as_tensor(index, device=self.weight.device)
         if index.device.type == "cpu" and not torch.compiler.is_compiling() and (index >= self.num_embeddings).any():
-            raise ShapeError(f"index {index.max().item()} in a table of {self.num_embeddings} rows")
+            raise ShapeError(
+                f"index is {index.max().item()}; it must be less than {self.num_embeddings}, the rows of the table"
+            )
         return self.weight.gather_rows(index)
 
     def extra_repr(self) -> str:
@@ -61,6 +71,6 @@ class TTEmbedding(nn.Module):
 
 
 class TREmbedding(TTEmbedding):
-    """`TTEmbedding` with a tensor ring; rank: one rank for all bonds or the list r_0 .. r_{d-1}."""
+    """`TTEmbedding` with a tensor ring; `rank` is one rank for all bonds or the list r_0 .. r_{d-1}."""
 
     ring = True

@@ -1,2 +1,2 @@
 class ShapeError(ValueError):
-    """Shapes, ranks or sizes that do not fit together; the message states what was given and what is allowed."""
+    """Shapes, ranks, sizes or options that do not fit; the message states what was given and what is allowed."""

@@ -1,5 +1,8 @@
 """Linear layers whose weight is a tensor train or a tensor ring."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -8,29 +11,37 @@ from t3nsor.autocast import in_autocast_dtype, without_autocast
 from t3nsor.automatic_shape import linear_shape
 from t3nsor.contraction.ops import check_operands, tt_matmul
 from t3nsor.contraction.plans import Plan, check_strategy
-from t3nsor.cores import frozen_indices
+from t3nsor.cores import FreezeCores, frozen_indices
 from t3nsor.errors import ShapeError
 from t3nsor.initializers import glorot_initializer, kaiming, zero_delta
-from t3nsor.shapes import check_matrix_shape
+from t3nsor.shapes import MatrixShape, Rank, check_matrix_shape
 from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
 
-INITS = {"glorot": glorot_initializer, "kaiming": kaiming, "zero": zero_delta}
+INITIALIZERS: dict[str, Callable[..., CoreChain]] = {
+    "glorot": glorot_initializer,
+    "kaiming": kaiming,
+    "zero": zero_delta,
+}
 
 
 class TTLinear(nn.Module):
     """y = x W + b with W a TT-matrix (Novikov et al. 2015, https://arxiv.org/abs/1509.06569).
 
-    in_features, out_features: sizes of the last dimension of x and of y.
+    in_features: size of the last dimension of x.
+    out_features: size of the last dimension of y.
     rank: one inner rank or the list of d - 1 inner ranks.
-    d, auto_shape_mode: used when `shape` is None, see `linear_shape`.
+    d: number of cores, used if `shape` is None, see `linear_shape`.
     shape: ((n_1, .., n_d), (m_1, .., m_d)) whose products are in_features and out_features.
-    init: "glorot", "kaiming", "zero" (random cores but one, which is zero, so that W = 0 and can be trained away from
-        it), or a TensorTrain to start from, of which copies are taken and which decides shape and ranks.
+    auto_shape_mode: used if `shape` is None, see `linear_shape`.
+    bias: False for y = x W.
+    init: "glorot"; "kaiming"; "zero", where one core is zero and the others are random, so that W = 0 and training can
+        leave it; or a TensorTrain, which is copied, and decides shape and ranks.
     freeze_cores: None, "first", "last" or a list of indices of cores that are never trained.
-    strategy: how to contract, see `tt_matmul`.
-    cores_nonlinearity: an activation between the cores, such as torch.relu; the layer is then no matrix.
+    strategy: the contraction order, see `tt_matmul`.
+    cores_nonlinearity: an activation between the cores, such as torch.relu; the layer then has no matrix.
     use_checkpointing: with such an activation, recompute the states between the cores in the backward pass. (Without
         one nothing between x and y is kept anyway.)
+
     State-dict keys: `weight.cores.0` .. , each (r_{k-1}, n_k, m_k, r_k), and `bias` (out_features,).
     Raises ShapeError for sizes that do not fit.
     """
@@ -42,29 +53,29 @@ class TTLinear(nn.Module):
         in_features: int,
         out_features: int,
         *,
-        rank=8,
+        rank: Rank = 8,
         d: int | str = 3,
-        shape=None,
+        shape: MatrixShape | None = None,
         auto_shape_mode: str = "ascending",
         bias: bool = True,
         init: str | CoreChain = "glorot",
-        freeze_cores=None,
+        freeze_cores: FreezeCores = None,
         strategy: str | Plan = "auto",
-        cores_nonlinearity=None,
+        cores_nonlinearity: Callable[[torch.Tensor], torch.Tensor] | None = None,
         use_checkpointing: bool = False,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        if shape is None and not isinstance(init, CoreChain):
-            shape = linear_shape(in_features, out_features, rank=rank, d=d, mode=auto_shape_mode, ring=self.ring)
         self.in_features, self.out_features, self.strategy = in_features, out_features, strategy
         self.cores_nonlinearity, self.use_checkpointing = cores_nonlinearity, use_checkpointing
         if isinstance(init, CoreChain):
-            self.weight = self._given(init, freeze_cores, device, dtype)
+            self.weight = self._copied(init, freeze_cores, device, dtype)
         else:
+            if shape is None:
+                shape = linear_shape(in_features, out_features, rank=rank, d=d, mode=auto_shape_mode, ring=self.ring)
             shape = check_matrix_shape(shape, in_features, out_features)
-            self.weight = self._drawn(init, shape, rank, freeze_cores=freeze_cores, device=device, dtype=dtype)
+            self.weight = self._initialized(init, shape, rank, freeze_cores=freeze_cores, device=device, dtype=dtype)
         check_strategy(strategy, self.weight.d, self.ring)
         cores = self.weight
         self.bias = nn.Parameter(torch.zeros(out_features, dtype=cores.dtype, device=cores.device)) if bias else None
@@ -73,12 +84,12 @@ class TTLinear(nn.Module):
         """x: (.., in_features) -> (.., out_features)."""
         if self.cores_nonlinearity is None:
             return tt_matmul(x, self.weight, self.strategy, bias=self.bias)
-        return self._activated(x)
+        return self._activated(x, self.cores_nonlinearity)
 
     def full(self) -> torch.Tensor:
-        """W as a dense matrix (in_features, out_features). ShapeError if activations between the cores make it none."""
+        """W as a dense matrix (in_features, out_features). Raises ShapeError with an activation between the cores."""
         if self.cores_nonlinearity is not None:
-            raise ShapeError(f"{type(self).__name__}: with an activation between its cores the layer is no matrix")
+            raise ShapeError(f"{type(self).__name__}: with an activation between its cores the layer has no matrix")
         return self.weight.full()
 
     def extra_repr(self) -> str:
@@ -87,13 +98,13 @@ class TTLinear(nn.Module):
         between = "" if activation is None else f", {name} between the cores"
         return f"{self.in_features} -> {self.out_features}, bias={self.bias is not None}{between}"
 
-    def _activated(self, x: torch.Tensor) -> torch.Tensor:
-        cores, bias = list(self.weight.cores), self.bias
-        check_operands(x, None, bias, cores)
-        x, bias = in_autocast_dtype(x), in_autocast_dtype(bias)
+    def _activated(self, x: torch.Tensor, activation: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        cores = list(self.weight.cores)
+        check_operands(x, None, self.bias, cores)
+        x, bias = in_autocast_dtype(x), in_autocast_dtype(self.bias)
 
         def chain(x, *cores):
-            return activated_chain(x, cores, self.ring, self.cores_nonlinearity)
+            return activated_chain(x, cores, self.ring, activation)
 
         if self.use_checkpointing and torch.is_grad_enabled():
             y = checkpoint(chain, x, *cores, use_reentrant=False)
@@ -101,28 +112,36 @@ class TTLinear(nn.Module):
             y = chain(x, *cores)
         return y if bias is None else y + bias
 
-    def _drawn(self, init: str, shape, rank, **options) -> CoreChain:
-        if init not in INITS:
-            raise ShapeError(f"{type(self).__name__}: init is {init!r}; allowed: {', '.join(INITS)} or a tensor train")
+    def _initialized(self, init: str, shape: MatrixShape, rank: Rank, **options: Any) -> CoreChain:
+        if init not in INITIALIZERS:
+            raise ShapeError(
+                f"{type(self).__name__}: init is {init!r}; allowed: {', '.join(INITIALIZERS)} or a tensor train"
+            )
         if init == "zero":
             options["zero"] = self._zero_core(len(shape[0]), options["freeze_cores"])
-        return INITS[init](shape, rank, ring=self.ring, trainable=True, **options)
+        return INITIALIZERS[init](shape, rank, ring=self.ring, trainable=True, **options)
 
-    def _zero_core(self, d: int, freeze_cores) -> str:
-        """Which core to start from zero: the last, or the first if the last is frozen."""
+    def _zero_core(self, d: int, freeze_cores: FreezeCores) -> str:
+        """Name the core that starts as zero: the last, or the first if the last is frozen."""
         if d - 1 not in frozen_indices(freeze_cores, d, type(self).__name__):
             return "last"
         if self.cores_nonlinearity is not None:
             raise ShapeError(
                 f"{type(self).__name__}: init is 'zero' and freeze_cores {freeze_cores!r} freezes the last core; with "
-                "an activation between the cores only the last one may start from zero: no other would get a gradient"
+                "an activation between the cores only the last one may start as zero: no other would get a gradient"
             )
         return "first"
 
-    def _given(self, chain: CoreChain, freeze_cores, device, dtype) -> CoreChain:
+    def _copied(
+        self,
+        chain: CoreChain,
+        freeze_cores: FreezeCores,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> CoreChain:
         wanted = TensorRing if self.ring else TensorTrain
         if not isinstance(chain, wanted) or not chain.is_matrix:
-            raise ShapeError(f"{type(self).__name__}: init must be the matrix of a {wanted.__name__}; it is {chain!r}")
+            raise ShapeError(f"{type(self).__name__}: init is {chain!r}; it must be the matrix of a {wanted.__name__}")
         check_matrix_shape(chain.raw_shape, self.in_features, self.out_features)
         cores = [core.detach().to(device=device, dtype=dtype) for core in chain.cores]
         return wanted(cores, trainable=True, freeze_cores=freeze_cores)
@@ -131,18 +150,23 @@ class TTLinear(nn.Module):
 class TRLinear(TTLinear):
     """y = x W + b with W a tensor ring (Zhao et al. 2016, https://arxiv.org/abs/1606.05535).
 
-    As `TTLinear`; rank: one rank for all bonds or the list r_0 .. r_{d-1}; `init` may be a TensorRing.
+    Like `TTLinear`, but `rank` is one rank for all bonds or the list r_0 .. r_{d-1}, and `init` may be a TensorRing.
     """
 
     ring = True
 
 
-def activated_chain(x: torch.Tensor, cores, closed: bool, activation) -> torch.Tensor:
-    """Multiply rows by one core after the other, from left to right, with `activation` after each but the last.
+def activated_chain(
+    x: torch.Tensor,
+    cores: Sequence[torch.Tensor],
+    closed: bool,
+    activation: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """Multiply rows by core after core, from left to right, with `activation` after each but the last.
 
     x: (.., in_features) -> (.., out_features). The state between cores k and k + 1 has the axes
     (rows, r_0, m_1 .. m_k, r_k, n_{k+1} .. n_d), of which a step turns (r_k, n_{k+1}) into (m_{k+1}, r_{k+1}); the last
-    one of a ring sums over r_0 as well.
+    step of a ring sums over r_0 as well.
     """
     with without_autocast(x.device):
         cores = [core.to(x.dtype) for core in cores]

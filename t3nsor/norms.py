@@ -1,54 +1,67 @@
-"""Vectors in tensor-train format where T5 has a vector: the weight of a layer norm, and a bias."""
+"""The vectors of T5 in tensor-train format: the weight of a layer norm, and a bias."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from t3nsor.cores import FreezeCores
 from t3nsor.decompositions import to_tt_tensor
 from t3nsor.errors import ShapeError
 from t3nsor.initializers import tensor_const
-from t3nsor.shapes import auto_shape, check_tensor_shape
-from t3nsor.tensor_train import TensorTrain
+from t3nsor.shapes import Rank, auto_shape, check_tensor_shape
+from t3nsor.tensor_train import CoreChain, TensorTrain
 
 
 class TTLayerNorm(nn.Module):
     """y = x / rms(x) * w, the layer norm of T5 (no mean, no bias; Zhang & Sennrich 2019), with w a tensor train.
 
-    size: of the last dimension of x. rank: one inner rank or the list of d - 1; with `preinit` None takes all that is
-    needed to be exact. d: number of cores, used when `shape` is None. shape: (n_1, .., n_d) with the product `size`.
+    size: of the last dimension of x.
+    rank: one inner rank or the list of d - 1; with `preinit` None means as much as an exact w takes.
+    d: number of cores, used if `shape` is None.
+    shape: (n_1, .., n_d) with the product `size`.
     eps: added to the mean square.
-    preinit: a vector (size,) to start from; w is then its TT-SVD approximation, and `preinit_error` its relative error
-        in the Euclidean norm. Otherwise w starts as ones, in a way that training can use the rank.
+    preinit: a vector (size,) to start from; w is then its TT-SVD approximation, and `preinit_error` the relative error
+        in the Euclidean norm. Otherwise w starts as ones, in a way that lets training use the rank.
+    freeze_cores: see `TTLinear`.
+
     It has sum of r_{k-1} n_k r_k parameters: for 768 = 8 x 8 x 12, 672 at rank 8 and 976 when exact.
     State-dict keys: `weight.cores.0` .. , each (r_{k-1}, n_k, r_k).
+    Raises ShapeError for sizes that do not fit.
     """
+
+    preinit_error: float | None
 
     def __init__(
         self,
         size: int,
         *,
-        rank=4,
+        rank: Rank | None = 4,
         d: int = 3,
-        shape=None,
+        shape: Sequence[int] | None = None,
         eps: float = 1e-6,
         preinit: torch.Tensor | None = None,
-        freeze_cores=None,
-        device=None,
-        dtype=None,
+        freeze_cores: FreezeCores = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         shape = _vector_shape(size, d, shape)
         self.size, self.eps, self.preinit_error = size, eps, None
         if preinit is None:
-            options = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
-            self.weight = tensor_const(shape, rank, 1.0, trainable=True, **options)
+            options: dict[str, Any] = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
+            if rank is None:
+                raise ShapeError("TTLayerNorm: rank is None; without preinit it must be a number or a list")
+            self.weight: CoreChain = tensor_const(shape, rank, 1.0, trainable=True, **options)
         else:
             preinit = torch.as_tensor(preinit)
             if tuple(preinit.shape) != (size,):
                 raise ShapeError(f"TTLayerNorm: preinit has shape {tuple(preinit.shape)}; it must be ({size},)")
             given = preinit.detach().to(device=device, dtype=dtype)
-            self.weight = TensorTrain(
-                to_tt_tensor(given.reshape(shape), rank).cores, trainable=True, freeze_cores=freeze_cores
-            )
+            cores = list(to_tt_tensor(given.reshape(shape), rank).cores)
+            self.weight = TensorTrain(cores, trainable=True, freeze_cores=freeze_cores)
             difference = torch.linalg.vector_norm(self.full().detach() - given)
             self.preinit_error = (difference / torch.linalg.vector_norm(given).clamp(min=1e-30)).item()
 
@@ -57,7 +70,7 @@ class TTLayerNorm(nn.Module):
         return self.weight.full().reshape(self.size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: (.., size) -> (.., size), of the dtype of x; the mean square is taken in float32."""
+        """x: (.., size) -> (.., size) in the dtype of x; the mean square is computed in float32."""
         _check_rows(self, x)
         wide = x.float() if x.dtype.itemsize == 2 else x
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
@@ -68,15 +81,25 @@ class TTLayerNorm(nn.Module):
 
 
 class TTBias(nn.Module):
-    """y = x + b with b (size,) a tensor train; b starts as zero, in a way that training can use the rank.
+    """y = x + b with b (size,) a tensor train; b starts as zero, in a way that lets training use the rank.
 
     Arguments, parameters and keys as for `TTLayerNorm`.
     """
 
-    def __init__(self, size: int, *, rank=4, d: int = 3, shape=None, freeze_cores=None, device=None, dtype=None):
+    def __init__(
+        self,
+        size: int,
+        *,
+        rank: Rank = 4,
+        d: int = 3,
+        shape: Sequence[int] | None = None,
+        freeze_cores: FreezeCores = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
         super().__init__()
         self.size = size
-        options = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
+        options: dict[str, Any] = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
         self.weight = tensor_const(_vector_shape(size, d, shape), rank, 0.0, trainable=True, **options)
 
     def full(self) -> torch.Tensor:
@@ -96,15 +119,12 @@ def _check_rows(layer: TTLayerNorm | TTBias, x: torch.Tensor) -> None:
     if x.shape[-1:] != (layer.size,) or not x.is_floating_point():
         raise ShapeError(
             f"{type(layer).__name__}: x of shape {tuple(x.shape)} is {x.dtype}; its last dimension must be "
-            f"{layer.size}, its dtype a floating-point one"
+            f"{layer.size} and its dtype floating-point"
         )
 
 
-def _vector_shape(size: int, d: int, shape) -> tuple[int, ...]:
-    shape = auto_shape(size, d) if shape is None else check_tensor_shape(shape)
-    product = 1
-    for factor in shape:
-        product *= factor
-    if product != size:
-        raise ShapeError(f"shape {list(shape)} multiplies to {product}; the vector has {size} entries")
-    return shape
+def _vector_shape(size: int, d: int, shape: Sequence[int] | None) -> tuple[int, ...]:
+    sizes = auto_shape(size, d) if shape is None else check_tensor_shape(shape)
+    if math.prod(sizes) != size:
+        raise ShapeError(f"shape {list(sizes)} multiplies to {math.prod(sizes)}; the vector has {size} entries")
+    return sizes

@@ -1,10 +1,13 @@
-"""Factorisation of a dimension into the modes of a chain of cores; what a shape costs, and what it can reach."""
+"""Factorise dimensions into the modes of cores, count the parameters of a shape, and bound its matrix rank."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from t3nsor.errors import ShapeError
+
+MatrixShape = Sequence[Sequence[int]]  # ((n_1, .., n_d), (m_1, .., m_d))
+Rank = int | Sequence[int]  # see `check_ranks`
 
 MODES = ("ascending", "descending", "mixed")
 CRITERIA = ("entropy", "variance")
@@ -16,7 +19,7 @@ def factorisations(n: int, d: int) -> Iterator[tuple[int, ...]]:
     divisors = low + [n // k for k in reversed(low) if k * k < n]
 
     def splits(n: int, parts: int, start: int) -> Iterator[tuple[int, ...]]:
-        """Ascending tuples of `parts` factors of n, each among divisors[start:]."""
+        """Yield the ascending tuples of `parts` factors of n, each from divisors[start:]."""
         if parts == 1:
             yield (n,)
             return
@@ -28,19 +31,22 @@ def factorisations(n: int, d: int) -> Iterator[tuple[int, ...]]:
                 for rest in splits(n // factor, parts - 1, position):
                     yield (factor, *rest)
 
-    # Ones apart from the others: a number has at most log2(n) factors above 1, however large d is.
+    # Ones are added separately: a number has at most log2(n) factors above 1, however large d is.
     for parts in range(1, min(d, max(n.bit_length() - 1, 1)) + 1):
         for proper in splits(n, parts, 1):
             yield (1,) * (d - parts) + proper
 
 
 def auto_shape(n: int, d: int = 3, criterion: str = "entropy", mode: str = "ascending") -> tuple[int, ...]:
-    """Split `n` into `d` factors that are as equal as they can be.
+    """Split `n` into `d` factors that are as equal as possible.
 
     n: the dimension, at least 1; a prime gives (1, .., 1, n).
+    d: number of factors, at least 1.
     criterion: "entropy" takes the split whose normalised factors have the highest entropy, "variance" the one
         whose factors vary least.
     mode: order of the factors: "ascending", "descending" or "mixed" (smallest, largest, second smallest, ..).
+
+    Raises ShapeError for other arguments.
 
     >>> auto_shape(768), auto_shape(3072)
     ((8, 8, 12), (12, 16, 16))
@@ -59,9 +65,9 @@ def auto_shape(n: int, d: int = 3, criterion: str = "entropy", mode: str = "asce
 
 
 def suggest_shape(n: int, d: int = 3, criterion: str = "entropy", mode: str = "ascending") -> tuple[int, ...]:
-    """`auto_shape` of the smallest number from `n` on that splits well, for tables that may be padded.
+    """Return `auto_shape` of the smallest number, at least `n`, that splits well, for tables that may be padded.
 
-    A split is good when no factor is above twice the d-th root of n, rounded up. Arguments as for `auto_shape`.
+    A split is good when no factor exceeds twice the d-th root of n, rounded up. Arguments as for `auto_shape`.
 
     >>> suggest_shape(768), suggest_shape(257)
     ((8, 8, 12), (4, 5, 13))
@@ -77,11 +83,15 @@ def suggest_shape(n: int, d: int = 3, criterion: str = "entropy", mode: str = "a
 
 
 def skewed_shape(in_features: int, out_features: int, q: int | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The shape ((in / q, q), (q, out / q)) of two cores.
+    """Return the shape ((in / q, q), (q, out / q)) of two cores.
 
-    A train of rank r then has the r * (in + out) parameters of LoRA of rank r, and reaches the matrix rank r * q^2 (see
+    A train of rank r then has the r * (in + out) parameters of LoRA of rank r, and reaches matrix rank r * q^2 (see
     `max_rank`): each of its r Kronecker products has the rank q of one factor times the rank q of the other.
-    q: a common divisor of both sizes; None: the one nearest to 8, and above 1 where there is one.
+
+    in_features, out_features: sizes of the matrix.
+    q: a common divisor of both sizes; None: the one nearest to 8, and above 1 if possible.
+
+    Raises ShapeError if q does not divide both.
 
     >>> skewed_shape(768, 3072)
     ((96, 8), (8, 384))
@@ -98,10 +108,10 @@ def skewed_shape(in_features: int, out_features: int, q: int | None = None) -> t
     return (in_features // q, q), (q, out_features // q)
 
 
-def parameter_count(shape, rank, d: int | None = None, ring: bool = False) -> int:
-    """Number of parameters of a train or, if `ring`, a ring, without building it.
+def parameter_count(shape: Sequence, rank: Rank, d: int | None = None, ring: bool = False) -> int:
+    """Count the parameters of a train or, if `ring`, a ring, without building it.
 
-    shape: ((n_1, .., n_d), (m_1, .., m_d)) of a matrix or (n_1, .., n_d) of a tensor; but with `d` given
+    shape: ((n_1, .., n_d), (m_1, .., m_d)) of a matrix or (n_1, .., n_d) of a tensor; with `d` given
         (in_features, out_features), which `auto_shape` splits into d factors each.
     rank: see `check_ranks`.
     """
@@ -116,8 +126,8 @@ def parameter_count(shape, rank, d: int | None = None, ring: bool = False) -> in
     return sum(ranks[k] * math.prod(mode) * ranks[k + 1] for k, mode in enumerate(modes))
 
 
-def best_d(in_features: int, out_features: int, rank, ring: bool = False, d_max: int = 6) -> int:
-    """The number of cores, up to `d_max`, that needs the fewest parameters with shapes from `auto_shape`.
+def best_d(in_features: int, out_features: int, rank: Rank, ring: bool = False, d_max: int = 6) -> int:
+    """Return the number of cores, up to `d_max`, that needs the fewest parameters with shapes from `auto_shape`.
 
     rank: one rank for all bonds. d = 1, for a train the dense matrix, wins where no split pays, as for primes.
     """
@@ -125,10 +135,10 @@ def best_d(in_features: int, out_features: int, rank, ring: bool = False, d_max:
     return min(range(1, d_max + 1), key=lambda d: parameter_count((in_features, out_features), rank, d, ring))
 
 
-def useful_ranks(shape, rank, ring: bool = False) -> list[int]:
-    """`rank` for each bond, no larger than the matrix on either side of it can use: d - 1 inner ranks of a train.
+def useful_ranks(shape: Sequence, rank: Rank, ring: bool = False) -> list[int]:
+    """Return the d - 1 inner ranks of a train, each cut to what the unfolding at its bond can use.
 
-    A ring has no such bound: all its d ranks are returned as they are. Arguments as for `parameter_count`.
+    A ring has no such bound: its d ranks are returned unchanged. Arguments as for `parameter_count`.
     """
     sizes = [math.prod(mode) for mode in core_modes(shape)]
     ranks = check_ranks(rank, len(sizes), ring)
@@ -137,13 +147,15 @@ def useful_ranks(shape, rank, ring: bool = False) -> list[int]:
     return [min(r, math.prod(sizes[:k]), math.prod(sizes[k:])) for k, r in enumerate(ranks[1:-1], start=1)]
 
 
-def max_rank(shape, rank, ring: bool = False) -> int:
-    """The largest rank that a matrix in tensor-train (or ring) form of this shape and rank can have.
+def max_rank(shape: MatrixShape, rank: Rank, ring: bool = False) -> int:
+    """Return the largest rank that a matrix in tensor-train (or ring) form of this shape and rank can have.
 
-    shape: ((n_1, .., n_d), (m_1, .., m_d)); rank: see `check_ranks`.
-    Any way to part the cores into an in side and an out side bounds the rank by the product of what it cuts: m_k of the
+    shape: ((n_1, .., n_d), (m_1, .., m_d)).
+    rank: see `check_ranks`.
+
+    Any split of the cores into an in side and an out side bounds the rank by the product of what it cuts: m_k of the
     first, n_k of the second, and the bonds between the two. This is the smallest such product, the minimum cut of the
-    network: an upper bound for all cores, which random ones reach but for rare shapes that stay a little below.
+    network: an upper bound for all cores, which random ones reach except for rare shapes that stay a little below.
 
     >>> max_rank(((96, 8), (8, 384)), 2), max_rank(((24, 32), (48, 64)), 2)
     (128, 768)
@@ -153,7 +165,7 @@ def max_rank(shape, rank, ring: bool = False) -> int:
     ranks = check_ranks(rank, d, ring)
     cuts = []
     for first_side in (0, 1):
-        # best[side]: the smallest product so far with the current core on the in side (0) or on the out side (1).
+        # best[side]: the smallest product so far with the current core on the in side (0) or the out side (1).
         best = {first_side: (columns[0], rows[0])[first_side]}
         for k in range(1, d):
             best = {
@@ -164,10 +176,12 @@ def max_rank(shape, rank, ring: bool = False) -> int:
     return min(cuts)
 
 
-def check_matrix_shape(shape, in_features: int | None = None, out_features: int | None = None):
+def check_matrix_shape(
+    shape: MatrixShape, in_features: int | None = None, out_features: int | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return `shape` as two tuples ((n_1, .., n_d), (m_1, .., m_d)), or raise ShapeError.
 
-    The products of the two lists must be `in_features` and `out_features` where those are given.
+    The products of the two lists must equal `in_features` and `out_features` where those are given.
     """
     try:
         rows, columns = (tuple(side) for side in shape)
@@ -187,30 +201,32 @@ def check_matrix_shape(shape, in_features: int | None = None, out_features: int 
     return rows, columns
 
 
-def check_tensor_shape(shape) -> tuple[int, ...]:
+def check_tensor_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Return `shape` as the tuple (n_1, .., n_d), or raise ShapeError."""
     try:
         sizes = tuple(shape)
     except TypeError:
-        raise ShapeError(f"shape is {shape!r}; that of a tensor is a list of whole numbers") from None
+        raise ShapeError(f"shape is {shape!r}; the shape of a tensor is a list of whole numbers") from None
     if not sizes:
         raise ShapeError("shape is empty; a tensor needs at least one dimension")
     _check_factors(sizes, list(sizes))
     return sizes
 
 
-def core_modes(shape) -> list[tuple[int, ...]]:
-    """What each core carries: [(n_1, m_1), ..] of a matrix shape, [(n_1,), ..] of a tensor shape."""
+def core_modes(shape: Sequence) -> list[tuple[int, ...]]:
+    """The modes of each core: [(n_1, m_1), ..] for a matrix shape, [(n_1,), ..] for a tensor shape."""
     if isinstance(shape, (tuple, list)) and shape and all(isinstance(side, (tuple, list)) for side in shape):
         return list(zip(*check_matrix_shape(shape), strict=True))
     return [(n,) for n in check_tensor_shape(shape)]
 
 
-def check_ranks(rank, d: int, closed: bool = False) -> tuple[int, ...]:
+def check_ranks(rank: Rank, d: int, closed: bool = False) -> tuple[int, ...]:
     """Return all ranks (r_0, .., r_d) of a chain of `d` cores.
 
     rank: one rank for every bond, or a list: the d - 1 inner ranks of a train (r_0 = r_d = 1) or, if `closed`, the d
-    ranks (r_0, .., r_{d-1}) of a ring (r_d = r_0).
+        ranks (r_0, .., r_{d-1}) of a ring (r_d = r_0).
+
+    Raises ShapeError for another number of ranks, or a rank below 1.
     """
     count, kind = (d, "") if closed else (d - 1, "inner ")
     try:
@@ -225,20 +241,20 @@ def check_ranks(rank, d: int, closed: bool = False) -> tuple[int, ...]:
     return (*bonds, bonds[0]) if closed else (1, *bonds, 1)
 
 
-def _check_whole(function: str, **values) -> None:
+def _check_whole(function: str, **values: object) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ShapeError(f"{function}: {name} is {value!r}; it must be a whole number of at least 1")
 
 
-def _check_factors(factors, shown) -> None:
+def _check_factors(factors: Sequence[int], shown: object) -> None:
     for factor in factors:
         if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
             raise ShapeError(f"shape {shown} holds {factor!r}; factors are whole numbers of at least 1")
 
 
 def _is_smooth(n: int, bound: int) -> bool:
-    """Whether no prime factor of `n` is above `bound`."""
+    """True if no prime factor of `n` exceeds `bound`."""
     for factor in range(2, bound + 1):
         while n % factor == 0:
             n //= factor
@@ -254,7 +270,7 @@ def _most_equal(n: int, d: int, criterion: str) -> tuple[int, ...]:
         return math.log(total) - sum(f * math.log(f) for f in factors if f > 1) / total
 
     def variance(factors):
-        # The mean is the same square away from every split, so n * variance orders as d * sum f^2 - (sum f)^2.
+        # d^2 times the variance is d * sum f^2 - (sum f)^2, an integer.
         return sum(factors) ** 2 - d * sum(f * f for f in factors)
 
     return max(factorisations(n, d), key=entropy if criterion == "entropy" else variance)

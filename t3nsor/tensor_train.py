@@ -4,20 +4,22 @@
 import math
 from collections.abc import Iterator, Sequence
 from numbers import Real
+from typing import overload
 
 import torch
 from torch import nn
 
 from t3nsor import arithmetic
-from t3nsor.cores import check_cores, close_cores, frozen_indices
+from t3nsor.cores import FreezeCores, check_cores, close_cores, frozen_indices
 from t3nsor.errors import ShapeError
-from t3nsor.shapes import check_ranks
+from t3nsor.shapes import Rank, check_ranks
 
 
 class Cores(nn.Module):
-    """The cores of a chain, indexable like a list, under the state-dict keys 0, 1, ..
+    """The cores of a chain, a sequence with the state-dict keys 0, 1, ..
 
-    With `trainable` each is a parameter (those in `frozen` without gradient), else a buffer.
+    trainable: True makes each core a parameter, False a buffer.
+    frozen: indices of the parameters that need no gradient.
     """
 
     def __init__(self, cores: Sequence[torch.Tensor], trainable: bool, frozen: Sequence[int] = ()):
@@ -27,14 +29,22 @@ class Cores(nn.Module):
             if not trainable:
                 self.register_buffer(str(k), core)
                 continue
-            if not isinstance(core, nn.Parameter):
-                core = nn.Parameter(core.detach().clone(memory_format=torch.contiguous_format))
-            self.register_parameter(str(k), core.requires_grad_(False) if k in frozen else core)
+            if isinstance(core, nn.Parameter):
+                parameter = core
+            else:
+                parameter = nn.Parameter(core.detach().clone(memory_format=torch.contiguous_format))
+            if k in frozen:
+                parameter.requires_grad_(False)
+            self.register_parameter(str(k), parameter)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int | slice):
+    @overload
+    def __getitem__(self, index: int) -> torch.Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[torch.Tensor]: ...
+    def __getitem__(self, index):
         if isinstance(index, slice):
             return list(self)[index]
         if not -len(self) <= index < len(self):
@@ -42,30 +52,31 @@ class Cores(nn.Module):
         return getattr(self, str(index % len(self)))
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        return (getattr(self, name) for name in self.names)  # a core may be parametrized, or registered anew
+        return (getattr(self, name) for name in self.names)  # looked up by name: a core may be parametrized or replaced
 
 
 class CoreChain(nn.Module):
-    """A matrix or tensor whose every entry is a product of slices, one of each core; `TensorTrain` or `TensorRing`.
+    """A matrix or tensor whose every entry is a product of slices, one of each core: a `TensorTrain` or `TensorRing`.
 
     cores: d tensors (r_{k-1}, n_k, r_k) for a tensor n_1 x .. x n_d, or (r_{k-1}, n_k, m_k, r_k) for a matrix with
-        rows n_1 * .. * n_d and columns m_1 * .. * m_d.
-    trainable: the cores are parameters, `cores.0`, `cores.1`, ..; a parameter that is given stays the same object, of
-        other tensors copies are taken. Otherwise they are buffers, which keep their gradient history: every operation
-        is differentiable, and returns a chain that is not trainable.
+        n_1 * .. * n_d rows and m_1 * .. * m_d columns.
+    trainable: True makes the cores parameters, `cores.0`, `cores.1`, ..; given parameters are kept as the same objects,
+        other tensors are copied. False makes them buffers, which keep their gradient history: every operation is
+        differentiable, and returns a chain that is not trainable.
     freeze_cores: None, "first", "last" or a list of indices of cores that a trainable chain never trains.
-    As for any module, `.to()`, `.double()` and the like work in place.
+
+    As in any module, `.to()`, `.double()` and the like work in place.
     Raises ShapeError when cores do not fit together.
     """
 
     closed: bool
 
-    def __init__(self, cores: Sequence[torch.Tensor], *, trainable: bool = False, freeze_cores=None):
+    def __init__(self, cores: Sequence[torch.Tensor], *, trainable: bool = False, freeze_cores: FreezeCores = None):
         super().__init__()
         cores, name = list(cores), type(self).__name__
         check_cores(cores, self.closed, name)
         if freeze_cores is not None and not trainable:
-            raise ShapeError(f"{name}: freeze_cores is {freeze_cores!r}, but trainable is false: no core is trained")
+            raise ShapeError(f"{name}: freeze_cores is {freeze_cores!r}, but trainable is false; leave one of them out")
         self.trainable = trainable
         self.frozen_cores = frozen_indices(freeze_cores, len(cores), name)
         self.cores = Cores(cores, trainable, self.frozen_cores)
@@ -103,7 +114,7 @@ class CoreChain(nn.Module):
         return self.cores[0].device
 
     def numel(self) -> int:
-        """Number of stored entries, over all cores."""
+        """Number of stored entries in all cores."""
         return sum(core.numel() for core in self.cores)
 
     def full(self) -> torch.Tensor:
@@ -111,26 +122,28 @@ class CoreChain(nn.Module):
         return close_cores(self._matrix_cores()).reshape(self.shape)
 
     def gather_rows(self, index: torch.Tensor) -> torch.Tensor:
-        """Rows of the matrix, or entries of the tensor, without the dense table.
+        """Return rows of the matrix, or entries of the tensor, without building the dense table.
 
         index: integers of any shape, from 0 to in - 1; for a tensor positions in its flattened entries.
-        Returns (*index.shape, out), or (*index.shape,) for a tensor. Raises ShapeError for an index out of range.
+
+        Returns (*index.shape, out), or (*index.shape,) for a tensor.
+        Raises ShapeError for an index out of range, where it can be checked: not on a GPU, nor under torch.compile.
         """
         index, name = torch.as_tensor(index, device=self.device), type(self).__name__
         if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-            raise ShapeError(f"{name}: gather_rows takes whole numbers, the index is {index.dtype}")
+            raise ShapeError(f"{name}: gather_rows: the index is {index.dtype}; it must hold whole numbers")
         rows = self.shape[0] if self.is_matrix else math.prod(self.shape)
         if index.device.type == "cpu" and index.numel() and not torch.compiler.is_compiling():
             low, high = index.min().item(), index.max().item()
             if low < 0 or high >= rows:
-                raise ShapeError(f"{name}: indices from {low} to {high} in gather_rows; allowed: 0 to {rows - 1}")
+                raise ShapeError(f"{name}: gather_rows: indices from {low} to {high}; allowed: 0 to {rows - 1}")
         gathered = arithmetic.gather_rows(self._matrix_cores(), index.long())
         return gathered if self.is_matrix else gathered.squeeze(-1)
 
     def transpose(self) -> "CoreChain":
         """The transposed matrix, (out, in). Raises ShapeError for a tensor."""
         if not self.is_matrix:
-            raise ShapeError(f"transpose takes a matrix; {self!r} is a tensor")
+            raise ShapeError(f"transpose: {self!r} is a tensor; it must be a matrix")
         return type(self)([core.transpose(1, 2) for core in self.cores])
 
     @property
@@ -141,7 +154,7 @@ class CoreChain(nn.Module):
         if not isinstance(other, CoreChain):
             return NotImplemented
         self._check_same_kind(other, "+")
-        return type(self)(arithmetic.add(self.cores, other.cores, self.closed))
+        return type(self)(arithmetic.add(list(self.cores), list(other.cores), self.closed))
 
     def __sub__(self, other):
         return self + -other if isinstance(other, CoreChain) else NotImplemented
@@ -152,7 +165,8 @@ class CoreChain(nn.Module):
     def __mul__(self, other):
         if isinstance(other, CoreChain):
             return self.hadamard(other)
-        if isinstance(other, Real) or (isinstance(other, torch.Tensor) and other.dim() == 0):
+        is_scalar = isinstance(other, Real) or (isinstance(other, torch.Tensor) and other.dim() == 0)
+        if is_scalar:
             return type(self)([self.cores[0] * other, *self.cores[1:]])
         return NotImplemented
 
@@ -161,25 +175,26 @@ class CoreChain(nn.Module):
     def hadamard(self, other: "CoreChain") -> "CoreChain":
         """The entrywise product; ranks multiply."""
         self._check_same_kind(other, "hadamard")
-        return type(self)(arithmetic.hadamard(self.cores, other.cores))
+        return type(self)(arithmetic.hadamard(list(self.cores), list(other.cores)))
 
     def dot(self, other: "CoreChain") -> torch.Tensor:
         """The sum of the entrywise product, a tensor without dimensions."""
         self._check_same_kind(other, "dot")
-        return arithmetic.dot(self.cores, other.cores)
+        return arithmetic.dot(list(self.cores), list(other.cores))
 
     def norm(self) -> torch.Tensor:
         """The Frobenius norm, a tensor without dimensions.
 
-        Of a train to working precision; of a ring as the root of `dot`, whose cancellation costs half the digits.
+        For a train to working precision; for a ring the root of `dot`, where cancellation costs half the digits.
         """
-        return arithmetic.norm(self.cores, self.closed)
+        return arithmetic.norm(list(self.cores), self.closed)
 
-    def round(self, eps: float | None = None, rank=None) -> "CoreChain":
-        """A chain of lower rank close to this one; give `eps`, `rank` or both.
+    def round(self, eps: float | None = None, rank: Rank | None = None) -> "CoreChain":
+        """Return a chain of lower rank close to this one; give `eps`, `rank` or both.
 
-        eps: bound on the relative error in the Frobenius norm, honoured where `rank` leaves room.
+        eps: bound on the relative error in the Frobenius norm, kept where `rank` allows it.
         rank: bound on every rank, or the list of bounds: d - 1 inner ranks of a train, r_0 .. r_{d-1} of a ring.
+
         The ranks of a train come out as small as `eps` allows in each unfolding; those of a ring may be larger than
         needed: one tensor has rings of very different ranks, and this looks only near the given one. Gradients need
         cores of full rank, and there is no second derivative.
@@ -190,14 +205,16 @@ class CoreChain(nn.Module):
         if eps is not None and not eps >= 0:
             raise ShapeError(f"{name}: round: eps is {eps}; it must be at least 0")
         bounds = check_ranks(arithmetic.UNBOUNDED if rank is None else rank, self.d, self.closed)
-        return type(self)(arithmetic.round_cores(self.cores, self.closed, eps or 0.0, bounds))
+        return type(self)(arithmetic.round_cores(list(self.cores), self.closed, eps or 0.0, bounds))
 
     def _matrix_cores(self) -> list[torch.Tensor]:
         return list(self.cores) if self.is_matrix else [core.unsqueeze(2) for core in self.cores]
 
-    def _check_same_kind(self, other, operation: str) -> None:
+    def _check_same_kind(self, other: object, operation: str) -> None:
         if not isinstance(other, CoreChain):
-            raise ShapeError(f"{operation}: both sides must be trains or rings: {self!r} and {type(other).__name__}")
+            raise ShapeError(
+                f"{operation}: both sides must be trains or rings; they are {self!r} and a {type(other).__name__}"
+            )
         if any(getattr(self, name) != getattr(other, name) for name in ("closed", "raw_shape", "dtype", "device")):
             sides = " and ".join(f"{side!r}, {side.dtype}, {side.device}" for side in (self, other))
             raise ShapeError(f"{operation}: both sides need the same kind, shape, dtype and device: {sides}")

@@ -76,7 +76,7 @@ def contraction_for(
     strategy: str | Plan = "auto",
 ) -> Contraction:
     """Return the contraction of x (.., in) with the cores of a train or a ring, alone or beside a dense weight."""
-    rows = rounded_row_count(x.shape[:-1].numel())
+    rows = rounded_row_count(x.numel() // x.shape[-1])
     shapes = [core.shape for core in cores]
     return _chosen_contraction(strategy, closed, with_dense_weight, rows, x.dtype, x.device, *shapes)
 

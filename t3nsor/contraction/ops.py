@@ -72,14 +72,15 @@ def _contract(
 ) -> torch.Tensor:
     if not isinstance(tt, CoreChain):
         raise ShapeError(f"tt is a {type(tt).__name__}; it must be a TensorTrain or TensorRing")
-    if not tt.is_matrix:
+    cores = list(tt.cores)
+    if cores[0].dim() != 4:
         raise ShapeError(f"tt must be a matrix; {tt!r} is a tensor of shape {tt.shape}")
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= sys.float_info.max:
         raise ShapeError(f"scale is {scale!r}; it must be a finite number, which is not trained")
-    cores = list(tt.cores)
     check_strategy(strategy, len(cores), tt.closed)
     check_operands(x, weight, bias, cores)
-    x, bias = in_autocast_dtype(x), in_autocast_dtype(bias)
+    if autocast_dtype(x.device) is not None:
+        x, bias = in_autocast_dtype(x), in_autocast_dtype(bias)
     if torch.compiler.is_compiling():
         code = strategy.code if isinstance(strategy, Plan) else strategy
         return contract(x, weight, bias, cores, tt.closed, float(scale), code)
@@ -99,34 +100,23 @@ def check_operands(
     """
     in_features = out_features = 1
     for core in cores:
-        in_features, out_features = in_features * core.shape[1], out_features * core.shape[2]
+        _, n, m, _ = core.shape
+        in_features, out_features = in_features * n, out_features * m
     _check_dense("x", x)
-    if x.shape[-1:] != (in_features,):
+    if x.dim() == 0 or x.shape[-1] != in_features:
         raise ShapeError(
             f"x has shape {tuple(x.shape)}; its last dimension must be {in_features}, for a matrix "
             f"{in_features} -> {out_features} of cores {[tuple(core.shape) for core in cores]}"
         )
-    for name, operand, shape in (("weight", weight, (out_features, in_features)), ("bias", bias, (out_features,))):
-        if operand is None:
-            continue
-        _check_dense(name, operand)
-        if operand.shape != shape:
-            matrix = f"a matrix {in_features} -> {out_features}"
-            raise ShapeError(f"{name} has shape {tuple(operand.shape)}; with {matrix} it must be {shape}")
+    _check_shape("weight", weight, (out_features, in_features))
+    _check_shape("bias", bias, (out_features,))
     if not x.is_floating_point():
         raise ShapeError(f"x of shape {tuple(x.shape)} is {x.dtype}; it must be floating-point")
-    dtype, device = x.dtype, x.device
-    mixed = dtype != torch.float64 and autocast_dtype(device) is not None
-    for operand in (*cores, weight, bias):
-        if operand is None:
-            continue
-        fits = operand.is_floating_point() and operand.dtype != torch.float64 if mixed else operand.dtype == dtype
-        if operand.device != device or not fits:
-            name = "weight" if operand is weight else "bias" if operand is bias else "a core"
-            raise ShapeError(
-                f"x of shape {tuple(x.shape)} is {dtype} on {device}, {name} {operand.dtype} on {operand.device}; "
-                "all need the same floating-point dtype and the same device"
-            )
+    autocast = autocast_dtype(x.device) is not None
+    for core in cores:
+        _check_same_dtype_and_device("a core", core, x, autocast)
+    _check_same_dtype_and_device("weight", weight, x, autocast)
+    _check_same_dtype_and_device("bias", bias, x, autocast)
 
 
 def _check_dense(name: str, operand: torch.Tensor) -> None:
@@ -136,3 +126,23 @@ def _check_dense(name: str, operand: torch.Tensor) -> None:
         raise ShapeError(f"{name} is a nested tensor; it must be dense")
     if operand.layout != torch.strided:
         raise ShapeError(f"{name} of shape {tuple(operand.shape)} has the layout {operand.layout}; it must be dense")
+
+
+def _check_shape(name: str, operand: torch.Tensor | None, shape: tuple[int, ...]) -> None:
+    if operand is None:
+        return
+    _check_dense(name, operand)
+    if operand.shape != shape:
+        matrix = f"a matrix {shape[-1]} -> {shape[0]}" if len(shape) == 2 else f"{shape[0]} output features"
+        raise ShapeError(f"{name} has shape {tuple(operand.shape)}; with {matrix} it must be {shape}")
+
+
+def _check_same_dtype_and_device(name: str, operand: torch.Tensor | None, x: torch.Tensor, autocast: bool) -> None:
+    if operand is None or (operand.dtype == x.dtype and operand.device == x.device):
+        return
+    castable = autocast and all(t.is_floating_point() and t.dtype != torch.float64 for t in (operand, x))
+    if operand.device != x.device or not castable:
+        raise ShapeError(
+            f"x of shape {tuple(x.shape)} is {x.dtype} on {x.device}, {name} {operand.dtype} on {operand.device}; "
+            "all need the same floating-point dtype and the same device"
+        )

@@ -105,7 +105,7 @@ def under_autocast(x):
             "x of shape (3, 4) is torch.float64 on cpu, a core torch.float32 on cpu",
         ),
         (lambda: tt_matmul(X.to("meta"), TT), "is torch.float32 on meta, a core torch.float32 on cpu"),
-        (lambda: tt_matmul(X, TT, bias=torch.ones(3)), "bias has shape (3,); with a matrix 4 -> 4 it must be (4,)"),
+        (lambda: tt_matmul(X, TT, bias=torch.ones(3)), "bias has shape (3,); with 4 output features it must be (4,)"),
         (lambda: tt_matmul([[1.0] * 4], TT), "x is a list; it must be a tensor"),
         (lambda: tt_matmul(torch.zeros(1, 4).to_sparse(), TT), "has the layout torch.sparse_coo; it must be dense"),
         (lambda: tt_matmul(torch.zeros(1, 4), TT, bias=1.0), "bias is a float; it must be a tensor"),
