@@ -27,6 +27,7 @@ TINY_RUN = {
     "model_name_or_path": None,
     "model_config": TINY,
     "tokenizer_name": "t5-nano",
+    "task_name": "vader-amazon",  # the smallest of the sets
     "task_reduction_factor": 4,
     "tt_rank": 2,
     "max_train_samples": 48,
