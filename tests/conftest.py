@@ -51,13 +51,23 @@ def tiny_config() -> T5Config:
 
 
 @pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory) -> Path:
+    """A directory with a random model of `tiny_config`. Tests read it only."""
+    directory = tmp_path_factory.mktemp("tiny_t5")
+    torch.manual_seed(0)
+    config = T5Config(**TINY, vocab_size=120, dropout_rate=0.0, decoder_start_token_id=0)
+    T5ForConditionalGeneration(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
     return AutoTokenizer.from_pretrained(resolve_name("t5-nano"))
 
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tokenizer, tmp_path_factory) -> Path:
-    """A directory with a random TINY backbone and the tokenizer of t5-nano."""
+    """A directory with a random backbone for runs, and the tokenizer of t5-nano. Tests read it only."""
     directory = tmp_path_factory.mktemp("backbone")
     torch.manual_seed(0)
     config = T5Config(**TINY, vocab_size=len(tokenizer), decoder_start_token_id=0)
