@@ -6,6 +6,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 # Their matrices are too small for threads, which wait for each other where another process holds a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from run_seq2seq import main
-from third_party.models.t5 import T5Config
+from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 from third_party.models.t5.configuration_t5 import resolve_name
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +27,7 @@ TINY_RUN = {
     "model_name_or_path": None,
     "model_config": TINY,
     "tokenizer_name": "t5-nano",
+    "task_name": "vader-amazon",  # the smallest of the sets
     "task_reduction_factor": 4,
     "tt_rank": 2,
     "max_train_samples": 48,
@@ -37,14 +39,41 @@ TINY_RUN = {
 }
 
 
+def pytest_collection_finish():
+    """Take what is imported and collected out of garbage collection: every run collects twice, at 0.3 s each."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def tiny_config() -> T5Config:
     return T5Config(**TINY, vocab_size=120, dropout_rate=0.0, decoder_start_token_id=0)
 
 
 @pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory) -> Path:
+    """A directory with a random model of `tiny_config`. Tests read it only."""
+    directory = tmp_path_factory.mktemp("tiny_t5")
+    torch.manual_seed(0)
+    config = T5Config(**TINY, vocab_size=120, dropout_rate=0.0, decoder_start_token_id=0)
+    T5ForConditionalGeneration(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
     return AutoTokenizer.from_pretrained(resolve_name("t5-nano"))
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tokenizer, tmp_path_factory) -> Path:
+    """A directory with a random backbone for runs, and the tokenizer of t5-nano. Tests read it only."""
+    directory = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    config = T5Config(**TINY, vocab_size=len(tokenizer), decoder_start_token_id=0)
+    T5ForConditionalGeneration(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture

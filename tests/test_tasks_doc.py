@@ -36,7 +36,7 @@ def test_the_example_of_own_data_runs(run_main, tmp_path, monkeypatch):
     (tmp_path / "reviews.csv").write_text("\n".join([header, *lines]) + "\n")
     (tmp_path / "own.json").write_text(block("json"))
     monkeypatch.chdir(tmp_path)
-    keys = {**TINY_RUN, "max_train_samples": None, "num_train_epochs": 2}
+    keys = {**TINY_RUN, "task_name": "file", "max_train_samples": None, "num_train_epochs": 2}
     status, errors, out = run_main(tmp_path / "own.json", **keys)
     assert status == 0, errors
     tested = json.loads((out / "results.json").read_text())["splits"]["test"]["tasks"]["file"]

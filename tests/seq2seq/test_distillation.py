@@ -72,7 +72,8 @@ def test_a_run_adds_the_auxiliary_loss(run_main, monkeypatch):
         return torch.randn(len(texts), 384, generator=torch.Generator().manual_seed(len(texts)))
 
     def loss_of_a_run():
-        status, errors, out = run_main("configs/pretrain/t5_nano.json", **TINY_RUN, initial_embedding=None, bf16=False)
+        keys = {**TINY_RUN, "task_name": TASK.name, "initial_embedding": None, "bf16": False}
+        status, errors, out = run_main("configs/pretrain/t5_nano.json", **keys)
         assert status == 0, errors
         validation = json.loads((out / "results.json").read_text())["splits"]["validation"]
         return validation["tasks"][TASK.name]["scores"]["loss"]

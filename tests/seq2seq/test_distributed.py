@@ -1,4 +1,4 @@
-"""One run in one process and the same in two (torchrun, gloo, CPU): the same loss, predictions and scores."""
+"""One run in one process and the same in two (gloo, CPU): the same loss, predictions and scores."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, TINY, TINY_RUN
-from tests.seq2seq.test_runs import KILLED
+from tests.seq2seq.processes import arguments_of, exit_codes
 
 CONFIG = "configs/vader_multitask.json"
 # Targets of different lengths: the mean over tokens is not the mean of the processes' means.
@@ -28,26 +28,45 @@ KEYS = {
 }
 
 
-def run(out, processes=1, code=None, status=0, **keys):
-    """The results of a run in processes of its own. code: instead of run_seq2seq.py."""
-    keys = {**KEYS, "output_dir": str(out), **keys}
-    arguments = [part for key, value in keys.items() for part in (f"--{key}", json.dumps(value))]
-    script = ROOT / "run_seq2seq.py"
-    if code is not None:
-        script = out.parent / "killed.py"
-        script.write_text(code)
-    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"] if processes > 1 else []
-    command = [sys.executable, *launcher, str(script), str(ROOT / CONFIG), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def run(out, processes=1, kill_at_step=None, **keys):
+    """Exit codes of the processes of one run. kill_at_step: they all die after it."""
+    arguments = arguments_of(CONFIG, **{**KEYS, **keys}, output_dir=str(out))
+    return exit_codes(killed_run, arguments, kill_at_step, log=out.with_suffix(".log"), processes=processes)
+
+
+def killed_run(arguments: list[str], kill_at_step: int | None) -> int:
+    from transformers import TrainerCallback
+
+    import run_seq2seq
+    from seq2seq import pipeline
+    from seq2seq.trainer import AdapterTrainer
+
+    class Killer(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == kill_at_step:
+                os._exit(9)
+
+    class Killed(AdapterTrainer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs, callbacks=[Killer()])
+
+    pipeline.AdapterTrainer = Killed
+    return run_seq2seq.main(arguments)
+
+
+def torchrun(out, processes, **keys):
+    """A run started by torchrun, in interpreters of its own."""
+    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
+    arguments = arguments_of(CONFIG, **{**KEYS, **keys}, output_dir=str(out))
+    command = [sys.executable, *launcher, str(ROOT / "run_seq2seq.py"), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
     try:
         printed, _ = process.communicate(timeout=400)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # processes that wait for each other
         raise
-    assert (process.returncode == 0) == (status == 0), printed[-4000:]
-    return results(out) if status == 0 else printed
+    assert process.returncode == 0, printed[-4000:]
 
 
 def results(out):
@@ -68,7 +87,8 @@ def test_two_processes_train_as_one_does(run_main, tmp_path):
     status, errors, _ = run_main(CONFIG, **{**KEYS, "mixed_batches": True}, output_dir=str(one))
     assert status == 0, errors
     sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    both, alone = run(two, processes=2, mixed_batches=True, **sizes), results(one)
+    torchrun(two, processes=2, mixed_batches=True, **sizes)
+    both, alone = results(two), results(one)
     assert losses(both)[0] == pytest.approx(losses(alone)[0], abs=1e-5)
     assert losses(both) == pytest.approx(losses(alone), abs=1e-3)
     a, b = adapters(one), adapters(two)
@@ -83,7 +103,8 @@ def test_a_checkpoint_scores_alike_in_one_process_and_in_two(run_main, tmp_path)
     assert status == 0, errors
     keys |= {"model_name_or_path": str(trained), "do_train": False}
     assert run_main(CONFIG, **keys, output_dir=str(tmp_path / "one"))[0] == 0
-    alone, both = results(tmp_path / "one"), run(tmp_path / "two", processes=2, **keys)
+    assert run(tmp_path / "two", processes=2, **keys) == [0, 0]
+    alone, both = results(tmp_path / "one"), results(tmp_path / "two")
     files = sorted(path.name for path in (tmp_path / "one/predictions").iterdir())
     assert len(files) == 3
     for name in files:
@@ -99,11 +120,12 @@ def test_an_interrupted_mixture_goes_on_with_the_exact_sequence(tmp_path):
     """Two processes, killed in the second epoch after a checkpoint in its midst; several tasks, grouped by length."""
     keys = {"per_device_train_batch_size": 8, "save_strategy": "steps", "save_steps": 14, "eval_strategy": "steps"}
     keys |= {"eval_steps": 14, "processes": 2}
-    run(tmp_path / "whole", **keys)
-    printed = run(tmp_path / "out", **keys, code=KILLED.format(step=16, in_save=False), status=9)
-    assert not (tmp_path / "out/results.json").exists(), printed[-2000:]
-    assert (tmp_path / "out/checkpoint-14").is_dir()
-    run(tmp_path / "out", **keys)
-    a, b = adapters(tmp_path / "whole"), adapters(tmp_path / "out")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run(whole, **keys) == [0, 0], whole.with_suffix(".log").read_text()[-4000:]
+    assert run(out, **keys, kill_at_step=16) == [9, 9], out.with_suffix(".log").read_text()[-4000:]
+    assert not (out / "results.json").exists()
+    assert (out / "checkpoint-14").is_dir()
+    assert run(out, **keys) == [0, 0], out.with_suffix(".log").read_text()[-4000:]
+    a, b = adapters(whole), adapters(out)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)

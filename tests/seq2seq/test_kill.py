@@ -1,25 +1,26 @@
 """Kill -9 at 20 moments of a run, and start it again: it ends with the adapter of a run that nobody killed."""
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT, TINY_RUN
+from tests.conftest import TINY, TINY_RUN
+from tests.seq2seq.processes import arguments_of, exit_codes
 
 MOMENTS = 20
 CONFIG = "configs/tt_adapter.json"
-KEYS = {**TINY_RUN, "num_train_epochs": 3, "overwrite_output_dir": False, "save_total_limit": 1}
+OWN_DATA = {"task_name": "file", "source_template": "{text}", "labels": ["0", "1"]}
+KEYS = {**TINY_RUN, **OWN_DATA, "num_train_epochs": 3, "overwrite_output_dir": False, "save_total_limit": 1}
+KEYS |= {"model_config": {**TINY, "num_layers": 1, "num_decoder_layers": 1}}
 
 
-def run(out: Path, kill_at: int | None, log: Path) -> None:
-    """In a process of its own: run, and die before the file operation or optimiser step number `kill_at`."""
+def run(arguments: list[str], out: Path, kill_at: int | None) -> int:
+    """Run, and die before the file operation or optimiser step number `kill_at`."""
     from transformers import TrainerCallback
 
     import run_seq2seq
@@ -48,37 +49,32 @@ def run(out: Path, kill_at: int | None, log: Path) -> None:
 
     pipeline.AdapterTrainer = Watched
     sys.addaudithook(audit)
-    os.chdir(ROOT)
-    arguments = [part for key, value in KEYS.items() for part in (f"--{key}", json.dumps(value))]
-    status = run_seq2seq.main([CONFIG, *arguments, "--output_dir", str(out)])
-    log.write_text(json.dumps(events))
-    os._exit(status)
+    status = run_seq2seq.main(arguments)
+    out.with_suffix(".json").write_text(json.dumps(events))
+    return status
 
 
-@pytest.fixture(scope="module")
-def in_a_process():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["seq2seq.pipeline", "tests.conftest"])
-
-    def call(out: Path, kill_at: int | None = None) -> int:
-        process = context.Process(target=run, args=(out, kill_at, out.with_suffix(".log")))
-        process.start()
-        process.join()
-        return process.exitcode
-
-    return call
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints of a run, the last one last."""
+    return sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name[len("checkpoint-") :]))
 
 
 def trained(out: Path) -> list[dict[str, torch.Tensor]]:
     """The tensors of the best model, which may be that of the first epoch, and of the last checkpoint."""
-    last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name[len("checkpoint-") :]))
-    return [load_file(directory / "adapter_model.safetensors") for directory in (out, last)]
+    return [load_file(directory / "adapter_model.safetensors") for directory in (out, checkpoints(out)[-1])]
 
 
-def test_twenty_moments(in_a_process, tmp_path):
+def test_twenty_moments(tmp_path):
+    (tmp_path / "own.csv").write_text("text,label\n" + "".join(f"film {n},{n % 2}\n" for n in range(120)))
+
+    def status_of(out: Path, kill_at: int | None = None, **keys) -> int:
+        keys = {**KEYS, "train_file": str(tmp_path / "own.csv"), "output_dir": str(out), **keys}
+        (status,) = exit_codes(run, arguments_of(CONFIG, **keys), out, kill_at, log=out.with_suffix(".log"))
+        return status
+
     whole = tmp_path / "whole"
-    assert in_a_process(whole) == 0
-    events = json.loads(whole.with_suffix(".log").read_text())
+    assert status_of(whole) == 0, whole.with_suffix(".log").read_text()[-2000:]
+    events = json.loads(whole.with_suffix(".json").read_text())
     expected, last = trained(whole)
     first_save = next(k for k, event in enumerate(events) if "checkpoint-" in event)
     steps = [k for k, event in enumerate(events) if event.startswith("step")]
@@ -88,13 +84,15 @@ def test_twenty_moments(in_a_process, tmp_path):
     spread = {round(k * (len(events) - 1) / (MOMENTS - 1)) for k in range(MOMENTS)}
     moments = sorted(spread | {steps[0], in_saves[0], in_saves[len(in_saves) // 2], in_saves[-1]})
     for kill_at in moments:
-        out = tmp_path / f"killed-{kill_at}"
-        assert in_a_process(out, kill_at) == -signal.SIGKILL, events[kill_at]
-        assert not (out / "results.json").exists(), events[kill_at]
-        assert in_a_process(out) == 0, events[kill_at]
+        out, event = tmp_path / f"killed-{kill_at}", events[kill_at]
+        assert status_of(out, kill_at) == -signal.SIGKILL, event
+        assert not (out / "results.json").exists(), event
+        # An unfinished run is resumed even if the file says overwrite.
+        assert status_of(out, overwrite_output_dir=kill_at % 2 == 0) == 0, event
         for got, wanted in zip(trained(out), (expected, last), strict=True):
             assert got.keys() == wanted.keys()
-            assert all(torch.equal(got[name], wanted[name]) for name in wanted), events[kill_at]
+            assert all(torch.equal(got[name], wanted[name]) for name in wanted), event
         splits = [json.loads((each / "results.json").read_text())["splits"] for each in (whole, out)]
-        assert splits[0] == splits[1], events[kill_at]
+        assert splits[0] == splits[1], event
+        assert [path.name for path in checkpoints(out)] == [path.name for path in checkpoints(whole)], event
     assert len(moments) >= MOMENTS

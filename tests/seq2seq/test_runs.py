@@ -1,9 +1,7 @@
 """The life of a run: whole, interrupted, resumed, repeated, overwritten; and what it leaves behind."""
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,9 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from common.errors import ConfigError
+from run_seq2seq import main
 from seq2seq.runs import RunDirectory
 from seq2seq.trainer import AdapterTrainer
-from tests.conftest import ROOT, TINY_RUN
+from tests.conftest import TINY_RUN
+from tests.seq2seq.processes import arguments_of
 from third_party.models.t5 import T5ForConditionalGeneration
 
 CONFIG = "configs/tt_adapter.json"
@@ -24,9 +24,22 @@ def results(out):
     return json.loads((out / "results.json").read_text())
 
 
-def test_a_run_leaves_metrics_configuration_and_a_small_adapter(run_main):
-    status, errors, out = run_main(CONFIG, **KEYS)
-    assert status == 0, errors
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory) -> Path:
+    """The directory of a finished run of CONFIG with KEYS; tests change copies of it."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    assert main(arguments_of(CONFIG, **KEYS, output_dir=str(out))) == 0
+    return out
+
+
+@pytest.fixture
+def finished(finished_run, tmp_path) -> Path:
+    """A copy of `finished_run` where `run_main` writes."""
+    return shutil.copytree(finished_run, tmp_path / "out")
+
+
+def test_a_run_leaves_metrics_configuration_and_a_small_adapter(finished_run):
+    out = finished_run
     kept = {path.name for path in out.iterdir()}
     assert {"results.json", "resolved_config.json", "adapter_model.safetensors", "adapter_config.json"} <= kept
     assert not [name for name in kept if name.startswith(".")]
@@ -34,36 +47,30 @@ def test_a_run_leaves_metrics_configuration_and_a_small_adapter(run_main):
     checkpoint = max(out.glob("checkpoint-*"))
     assert not (checkpoint / "model.safetensors").exists()
     entry = results(out)
-    tested = entry["splits"]["test"]["tasks"]["vader-movie"]
+    tested = entry["splits"]["test"]["tasks"]["vader-amazon"]
     assert tested["majority"]["accuracy"] >= 50
     assert tested["average_metrics"] == tested["scores"]["accuracy"] == entry["splits"]["test"]["average_metrics"]
     assert any("eval_accuracy" in line for line in entry["history"])
-    lines = [json.loads(line) for line in (out / "predictions/test-vader-movie.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (out / "predictions/test-vader-amazon.jsonl").read_text().splitlines()]
     right = sum(line["prediction"].strip() == line["target"] for line in lines)
     assert len(lines) == tested["rows"] == 16
     assert 100 * right / 16 == tested["scores"]["accuracy"]
     assert len({line["source"] for line in lines}) == 16
+    assert all(line["source"].startswith("sentence: ") for line in lines)  # adapters of its own know the task
     assert entry["parameters"]["trainable"] < entry["parameters"]["backbone"]
     assert entry["peak_memory_mib"] > 100
 
 
-@pytest.mark.parametrize(
-    ("config", "keys", "start"),
-    [
-        (CONFIG, {}, "sentence: "),
-        (CONFIG, {"adapters_per_task": False}, "vader-movie sentence: "),
-        ("configs/tt_lora.json", {}, "vader-movie sentence: "),
-    ],
-)
-def test_sources_name_the_task_where_it_has_no_adapters_of_its_own(run_main, config, keys, start):
+@pytest.mark.parametrize(("config", "keys"), [(CONFIG, {"adapters_per_task": False}), ("configs/tt_lora.json", {})])
+def test_sources_name_the_task_where_it_has_no_adapters_of_its_own(run_main, config, keys):
     status, errors, out = run_main(config, **{**TINY_RUN, "max_train_samples": 16, **keys})
     assert status == 0, errors
-    lines = (out / "predictions/test-vader-movie.jsonl").read_text().splitlines()
-    assert all(json.loads(line)["source"].startswith(start) for line in lines)
+    lines = (out / "predictions/test-vader-amazon.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["source"].startswith("vader-amazon sentence: ") for line in lines)
 
 
-def test_a_finished_run_is_not_touched_without_leave(run_main):
-    _, _, out = run_main(CONFIG, **KEYS)
+def test_a_finished_run_is_not_touched_without_leave(run_main, finished):
+    out = finished
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for changes, held in (({}, "a finished run"), ({"tt_rank": 1}, "a finished run")):
         status, errors, _ = run_main(CONFIG, **{**KEYS, **changes})
@@ -71,60 +78,11 @@ def test_a_finished_run_is_not_touched_without_leave(run_main):
         assert held in errors[0]
         assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     (out / "notes.txt").write_text("mine")
-    status, errors, _ = run_main(CONFIG, **{**KEYS, "tt_rank": 1, "overwrite_output_dir": True})
+    changes = {"tt_rank": 1, "overwrite_output_dir": True, "num_train_epochs": 1}
+    status, errors, _ = run_main(CONFIG, **{**KEYS, **changes})
     assert status == 0, errors
     assert json.loads((out / "resolved_config.json").read_text())["tt_rank"] == 1
     assert (out / "notes.txt").read_text() == "mine"
-
-
-KILLED = """
-import os, sys
-from transformers import TrainerCallback
-import run_seq2seq
-from seq2seq import trainer
-
-class Killer(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == {step}:
-            os._exit(9)
-
-original = trainer.AdapterTrainer.__init__
-def init(self, **kwargs):
-    kwargs["callbacks"] = [Killer()]
-    original(self, **kwargs)
-trainer.AdapterTrainer.__init__ = init
-if {in_save}:
-    replace = os.replace
-    os.replace = lambda *a: os._exit(9) if "checkpoint" in str(a[1]) else replace(*a)
-sys.exit(run_seq2seq.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize(("step", "in_save"), [(2, False), (5, False), (99, True)])
-def test_an_interrupted_run_goes_on_to_the_same_adapter(run_main, tmp_path, step, in_save):
-    """Killed before the first checkpoint, in the second epoch, and at the moment a checkpoint gets its name."""
-    _, _, whole = run_main(CONFIG, **KEYS, output_dir=str(tmp_path / "whole"))
-    keys = {**KEYS, "output_dir": str(tmp_path / "out")}
-    arguments = [part for key, value in keys.items() for part in (f"--{key}", json.dumps(value))]
-    code = KILLED.format(step=step, in_save=in_save)
-    command = [sys.executable, "-c", code, str(ROOT / CONFIG), *arguments]
-    died = subprocess.run(command, cwd=ROOT, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert died.returncode == 9, died.stderr[-2000:]
-    out = tmp_path / "out"
-    assert not (out / "results.json").exists()
-    assert len(list(out.glob("checkpoint-*"))) == (step == 5)
-    # An unfinished run goes on even if the file says overwrite.
-    status, errors, _ = run_main(CONFIG, **{**keys, "overwrite_output_dir": True})
-    assert status == 0, errors
-    a, b = (load_file(directory / "adapter_model.safetensors") for directory in (whole, out))
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert results(out)["splits"] == results(whole)["splits"]
-    last = [max(directory.glob("checkpoint-*"), key=lambda path: int(path.name[11:])) for directory in (whole, out)]
-    a, b = (load_file(directory / "adapter_model.safetensors") for directory in last)  # the best may be the first
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    if step == 5:
-        assert {p.name for p in out.glob("checkpoint-*")} == {p.name for p in whole.glob("checkpoint-*")}
 
 
 def test_a_moved_run_goes_on_and_keeps_its_best(run_main, tmp_path, monkeypatch):
@@ -194,19 +152,19 @@ def test_a_run_goes_on_with_the_same_data_only(run_main, interrupted):
 
 def test_adapters_that_are_trained_on_belong_to_the_new_task(run_main, tmp_path):
     keys = {**KEYS, "model_name_or_path": "t5-nano", "model_config": None, "num_train_epochs": 1}
-    assert run_main(CONFIG, **keys, output_dir=str(tmp_path / "movie"))[0] == 0
-    keys |= {"model_name_or_path": str(tmp_path / "movie")}
-    status, errors, out = run_main(CONFIG, **keys, task_name="vader-nyt", output_dir=str(tmp_path / "nyt"))
+    assert run_main(CONFIG, **keys, output_dir=str(tmp_path / "amazon"))[0] == 0
+    keys |= {"model_name_or_path": str(tmp_path / "amazon")}
+    status, errors, out = run_main(CONFIG, **{**keys, "task_name": "vader-nyt", "output_dir": str(tmp_path / "nyt")})
     assert status == 0, errors
     description = json.loads((out / "adapter_config.json").read_text())
     assert description["tasks"] == ["vader-nyt"]
     assert any(".adapters.vader-nyt." in name for name in description["tensors"])
-    assert not any("vader-movie" in name for name in description["tensors"])
+    assert not any("vader-amazon" in name for name in description["tensors"])
     assert T5ForConditionalGeneration.from_pretrained(out).task_switch.tasks == ("vader-nyt",)
-    two = {"task_name": ["vader-nyt", "vader-amazon"], "output_dir": str(tmp_path / "two")}
-    status, errors, _ = run_main(CONFIG, **keys, **two)
+    two = {"task_name": ["vader-nyt", "vader-tweets"], "output_dir": str(tmp_path / "two")}
+    status, errors, _ = run_main(CONFIG, **{**keys, **two})
     assert status == 2
-    assert "task_name is 'vader-nyt'; the model has adapters for: vader-movie" in errors[-1]
+    assert "task_name is 'vader-nyt'; the model has adapters for: vader-amazon" in errors[-1]
 
 
 def test_states_of_a_directory(tmp_path):
@@ -238,18 +196,9 @@ def test_states_of_a_directory(tmp_path):
         open_run({"a": 2})
 
 
-def test_evaluating_a_saved_adapter_gives_the_same_scores(run_main, tmp_path, tiny_config):
-    from transformers import AutoTokenizer
-
-    from third_party.models.t5 import T5Config
-    from third_party.models.t5.configuration_t5 import resolve_name
-
-    tokenizer = AutoTokenizer.from_pretrained(resolve_name("t5-nano"))
-    torch.manual_seed(0)
-    config = T5Config(**{**tiny_config.to_dict(), "vocab_size": len(tokenizer)})
-    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "backbone")
-    keys = {**KEYS, "model_config": None}
-    _, _, trained = run_main(CONFIG, **{**keys, "model_name_or_path": str(tmp_path / "backbone")})
+def test_evaluating_a_saved_adapter_gives_the_same_scores(run_main, tmp_path, tiny_backbone):
+    keys = {**KEYS, "model_config": None, "num_train_epochs": 1}
+    _, _, trained = run_main(CONFIG, **{**keys, "model_name_or_path": str(tiny_backbone)})
     status, errors, again = run_main(
         CONFIG,
         **{**keys, "model_name_or_path": str(trained), "do_train": False, "output_dir": str(tmp_path / "again")},
@@ -259,8 +208,8 @@ def test_evaluating_a_saved_adapter_gives_the_same_scores(run_main, tmp_path, ti
     assert results(again)["parameters"] == results(trained)["parameters"]
 
 
-def test_evaluating_does_not_remove_what_was_trained(run_main):
-    _, _, out = run_main(CONFIG, **KEYS)
+def test_evaluating_does_not_remove_what_was_trained(run_main, finished):
+    out = finished
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     status, errors, _ = run_main(CONFIG, **{**KEYS, "do_train": False, "overwrite_output_dir": True})
     assert (status, len(errors)) == (2, 1)
@@ -273,7 +222,7 @@ def test_a_run_that_merges_exports_and_reports(run_main, batch):
     from transformers import AutoTokenizer
     from transformers import T5ForConditionalGeneration as Stock
 
-    status, errors, out = run_main("configs/tt_lora.json", **{**KEYS, "merge_and_export": True})
+    status, errors, out = run_main("configs/tt_lora.json", **TINY_RUN, merge_and_export=True)
     assert status == 0, errors
     merged = results(out)["merged"]
     assert merged["weights"] == 8
@@ -286,14 +235,12 @@ def test_a_run_that_merges_exports_and_reports(run_main, batch):
     assert stock(**batch).logits.isfinite().all()
 
 
-def test_measuring_changes_nothing(run_main, tmp_path):
-    adapters = []
-    for measured in (False, True):
-        keys = {**KEYS, "compute_memory": measured, "compute_time": measured, "print_num_parameters": measured}
-        status, errors, out = run_main(CONFIG, **keys, output_dir=str(tmp_path / str(measured)))
-        assert status == 0, errors
-        adapters.append(load_file(out / "adapter_model.safetensors"))
-    assert all(torch.equal(tensor, adapters[1][name]) for name, tensor in adapters[0].items())
+def test_measuring_changes_nothing(run_main, finished_run):
+    keys = {**KEYS, "compute_memory": True, "compute_time": True, "print_num_parameters": True}
+    status, errors, out = run_main(CONFIG, **keys)
+    assert status == 0, errors
+    plain, measured = (load_file(each / "adapter_model.safetensors") for each in (finished_run, out))
+    assert all(torch.equal(tensor, measured[name]) for name, tensor in plain.items())
     found = results(out)
     assert found["time"]["steps"] == 9
     assert found["time"]["seconds_per_epoch"] > found["time"]["seconds_per_step"] > 0

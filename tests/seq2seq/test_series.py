@@ -33,13 +33,13 @@ def test_every_size_runs_with_every_seed_and_the_rest_is_kept(run_main, counted_
     assert counted_runs == [str(out / name) for name in names]
     runs = [json.loads((out / name / "results.json").read_text()) for name in names]
     assert [(run["low_resource"], run["seed"]) for run in runs] == [(16, 1), (16, 2), (32, 1), (32, 2)]
-    assert all(run["splits"]["test"]["tasks"]["vader-movie"]["rows"] == 16 for run in runs)
+    assert all(run["splits"]["test"]["tasks"]["vader-amazon"]["rows"] == 16 for run in runs)
     resolved = json.loads((out / "rows_16/seed_1/resolved_config.json").read_text())
     assert (resolved["seeds"], resolved["low_resource"], resolved["seed"]) == (None, 16, 1)
 
     series = json.loads((out / "series.json").read_text())
     row = next(r for r in series["scores"] if (r["low_resource"], r["split"], r["metric"]) == (32, "test", "loss"))
-    of_seeds = [run["splits"]["test"]["tasks"]["vader-movie"]["scores"]["loss"] for run in runs[2:]]
+    of_seeds = [run["splits"]["test"]["tasks"]["vader-amazon"]["scores"]["loss"] for run in runs[2:]]
     assert row["mean"] == pytest.approx(mean(of_seeds))
     assert row["deviation"] == pytest.approx(stdev(of_seeds))
     assert row["runs"] == 2
@@ -96,7 +96,7 @@ def test_statistics_by_hand():
         ({"seeds": [-1]}, "seeds contains -1"),
         ({"low_resource": [16, 0]}, "low_resource contains 0"),
         ({"low_resource": 0}, "low_resource is 0"),
-        ({"low_resource": 100_000}, "low_resource is 100000; vader-movie has 7424 training rows"),
+        ({"low_resource": 100_000}, "low_resource is 100000; vader-amazon has 2596 training rows"),
         ({"low_resource": [8, 100_000]}, "low_resource is 100000"),  # before the first of them is run
         ({"low_resource": 100, "max_train_samples": 50}, "max_train_samples"),
     ],

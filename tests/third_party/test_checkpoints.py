@@ -16,15 +16,14 @@ from utils import freeze_model_params, modify_model_after_init
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_checkpoint_round_trip(tiny_config, batch, tmp_path, case):
+def test_checkpoint_round_trip(tiny_t5, batch, tmp_path, case):
     torch.manual_seed(0)
-    T5ForConditionalGeneration(tiny_config).save_pretrained(tmp_path / "base")
     config = config_for(case, unfreeze_layer_norms="intrinsic" not in case)
-    model = T5ForConditionalGeneration.from_pretrained(tmp_path / "base", adapter_config=config)
+    model = T5ForConditionalGeneration.from_pretrained(tiny_t5, adapter_config=config)
     freeze_model_params(model)
     moved(model).eval().save_adapter(tmp_path / "adapter")
     torch.manual_seed(7)  # random cores, rules and projections come from the file
-    fresh = T5ForConditionalGeneration.from_pretrained(tmp_path / "base", adapter_config=config)
+    fresh = T5ForConditionalGeneration.from_pretrained(tiny_t5, adapter_config=config)
     with torch.no_grad():  # with gradients torch picks its kernels by what is frozen, and the last bits differ
         expected = model(**batch).logits
         assert not torch.allclose(fresh(**batch).logits, expected)
@@ -134,10 +133,9 @@ FOLDABLE = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", FOLDABLE)
-def test_export_is_a_plain_t5(tiny_config, batch, tmp_path, case, dtype, capfd):
+def test_export_is_a_plain_t5(tiny_t5, batch, tmp_path, case, dtype, capfd):
     torch.manual_seed(0)
-    T5ForConditionalGeneration(tiny_config).save_pretrained(tmp_path / "base")
-    base = T5ForConditionalGeneration.from_pretrained(tmp_path / "base", dtype=dtype)
+    base = T5ForConditionalGeneration.from_pretrained(tiny_t5, dtype=dtype)
     model = moved(modify_model_after_init(base, config_for(case))).eval()
     model.merge_and_export(tmp_path / "plain")
     capfd.readouterr()

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapters import MergedWeight, merge_adapters, rounding_losses, unmerge_adapters
-from tests.methods import MERGEABLE, adapted, config_for, linears, logits, moved, relative
+from tests.methods import MERGEABLE, adapted, changed, config_for, linears, logits, moved, relative
 from tests.methods import SOME_MERGEABLE as SOME
 from third_party.models.t5 import T5ForConditionalGeneration
 from utils import modify_model_after_init
@@ -20,10 +20,10 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", MERGEABLE)
-def test_a_hundred_cycles_leave_every_bit(tiny_config, case, dtype):
+def test_merging_again_and_again_leaves_every_bit(tiny_config, case, dtype):
     model = adapted(tiny_config, config_for(case), dtype=dtype).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for _ in range(100):
+    for _ in range(100 if (case, dtype) == ("use_TTLoRA", torch.bfloat16) else 5):
         model.eval()
         assert model.merged
         model.train()
@@ -200,7 +200,7 @@ def test_merged_inside_and_outside_of_inference_mode(tiny_config, batch, case):
 
 @pytest.mark.parametrize("case", ["use_TTLoRA", "ia3"])
 def test_compiled(tiny_config, batch, case):
-    model = adapted(tiny_config, config_for(case))
+    model = adapted(changed(tiny_config, num_layers=1, num_decoder_layers=1), config_for(case))
     expected = logits(model, batch)
     compiled = torch.compile(model, backend="aot_eager")
     assert relative(logits(compiled, batch), expected) < 1e-5

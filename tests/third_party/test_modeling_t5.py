@@ -44,11 +44,10 @@ def test_loading_a_stock_checkpoint(tiny_config, batch, tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_both_constructors_attach_initialised_adapters(tiny_config, tmp_path, case):
-    T5ForConditionalGeneration(tiny_config).save_pretrained(tmp_path)
+def test_both_constructors_attach_initialised_adapters(tiny_config, tiny_t5, case):
     config = config_for(case)
     torch.manual_seed(0)
-    loaded = T5ForConditionalGeneration.from_pretrained(tmp_path, adapter_config=config)
+    loaded = T5ForConditionalGeneration.from_pretrained(tiny_t5, adapter_config=config)
     built = T5ForConditionalGeneration(tiny_config, adapter_config=config)
     assert list(loaded.state_dict()) == list(built.state_dict())
     assert all(p.isfinite().all() and p.abs().max() < 10 for p in loaded.parameters())
