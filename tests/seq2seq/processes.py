@@ -12,7 +12,7 @@ from torch.distributed import TCPStore
 from tests.conftest import ROOT
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["run_seq2seq", "tests.conftest", "tests.methods"])
+CONTEXT.set_forkserver_preload(["seq2seq.pipeline", "tests.conftest", "tests.methods"])
 
 
 def arguments_of(config: str, **keys) -> list[str]:
