@@ -1,7 +1,9 @@
 import json
 import shutil
+from dataclasses import MISSING, fields
 
 import pytest
+from transformers import Seq2SeqTrainingArguments
 
 from common.errors import ConfigError
 from common.json_settings import has_type, read_overrides
@@ -9,7 +11,8 @@ from common.keys import key_fields
 from seq2seq.arguments import ModelArguments
 from seq2seq.data.vader import read_set
 from seq2seq.models import load_tokenizer
-from seq2seq.settings import OWN_CLASSES, known_keys, load_settings
+from seq2seq.settings import OWN_CLASSES, known_keys, load_settings, transformers_keys
+from seq2seq.training_arguments import TrainingArguments
 from third_party.models.t5.configuration_t5 import resolve_name
 
 
@@ -164,6 +167,13 @@ def test_wrong_files(tmp_path, content, words):
     assert words in str(error.value)
 
 
+def test_the_keys_of_transformers_are_known_without_importing_it():
+    declared = {f.name: f.type for f in fields(Seq2SeqTrainingArguments)}
+    assert transformers_keys().keys() == declared.keys()
+    for name, kind in transformers_keys().items():
+        assert (kind is bool) == ("bool" in str(declared[name])), name
+
+
 def test_every_key_is_defined_once_with_help():
     fields = [field for cls in OWN_CLASSES for field in key_fields(cls)]
     assert len({field.name for field in fields}) == len(fields)
@@ -172,10 +182,6 @@ def test_every_key_is_defined_once_with_help():
 
 @pytest.mark.parametrize("name", sorted(known_keys()))
 def test_defaults_have_their_types(name):
-    from dataclasses import MISSING, fields
-
-    from seq2seq.training_arguments import TrainingArguments
-
     default = next(f.default for cls in (*OWN_CLASSES, TrainingArguments) for f in fields(cls) if f.name == name)
     if default is not MISSING:
         value = getattr(default, "value", default)

@@ -1,0 +1,64 @@
+"""A file is whole at every moment: what was there before, or all of what was written."""
+
+import json
+
+import pytest
+
+from common.errors import ConfigError
+from common.files import check_writable, replacing, write_file, write_json
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_file_is_replaced_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    write_file(path, "old")
+    with replacing(path) as unfinished:
+        unfinished.write_text("new")
+        assert path.read_text() == "old"
+        assert unfinished.suffix == path.suffix  # some writers choose the format by it
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_an_error_in_the_block_leaves_what_was_there(tmp_path, error):
+    path = tmp_path / "a.txt"
+    write_file(path, "old")
+
+    def interrupted():
+        with replacing(path) as unfinished:
+            unfinished.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        interrupted()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_failure_to_write_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file/below/a.txt cannot be written: Not a directory"):
+        write_file(tmp_path / "file" / "below" / "a.txt", b"")
+    full = OSError(28, "No space left on device")
+    with pytest.raises(ConfigError, match="a.txt cannot be written: No space left"), replacing(tmp_path / "a.txt"):
+        raise full
+    assert names(tmp_path) == ["file"]
+
+
+def test_json(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": [None, "ü"]})
+    assert list(json.loads((tmp_path / "a.json").read_text())) == ["b", "a"]
+    write_json(tmp_path / "a.json", {"b": 1, "a": 2}, sort_keys=True)
+    assert list(json.loads((tmp_path / "a.json").read_text())) == ["a", "b"]
+
+
+def test_a_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "new" / "deep")
+    assert names(tmp_path) == ["file"]
+    with pytest.raises(ConfigError, match="output_dir is '.*below', but '.*file' is not a writable directory"):
+        check_writable(tmp_path / "file" / "below")
