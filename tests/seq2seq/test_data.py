@@ -112,7 +112,7 @@ def test_an_unreachable_hub_is_one_line(tmp_path, reason):
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     last = result.stderr.strip().splitlines()[-1]
     assert "Retrying" not in result.stderr
-    assert last.startswith("adapters.errors.ConfigError: nyu-mll/glue (mrpc, train) cannot be loaded")
+    assert last.startswith("common.errors.ConfigError: nyu-mll/glue (mrpc, train) cannot be loaded")
     assert last.endswith("set data_dir to a local copy")
 
 
