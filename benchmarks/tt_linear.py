@@ -2,12 +2,12 @@
 
     python benchmarks/tt_linear.py [--quick] [--plans] [--resume] [--out outputs/benchmarks/tt_linear] ..
 
-In each cell of the grid (layer, dtype, d, rank, rows) all contestants (see tt_linear_peers.py) take turns, on the same
-random data, with and without a backward pass, after their values and gradients were compared with ours. A cell offends
-when ours takes more than 1.15 times the best peer (chain, full matrix, tensorly-torch) in three measurements out of
-three. Prints tables, writes <out>.json after every cell, and draws <out>.png. What a contestant cannot do is noted and
-left out, and so is one that takes more than 8 times as long as ours after its first round. The largest cells of the
-full grid need 13 GB: the intermediate results of the chains.
+In each cell of the grid (layer, dtype, d, rank, rows) all contestants (see tt_linear_peers.py) take turns on the same
+random data, with and without a backward pass, after their values and gradients have been compared with ours. A cell
+offends when ours takes more than 1.15 times as long as the best peer (chain, full matrix, tensorly-torch) in three
+measurements out of three. Prints tables, writes <out>.json after every cell, and plots <out>.png. A contestant that
+cannot do a cell is noted and left out; one that takes more than 8 times as long as ours runs for one round only. The
+largest cells of the full grid need 13 GB, for the intermediate results of the chains.
 """
 
 import argparse
@@ -59,9 +59,9 @@ def cores(text: str) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(description="Tensor-train linear layers: t3nsor beside its peers.", allow_abbrev=False)
     add = parser.add_argument
-    add("--quick", action="store_true", help="a small grid of its own, within a minute")
+    add("--quick", action="store_true", help="a small fixed grid, about a minute")
     add("--out", default="outputs/benchmarks/tt_linear", help="writes OUT.json and OUT.png")
-    add("--resume", action="store_true", help="skip the cells that OUT.json holds")
+    add("--resume", action="store_true", help="skip the cells that are in OUT.json")
     add("--plans", action="store_true", help="time every plan of ours too, and report the regret of the cost model")
     add("--groups", nargs="+", choices=list(GROUPS), help="x @ W alone, or beside a frozen dense linear")
     add("--shapes", nargs="+", type=layer_shape, metavar="INxOUT", help="layers, as 768x3072")
@@ -76,11 +76,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     given = [f"--{name}" for name in (*GRID, "groups") if getattr(args, name) is not None]
     if args.quick and given:
-        parser.error(f"--quick has a grid of its own: leave out {', '.join(given)}")
+        parser.error(f"--quick has a fixed grid: leave out {', '.join(given)}")
     if not Path(args.out).name or args.out.endswith("/"):
-        parser.error(f"--out is {args.out!r}; it must be a path with a file name, without an ending")
+        parser.error(f"--out is {args.out!r}; it must be a path with a file name, without an extension")
     if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device is cuda; this torch finds no such device")
+        parser.error("--device is cuda, but torch finds no CUDA device")
     for name, default in GRID.items():
         setattr(args, name, list(dict.fromkeys(getattr(args, name) or default)))
     args.groups = args.groups or list(GROUPS)
@@ -103,7 +103,7 @@ def complete(record: dict, groups: list[str], args) -> bool:
 
 
 def measure_all(args, found: dict, path: Path, console: Console) -> list[dict]:
-    """Measure the cells that `found` lacks, saving after each; the records of all cells asked for."""
+    """Measure the cells missing from `found`, saving after each; return the records of all requested cells."""
     work, records = jobs(args), []
     for number, (cell, groups) in enumerate(work, 1):
         x_bytes = cell.rows * cell.in_features * getattr(torch, cell.dtype).itemsize
@@ -144,7 +144,7 @@ def main(arguments: list[str]) -> int:
     try:
         records = measure_all(args, found, path, console)
     except KeyboardInterrupt:
-        print("\ninterrupted; --resume goes on from here", file=sys.stderr)
+        print("\ninterrupted; --resume continues from here", file=sys.stderr)
         return 130
     report.print_tables(found, records, console)
     try:

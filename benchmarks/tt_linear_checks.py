@@ -1,4 +1,4 @@
-"""What tt_linear.py finds out about a cell beside times: who can do it, how near to ours, bytes saved, peaks."""
+"""Everything that tt_linear.py measures of a cell besides times: support, errors, bytes saved, peak memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +11,11 @@ from t3nsor.contraction.cost_model import choose_plan
 from t3nsor.contraction.engine import contraction_for
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}  # of ||found - ours|| / ||ours||
-BALLAST = 2**28  # bytes, more than importing ever takes beyond what it keeps
+BALLAST = 2**28  # bytes, more than imports ever use temporarily
 
 
 def build(group: str, data: Data, unsupported: dict[str, str]) -> dict[str, Contestant]:
-    """The contestants of a group that this cell can have; why the others cannot be built goes to `unsupported`."""
+    """Build the contestants of a group; the reasons why some cannot be built go to `unsupported`."""
     contestants = {}
     for name, builder in GROUPS[group].items():
         if name == "ours skewed" and data.cell.d != 2:
@@ -39,7 +39,7 @@ def relative_error(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> flo
 
 
 def operations(run: Callable[[], object]) -> int:
-    """Multiplications and additions in the matrix products that `run` executes."""
+    """Count the multiplications and additions in the matrix products of `run`."""
 
     def in_place(_, a, b, **options):
         return 2 * a.numel() * b[-1]
@@ -51,10 +51,13 @@ def operations(run: Callable[[], object]) -> int:
 
 
 def inspect(group: str, data: Data) -> tuple[dict[str, Contestant], dict]:
-    """Run the contestants of a group once; those that work, and what there is to know of them beside times.
+    """Run the contestants of a group once; return those that work, and everything but their times.
 
-    "unsupported": why the others do not work. "errors": how far the comparable ones are from ours. "saved_bytes",
-    "parameters": of each. "chosen": our plans, forward and backward. "operations": of ours, by mode.
+    "unsupported": why the others do not work.
+    "errors": relative distance of the comparable ones from ours.
+    "saved_bytes", "parameters": of each.
+    "chosen": our plans, forward and backward.
+    "operations": of ours, by mode.
     """
     found = {"unsupported": {}, "errors": {}, "saved_bytes": {}}
     contestants = build(group, data, found["unsupported"])
@@ -82,9 +85,9 @@ def _checked_error(found, wanted, dtype: str) -> float:
 
 
 def peak_memory(name: str, cell: Cell, device: str) -> int:
-    """The most bytes that a contestant beside the weight takes, forward and backward, data and gradients included.
+    """Peak bytes of a contestant beside the weight, forward and backward, data and gradients included.
 
-    Wants a process of its own, in which malloc gives every block back to the system when it is freed.
+    Needs its own process, in which malloc returns every freed block to the system.
     """
     contestant = GROUPS["beside"][name]
     contestant(data := Data(cell, device)).run(data, "forward+backward")()
@@ -93,7 +96,7 @@ def peak_memory(name: str, cell: Cell, device: str) -> int:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        ballast = torch.ones(BALLAST, dtype=torch.uint8)  # lifts what is resident over the peaks so far, while it lives
+        ballast = torch.ones(BALLAST, dtype=torch.uint8)  # raises resident memory above earlier peaks while it lives
     before = _most_memory(device)
     data = Data(cell, device)
     run = contestant(data).run(data, "forward+backward")
@@ -108,5 +111,5 @@ def _most_memory(device: str) -> int:
     if device == "cuda":
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status").read_text()  # getrusage counts what the parent process had, too
+    status = Path("/proc/self/status").read_text()  # getrusage includes the parent process
     return 1024 * int(status.split("VmHWM:")[1].split()[0])

@@ -7,12 +7,12 @@ from statistics import median
 from tt_linear_peers import MODES
 from tt_linear_report import layer_of, unfinished
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # from Okabe and Ito, told apart by colour-blind readers
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # from Okabe and Ito, distinguishable by colour-blind readers
 MARKERS = "os^D"
 
 
 def draw(report: dict, records: list[dict], path: Path) -> None:
-    """Speed-up over the best peer against the rank: a panel for each d and mode, a line for each number of rows.
+    """Plot the speed-up over the best peer against the rank: one panel per d and mode, one line per number of rows.
 
     Shows the layer and dtype of the first record that has x @ W alone. Raises ImportError without matplotlib.
     """

@@ -1,7 +1,7 @@
 """The same memory allocator for all contestants of tt_linear.py.
 
-glibc gives blocks over 32 MB back to the system each time, which punishes whoever allocates large ones; thresholds that
-stop this have to be in the environment when a process starts.
+glibc returns blocks over 32 MB to the system each time, which slows down contestants that allocate large ones;
+thresholds that stop this must be in the environment when a process starts.
 """
 
 import os
@@ -11,7 +11,7 @@ THRESHOLDS = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": st
 
 
 def start_again() -> None:
-    """Start the process again with the thresholds, those that the environment lacks."""
+    """Restart the process with the thresholds that are missing from its environment."""
     if not THRESHOLDS.keys() <= os.environ.keys():
         given = THRESHOLDS | os.environ
         print("starting again with", *(f"{name}={given[name]}" for name in THRESHOLDS), flush=True)

@@ -1,7 +1,7 @@
 """The contestants of tt_linear.py: layers given by tensor-train cores, as t3nsor and its peers compute them.
 
 "alone" is x @ W, W the matrix of the cores; "beside" is x @ weight^T + x @ W, weight dense and frozen. Every contestant
-of a cell works on the same data; those that share the cores of ours have to give the values and gradients of ours.
+of a cell works on the same data; those with our cores must give our values and gradients.
 """
 
 import warnings
@@ -20,7 +20,7 @@ MODES = ("forward", "forward+backward")
 BEST_OF = {
     "alone": ("chain", "full", "tensorly-torch factorized", "tensorly-torch reconstructed"),
     "beside": ("frozen",),
-}  # whom ours is compared with
+}  # contestants that ours is compared with
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,11 @@ class Cell:
 
 
 class Data:
-    """What the contestants of a cell compute with.
+    """The operands of a cell, shared by its contestants.
 
-    x: (rows, in), wants a gradient. g: (rows, out), the gradient of the result. weight: (out, in), frozen.
+    x: (rows, in), needs a gradient.
+    g: (rows, out), the gradient of the result.
+    weight: (out, in), frozen.
     tt: the cores, trained.
     """
 
@@ -69,9 +71,12 @@ class Data:
 
 @dataclass
 class Contestant:
-    """forward: x (rows, in) -> (rows, out). trained: the tensors that want a gradient beside x.
+    """A layer to time.
 
-    comparable: whether it computes what ours does. out_first: whether its cores are (r_{k-1}, m_k, n_k, r_k).
+    forward: x (rows, in) -> (rows, out).
+    trained: the tensors that need a gradient besides x.
+    comparable: True if it computes the same as ours.
+    out_first: True if its cores are (r_{k-1}, m_k, n_k, r_k).
     """
 
     forward: Callable[[torch.Tensor], torch.Tensor]
@@ -80,9 +85,9 @@ class Contestant:
     out_first: bool = False
 
     def results(self, data: Data) -> tuple[list[torch.Tensor], int]:
-        """[y, the gradient of x, those of what is trained], those of cores as (r_{k-1}, n_k, m_k, r_k); bytes saved.
+        """Return [y, the gradient of x, those of the trained tensors] and the bytes saved for the backward pass.
 
-        Saved is what the forward pass keeps for the backward pass, x among it, parameters and the frozen weight not.
+        Gradients of cores are (r_{k-1}, n_k, m_k, r_k). Saved bytes include x, but not parameters or the frozen weight.
         """
         kept = {}
 
@@ -100,14 +105,14 @@ class Contestant:
         return [y.detach(), dx, *gradients], sum(storage.nbytes() for storage in kept.values())
 
     def run(self, data: Data, mode: str) -> Callable[[], object]:
-        """The work that is timed."""
+        """The function to time."""
         if mode == "forward+backward":
             return lambda: torch.autograd.grad(self.forward(data.x), [data.x, *self.trained], data.g)
         return torch.no_grad()(lambda: self.forward(data.x))
 
 
 def tensordot_chain(x: torch.Tensor, cores) -> torch.Tensor:
-    """x (rows, in) -> (rows, out), one tensordot per core: what most tensor-train layers do."""
+    """x (rows, in) -> (rows, out), one tensordot per core, like most tensor-train layers."""
     state = x.reshape(len(x), *(core.shape[1] for core in cores), 1)
     for core in cores:
         state = torch.tensordot(state, core, dims=([1, -1], [1, 0]))
@@ -148,7 +153,7 @@ def tensorly_torch(data, implementation):
 
 def torchtt(data):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that its solvers lack their C++ part, which this does not use
+        warnings.simplefilter("ignore")  # about missing C++ solvers, which are not used here
         from torchtt import TT
 
     cores = data.cores(out_first=True)

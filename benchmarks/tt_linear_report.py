@@ -1,6 +1,6 @@
-"""What tt_linear.py found: its file and its tables.
+"""The results of tt_linear.py: the JSON file and the tables.
 
-A report holds the machine, the command and the records of the cells; the functions say what a record holds.
+A report holds the machine, the command and the records of the cells; the functions describe the fields of a record.
 """
 
 import json
@@ -22,12 +22,12 @@ from tt_linear_peers import MODES
 PACKAGES = ("torch", "tensorly", "tensorly-torch", "torchTT", "peft")
 COMPARED = {"alone": "to the best peer", "beside": "to the frozen linear"}
 NAMED_LAYER = (768, 3072)
-NAMED = [(2, 8, 1024), (3, 2, 1024), (4, 8, 1024)]  # (d, rank, rows) of the cases with ratios to reach
+NAMED = [(2, 8, 1024), (3, 2, 1024), (4, 8, 1024)]  # (d, rank, rows) of the cases with target ratios
 BRANCHES = [(2, 2, 1024), (2, 32, 1024), *NAMED]
 
 
 def machine(device: str, threads: int, malloc) -> dict:
-    """Where and with what times are taken; `malloc`: names of environment variables."""
+    """Describe the machine and the software; `malloc`: names of environment variables."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
@@ -52,14 +52,14 @@ def _version(package: str) -> str | None:
 
 
 def start(path: Path, resume: bool, machine: dict) -> dict:
-    """An empty report, or for `resume` the one at `path` to go on with.
+    """Return an empty report, or for `resume` the one at `path`.
 
-    Raises ValueError when that one does not fit, OSError when there can be no file at `path`.
+    Raises ValueError if that one does not fit, OSError if no file can be written at `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise ValueError(f"--out: {path} is a directory; choose another")
-    unfinished(path).write_text("")  # rather an error now than after the first cell
+    unfinished(path).write_text("")  # fail now rather than after the first cell
     unfinished(path).unlink()
     report = {"command": sys.argv, "machine": machine, "gemm_peak": {}, "cells": {}}
     if not resume or not path.exists():
@@ -69,7 +69,7 @@ def start(path: Path, resume: bool, machine: dict) -> dict:
         different = [name for name, value in machine.items() if before["machine"][name] != value]
         report |= {"gemm_peak": before["gemm_peak"], "cells": before["cells"]}
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"--resume: {path} is no report of this benchmark") from None
+        raise ValueError(f"--resume: {path} is not a report of this benchmark") from None
     if different:
         raise ValueError(f"--resume: {path} was measured with another {', '.join(different)}; choose another --out")
     return report
@@ -85,7 +85,7 @@ def unfinished(path: Path) -> Path:
 
 
 def print_tables(report: dict, records: list[dict], console: Console) -> None:
-    """All tables for which there are measurements."""
+    """Print all tables for which there are measurements."""
     named = [record for record in records if is_named(record["cell"], NAMED) and "alone" in record]
     if named:
         console.print(named_table(report["gemm_peak"], named))
@@ -99,13 +99,13 @@ def print_tables(report: dict, records: list[dict], console: Console) -> None:
 
 
 def is_named(cell: dict, cases: list[tuple]) -> bool:
-    """Whether a cell is one of the cases (d, rank, rows) of the named layer."""
+    """True if a cell is one of the cases (d, rank, rows) of the named layer."""
     layer, case = (cell["in_features"], cell["out_features"]), (cell["d"], cell["rank"], cell["rows"])
     return layer == NAMED_LAYER and case in cases
 
 
 def named_table(peaks: dict[str, float], records: list[dict]) -> Table:
-    """The cases with ratios to reach."""
+    """The cases with target ratios."""
     table = _table(
         "x @ W, {} -> {}: how many times ours the tensordot chain takes".format(*NAMED_LAYER),
         *("case", *MODES, "share of GEMM peak, both", "MB saved for backward: x, ours, chain"),
@@ -121,7 +121,7 @@ def named_table(peaks: dict[str, float], records: list[dict]) -> Table:
 
 
 def contestants_table(records: list[dict]) -> Table:
-    """The times of everybody."""
+    """The times of all contestants."""
     table = _table("x @ W: milliseconds, forward / forward+backward", "", *map(_case, records))
     for name in dict.fromkeys(name for record in records for name in record["alone"]["forward"]["medians"]):
         times = [[record["alone"][mode]["medians"].get(name) for mode in MODES] for record in records]

@@ -23,8 +23,8 @@ from t3nsor.contraction.ops import linear_with_branch, tt_matmul
 from t3nsor.contraction.plans import candidates
 
 LIMIT = 1.15  # of the time of the best peer
-MEASUREMENTS = 3  # that have to agree before a cell offends
-SLOW = 8  # times ours: such a contestant is in one round only
+MEASUREMENTS = 3  # that must agree before a cell offends
+SLOW = 8  # times ours: such a contestant runs for one round only
 BENCHMARK = Path(__file__).with_name("tt_linear.py")
 
 
@@ -41,11 +41,11 @@ def clock(run: Callable[[], object], device: str) -> float:
 
 
 def interleaved(runs: dict[str, Callable], args, reference: str = "ours") -> dict[str, list[float]]:
-    """Seconds of each run in each round, which has every run once, in an order of its own.
+    """Seconds of each run in each round; a round has every run once, in random order.
 
-    A run finds in the caches what the one before it left there, so nobody may always follow the same one.
-    args.repeats rounds; fewer when a round is long, more when it is short, never under 3. A run that takes more than
-    SLOW times as long as `reference` in the first round is left out of the others.
+    Each run finds in the caches what the previous one left there, so none may always follow the same one.
+    There are args.repeats rounds; fewer when a round is long, more when it is short, never under 3. A run that takes
+    more than SLOW times as long as `reference` in the first round is left out of the others.
     """
     names, seconds = list(runs), {name: [] for name in runs}
     rounds, k = args.repeats, 0
@@ -64,15 +64,16 @@ def interleaved(runs: dict[str, Callable], args, reference: str = "ours") -> dic
 
 
 def is_slow(seconds: float, limit: float, run: Callable[[], object], device: str) -> bool:
-    """Whether a run is over the limit; what is short is timed again, as the system may have interrupted it."""
+    """True if a run is over the limit; a short run is timed again, as the system may have interrupted it."""
     return seconds > limit and (seconds > 0.1 or clock(run, device) > limit)
 
 
 def contest(group: str, contestants: dict, data: Data, mode: str, args) -> dict:
     """Time the contestants of a group in one mode; again while ours is over the limit, up to MEASUREMENTS times.
 
-    "seconds" and "medians" are over all measurements. "ratios" has one entry for each measurement: ours to the best
-    peer, or to the frozen linear. "timed_once": who is too slow for more than one round.
+    "seconds", "medians": over all measurements.
+    "ratios": one entry per measurement, ours to the best peer, or to the frozen linear.
+    "timed_once": contestants too slow for more than one round.
     """
     runs = {name: contestant.run(data, mode) for name, contestant in contestants.items()}
     seconds, ratios, best = {name: [] for name in runs}, [], None
@@ -98,7 +99,7 @@ def contest(group: str, contestants: dict, data: Data, mode: str, args) -> dict:
 
 
 def measure_plans(group: str, data: Data, args) -> dict:
-    """The regret of the cost model, forward and backward apart: time of its plan / time of the best plan."""
+    """The regret of the cost model, forward and backward separately: time of its plan / time of the best plan."""
     spec = contraction_for(data.x, data.tt.cores, False, group == "beside").spec
     inputs = [data.x, *data.tt.cores]
 
@@ -125,7 +126,7 @@ def measure_plans(group: str, data: Data, args) -> dict:
 
 
 def time_plans(runs: dict[str, Callable], chosen: str, args) -> dict[str, float]:
-    """Median seconds of the chosen plan and of those that come near the best; most are far from it."""
+    """Median seconds of the chosen plan and of those close to the best; most are far from it."""
     for times, near in ((2, 3), (3, 1.3)):
         least = {plan: min(clock(run, args.device) for _ in range(times)) for plan, run in runs.items()}
         limit = near * min(least.values())
@@ -141,7 +142,7 @@ def gemm_peak(dtype: str, device: str) -> float:
 
 
 def measure(record: dict, cell: Cell, groups: list[str], args) -> None:
-    """Add to the record of a cell what it lacks."""
+    """Add the missing measurements to the record of a cell."""
     data = Data(cell, args.device)
     for group in groups:
         if group not in record:
@@ -156,7 +157,7 @@ def measure(record: dict, cell: Cell, groups: list[str], args) -> None:
 
 
 def peak_memory(names, cell: Cell, args) -> dict[str, int | None]:
-    """Peaks of contestants beside the weight, each from a process of its own that maps every block by itself."""
+    """Peaks of contestants beside the weight, each in its own process, where malloc maps every block separately."""
     grid = {"dtypes": cell.dtype, "d": cell.d, "ranks": cell.rank, "rows": cell.rows, "device": args.device}
     grid |= {"shapes": f"{cell.in_features}x{cell.out_features}", "threads": args.threads}
     command = [

@@ -1,4 +1,4 @@
-"""What torch.autocast asks of operands, and how to switch it off."""
+"""Casts that torch.autocast asks for, and a context without it."""
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache

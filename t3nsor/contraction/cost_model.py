@@ -59,7 +59,7 @@ def is_built_at_once(spec: ContractionSpec) -> bool:
 
 
 def modes_per_block(spec: ContractionSpec, plan: Plan) -> int:
-    """How many output modes of the first factor are built at a time; x is read again for each block."""
+    """Output modes of the first factor that are built at a time; x is read again for each block."""
     (_, _, m1, _), (_, _, m2, _) = spec.factor_shapes(plan.groups)
     bytes_per_mode = m2 * spec.in_features * item_size(spec.dtype)
     wanted = max(4 * MEBIBYTE if is_cpu(spec.device) else 64 * MEBIBYTE, _bytes_of_rows(spec) / 4)

@@ -1,4 +1,4 @@
-"""Why a layer is contracted the way it is."""
+"""Show the plans for a layer, their predicted cost, and the choice."""
 
 import torch
 from torch import nn

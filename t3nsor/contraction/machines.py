@@ -1,4 +1,4 @@
-"""How fast a device multiplies and moves numbers, as far as the cost model knows.
+"""Speeds at which devices multiply and move numbers, for the cost model.
 
 The rates of the CPU were fitted to measured times of all plans on one core with 512-bit vectors; those of the GPU come
 from a data sheet. Machines differ more in speed than in which of two plans is faster.

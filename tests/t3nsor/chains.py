@@ -1,4 +1,4 @@
-"""Random trains and rings, and what they stand for, entry by entry."""
+"""Random trains and rings, and their dense form entry by entry."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def dense_by_entries(chain: CoreChain) -> torch.Tensor:
 
 
 def random_chain(modes, ranks, closed: bool, seed: int = 0) -> CoreChain:
-    """modes: what each core carries, (n, m) or (n,); ranks: (r_0, .., r_d)."""
+    """A chain in float64. modes: (n, m) or (n,) of each core; ranks: (r_0, .., r_d)."""
     generator = torch.Generator().manual_seed(seed)
     sizes = [(ranks[k], *mode, ranks[k + 1]) for k, mode in enumerate(modes)]
     cores = [torch.randn(size, dtype=torch.float64, generator=generator) for size in sizes]
@@ -30,7 +30,7 @@ def random_chain(modes, ranks, closed: bool, seed: int = 0) -> CoreChain:
 
 @st.composite
 def chains(draw, count: int = 1, matrix: bool | None = None, closed: bool | None = None, d_max: int = 4):
-    """`count` chains of one kind and shape, with ranks of their own."""
+    """`count` chains of one kind and shape, each with its own ranks."""
     matrix = draw(st.booleans()) if matrix is None else matrix
     closed = draw(st.booleans()) if closed is None else closed
     modes = draw(st.lists(st.tuples(*[st.integers(1, 3)] * (2 if matrix else 1)), min_size=1, max_size=d_max))
@@ -43,7 +43,7 @@ def chains(draw, count: int = 1, matrix: bool | None = None, closed: bool | None
 
 
 def assert_same_gradients(result, expected, *sources: CoreChain) -> None:
-    """Both results, functions of the cores of `sources`, agree in value and in the gradient of a random projection."""
+    """Check that two functions of the cores of `sources` agree in value and in the gradient of a random projection."""
     assert torch.allclose(result, expected)
     weight = torch.randn(expected.shape, dtype=expected.dtype, generator=torch.Generator().manual_seed(0))
     cores = [core for source in sources for core in source.cores]

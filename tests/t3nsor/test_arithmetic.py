@@ -52,7 +52,7 @@ def test_norm_of_a_train_survives_cancellation():
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_norm_has_two_derivatives_and_none_blows_up_at_zero(closed):
+def test_norm_has_two_derivatives_and_finite_gradients_at_zero(closed):
     chain = random_chain([(2,), (2,), (2,)], (2, 2, 2, 2) if closed else (1, 2, 2, 1), closed)
 
     def norm(*cores):
@@ -79,7 +79,7 @@ def test_rounding_honours_the_error_bound(pair, eps):
 @settings(max_examples=40, deadline=None)
 @given(chains(closed=False))
 def test_rounding_finds_the_ranks_of_the_unfoldings_of_a_train(chain):
-    """Also the ranks that TT-SVD must find in the sum of a train with itself."""
+    """The same ranks as TT-SVD finds in the sum of a train with itself."""
     modes = [n * (chain.raw_shape[1][k] if chain.is_matrix else 1) for k, n in enumerate(chain.raw_shape[0])]
     dense = TensorTrain([core.flatten(1, -2) for core in chain.cores]).full()
     unfoldings = [dense.reshape(math.prod(modes[:k]), -1) for k in range(1, chain.d)]
@@ -152,7 +152,7 @@ def test_rounding_matches_torchtt(eps):
     if eps < 1e-6:
         assert ours.ranks == tuple(theirs.R)
         assert torch.allclose(ours.full(), theirs.full())
-    # Theirs cuts in the other direction, so the last allowance is spent elsewhere.
+    # torchtt truncates in the other direction, so the error budget is spent on other bonds.
     assert all(abs(a - b) <= 1 for a, b in zip(ours.ranks, theirs.R, strict=True))
     for found in (ours, theirs):
         assert (found.full() - 2 * chain.full()).norm() <= (eps + 1e-9) * 2 * chain.norm()
@@ -181,7 +181,7 @@ def test_errors_state_both_sides(call, words):
 
 
 @pytest.mark.parametrize("other", [1, "a", torch.ones(2, 2), [1.0]])
-def test_what_is_no_chain_is_not_added(other):
+def test_only_chains_are_added(other):
     chain = random_tensor((2, 2), 2)
     with pytest.raises(TypeError):
         chain + other

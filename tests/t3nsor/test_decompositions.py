@@ -94,7 +94,7 @@ def test_rings_match_tensorly(ranks):
     theirs = torch.from_numpy(decomposition.tensor_ring(dense.numpy(), rank=[*ranks, ranks[0]]).to_tensor())
     ours = to_tr_tensor(dense, ranks)
     assert ours.ranks == (*ranks, ranks[0])
-    # The order of the joint columns that are split into two ranks is free, so the later cuts need not be the same.
+    # The columns that are split into two ranks may come in any order, so later truncations can differ.
     assert (ours.full() - dense).norm().item() == pytest.approx((theirs - dense).norm().item(), rel=0.05)
 
 

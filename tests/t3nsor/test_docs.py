@@ -1,4 +1,4 @@
-"""The code of the pages on tensor trains runs, and prints what they say."""
+"""The code blocks of the pages on tensor trains run, and print what the pages say."""
 
 import re
 from pathlib import Path

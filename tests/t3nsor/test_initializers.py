@@ -11,7 +11,7 @@ from t3nsor.errors import ShapeError
 from t3nsor.tensor_train import TensorRing, TensorTrain
 
 MATRIX, TENSOR = ((4, 6, 2), (3, 2, 5)), (4, 6, 5)
-# name -> (the initialiser of a shape and a rank, its shape), every one there is but `from_matrix`.
+# name -> (initialiser, a shape for it), for every initialiser but `from_matrix`.
 EVERY = {
     "matrix_with_random_cores": (init.matrix_with_random_cores, MATRIX),
     "random_matrix": (init.random_matrix, MATRIX),
@@ -50,7 +50,7 @@ def test_every_initialiser_takes_the_same_options(name, ring):
 
 @pytest.mark.parametrize(("ring", "rank"), [(False, 8), (False, [2, 5]), (True, 3), (True, [2, 5, 3])])
 def test_random_matrices_have_the_variance_asked_for(ring, rank):
-    """Over many draws: entries of one draw are far from independent."""
+    """Measured over many draws: the entries of one draw are far from independent."""
     generator = torch.Generator().manual_seed(0)
 
     def deviation(function, shape, *arguments):
@@ -108,7 +108,7 @@ def trained(chain, steps: int = 100):
 
 
 def second_singular_value(dense, first_modes: int) -> float:
-    """Of the unfolding at the first bond, relative to the first."""
+    """The second singular value of the unfolding at the first bond, relative to the first."""
     s = torch.linalg.svdvals(dense.reshape(first_modes, -1))
     return (s[1] / s[0]).item()
 
@@ -190,4 +190,4 @@ def test_padding_keeps_the_matrix_and_lets_training_use_the_ranks(ring):
     target = torch.randn(12, 12, dtype=torch.float64)
     (wide.full() - target).square().sum().backward()
     gradients = torch.cat([core.grad.flatten() for core in wide.cores])
-    assert (gradients != 0).sum() >= gradients.numel() / 2  # the others get theirs after the first step
+    assert (gradients != 0).sum() >= gradients.numel() / 2  # the others are nonzero after the first step

@@ -1,4 +1,4 @@
-"""Layers against the dense layers they stand for."""
+"""Layers compared with the dense layers they represent."""
 
 import copy
 import io
@@ -87,7 +87,7 @@ def test_layers_are_ordinary_modules(kind):
 
 
 def by_hand(x, cores, activation):
-    """The states of an activated chain by einsum, one core after the other."""
+    """An activated chain by einsum, core by core."""
     (rows,), (n1, n2, n3) = x.shape[:-1], [core.shape[1] for core in cores]
     state = torch.einsum("bijk,aimr->bamrjk", x.reshape(rows, n1, n2, n3), cores[0])
     state = torch.einsum("bamrjk,rjns->bamnsk", activation(state), cores[1])
@@ -109,7 +109,7 @@ def test_activation_between_the_cores(kind, checkpointing):
     assert "tanh between the cores" in repr(layer)
 
 
-def test_activated_layer_takes_no_rows_and_follows_autocast():
+def test_activated_layer_accepts_zero_rows_and_follows_autocast():
     layer = TTLinear(24, 30, rank=2, cores_nonlinearity=torch.relu)
     assert layer(torch.zeros(0, 24)).shape == (0, 30)
     with torch.autocast("cpu", torch.bfloat16):
@@ -197,8 +197,8 @@ def test_embedding_takes_rows_of_its_table(kind):
         layer(torch.tensor([1009]))
 
 
-def test_embedding_never_makes_the_table():
-    """A table of 10^12 numbers would not fit anywhere."""
+def test_embedding_never_builds_the_table():
+    """The dense table has 10^12 entries."""
     assert TTEmbedding(10**9, 1000, rank=2, d=6)(torch.tensor([5, 999_999_999])).shape == (2, 1000)
 
 

@@ -76,7 +76,7 @@ def test_suggested_shapes_pad_a_little_and_split_well(n, d):
 def test_suggested_shapes_of_vocabularies():
     assert suggest_shape(768) == auto_shape(768)
     assert math.prod(suggest_shape(30_011)) == 30_012
-    assert suggest_shape(625) == (7, 9, 10), "5 * 5 * 25 has small primes only, but is no good split"
+    assert suggest_shape(625) == (7, 9, 10), "5 * 5 * 25 has small primes only, but does not split well"
     assert math.prod(suggest_shape(30_522)) == 30_525
     assert suggest_shape(257, mode="descending") == (13, 5, 4)
     assert math.prod(suggest_shape(999_983, 20)) == 2**20
@@ -100,7 +100,7 @@ def test_the_automatic_skew_is_nearest_to_eight():
 
 
 def smallest_cut(shape, ranks, ring):
-    """Over all 2^d ways to part the cores."""
+    """The smallest cut over all 2^d ways to split the cores."""
     (rows, columns), d = shape, len(shape[0])
     cuts = []
     for sides in product((0, 1), repeat=d):
