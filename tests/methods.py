@@ -77,7 +77,8 @@ def cases_at(site: str) -> list[str]:
 AFTER, BESIDE, NORMS = cases_at(AFTER_SUBLAYER), cases_at(BESIDE_LINEAR), cases_at(INSTEAD_OF_NORM)
 MERGEABLE = [case for case in [*BESIDE, "intrinsic_model", "intrinsic_said"] if case not in ACTIVATED]
 
-
+# The first case of each site.
+ONE_A_SITE = {FLAGS[method].metadata["site"]: case for case, (method, _) in reversed(CASES.items())}.values()
 SOME_MERGEABLE = ["use_LoRA", "use_TTLoRA", "use_TTLoRA svd", "tt_cross_layer", "tt_basis", "ia3", "intrinsic_said"]
 
 

@@ -8,7 +8,7 @@ import torch
 
 from adapters import AdapterPart, ConfigError
 from t3nsor.tensor_train import CoreChain
-from tests.methods import CASES, STARTS_ELSEWHERE, adapted, changed, config_for, moved, relative
+from tests.methods import CASES, ONE_A_SITE, STARTS_ELSEWHERE, adapted, changed, config_for, moved, relative
 from third_party.models.t5 import T5ForConditionalGeneration
 from utils import freeze_model_params, modify_model_after_init
 
@@ -98,8 +98,10 @@ def test_half_precision_and_autocast(tiny_config, batch, case):
             assert relative(logits.float(), expected) < 0.1
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [(case, torch.float16) for case in CASES] + [(case, torch.bfloat16) for case in ONE_A_SITE],
+)
 def test_a_backbone_loaded_in_half_precision(tiny_t5, batch, case, dtype):
     """In float16 T5 keeps `wo` in float32: adapters after it and beside it meet another precision than their own."""
     norm_before = {"add_layer_norm_before_adapter": True}
