@@ -1,4 +1,4 @@
-"""The benchmarks of merging and of memory run, and find what does not depend on time."""
+"""The benchmarks of merging and memory run, and their results that do not depend on time."""
 
 import json
 import sys

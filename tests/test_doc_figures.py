@@ -1,4 +1,4 @@
-"""docs/tensor_train_figures.py draws the figures of docs/tensor_train.md, and prints the tables that stand there."""
+"""docs/tensor_train_figures.py draws the figures of docs/tensor_train.md and prints its tables."""
 
 import re
 from pathlib import Path

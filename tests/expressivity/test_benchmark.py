@@ -1,4 +1,4 @@
-"""benchmarks/expressivity.py runs, and says what it fitted."""
+"""benchmarks/expressivity.py runs and prints what it fitted."""
 
 SCRIPT = "benchmarks/expressivity.py"
 
