@@ -8,6 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gc
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,5 +98,24 @@ def run_main(tmp_path, capfd):
         capfd.readouterr()
         status = main([str(path), *arguments])
         return status, capfd.readouterr().err.strip().splitlines(), Path(overrides["output_dir"])
+
+    return call
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """run_script("docs/x.py", "--out", path ..) -> (exit status, lines of output, lines of errors), in this process."""
+
+    def call(script: str, *arguments):
+        path = ROOT / script
+        monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        status = 0
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as stop:
+            status = stop.code
+        printed = capsys.readouterr()
+        return status, printed.out.splitlines(), printed.err.splitlines()
 
     return call

@@ -1,4 +1,4 @@
-"""Every method of the registry at sizes that a tiny model allows."""
+"""Every method of the registry, at sizes that fit a tiny model."""
 
 from dataclasses import fields
 
@@ -12,7 +12,7 @@ from utils import modify_model_after_init
 SMALL = {"task_reduction_factor": 4, "tt_rank": 2, "tt_d": 2, "lora_rank": 2, "intrinsic_dim": 300, "prefix_dim": 5}
 FLAGS = {f.metadata.get("method", f.name): f for f in fields(AdapterConfig) if "site" in f.metadata}
 BY_NAME = {f.name: f for f in FLAGS.values()}
-VALUES = {"tt_basis": 3}  # of keys that are no flags
+VALUES = {"tt_basis": 3}  # keys that choose a method by a number
 VARIANTS = {
     "use_TTLoRA svd": ("use_TTLoRA", {"TTLoRA_init": "svd"}),
     "use_TTLoRA kaiming": ("use_TTLoRA", {"TTLoRA_init": "kaiming", "tt_d": 3, "lora_alpha": 3.0}),
@@ -48,7 +48,7 @@ VARIANTS = {
     ),
 }
 CASES = {**{name: (name, {}) for name in METHODS}, **VARIANTS}
-# These change the backbone's output from the start: random matrices, or vectors in front.
+# Random matrices or prepended vectors: the adapted model does not start at the backbone.
 STARTS_ELSEWHERE = {
     "adapters",
     "low_rank_adapters",
@@ -70,14 +70,15 @@ def config_for(case: str, **keys) -> AdapterConfig:
 
 
 def cases_at(site: str) -> list[str]:
-    """The cases whose method stands at `site`."""
+    """The cases whose method attaches at `site`."""
     return [case for case, (method, _) in CASES.items() if FLAGS[method].metadata["site"] == site]
 
 
 AFTER, BESIDE, NORMS = cases_at(AFTER_SUBLAYER), cases_at(BESIDE_LINEAR), cases_at(INSTEAD_OF_NORM)
 MERGEABLE = [case for case in [*BESIDE, "intrinsic_model", "intrinsic_said"] if case not in ACTIVATED]
 
-
+# The first case of each site.
+ONE_A_SITE = {FLAGS[method].metadata["site"]: case for case, (method, _) in reversed(CASES.items())}.values()
 SOME_MERGEABLE = ["use_LoRA", "use_TTLoRA", "use_TTLoRA svd", "tt_cross_layer", "tt_basis", "ia3", "intrinsic_said"]
 
 
@@ -87,13 +88,13 @@ def linears(model) -> list[AdaptedLinear]:
 
 
 def logits(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Of a call without gradients."""
+    """The logits of a call without gradients."""
     with torch.no_grad():
         return model(**batch).logits
 
 
 def moved(model: T5ForConditionalGeneration, by: float = 0.1, seed: int = 1) -> T5ForConditionalGeneration:
-    """The model with everything that is trained moved away from its start."""
+    """The model, its trainable parameters shifted by noise."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -103,14 +104,14 @@ def moved(model: T5ForConditionalGeneration, by: float = 0.1, seed: int = 1) -> 
 
 
 def adapted(config: T5Config, adapter_config: AdapterConfig, seed: int = 0, dtype=torch.float32):
-    """An adapted model in evaluation mode whose adapters are not at their start."""
+    """An adapted model in evaluation mode whose adapters have moved from their initial values."""
     torch.manual_seed(seed)
     model = T5ForConditionalGeneration(config).to(dtype)
     return moved(modify_model_after_init(model, adapter_config)).eval()
 
 
 def changed(config: T5Config, **fields) -> T5Config:
-    """The configuration with other fields; what follows from `feed_forward_proj` is not taken over."""
+    """The configuration with other fields; those derived from `feed_forward_proj` are derived again."""
     kept = config.to_dict()
     for name in ("is_gated_act", "dense_act_fn"):
         kept.pop(name, None)

@@ -1,30 +1,17 @@
-"""The benchmarks of merging and of memory run, and find what does not depend on time."""
+"""The benchmarks of merging and memory run, and their results that do not depend on time."""
 
 import json
-import runpy
 import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = ("merge_drift", "merged_inference", "training_memory")
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """run("merge_drift", "--rank", 2 ..) -> (exit status, lines of output, lines of errors), in this process."""
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-
-    def call(script: str, *arguments):
-        path = str(BENCHMARKS / f"{script}.py")
-        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(path, run_name="__main__")
-        printed = capsys.readouterr()
-        return stopped.value.code, printed.out.splitlines(), printed.err.splitlines()
-
-    return call
+def run(run_script):
+    """run("merge_drift", "--rank", 2 ..) -> (exit status, lines of output, lines of errors)."""
+    return lambda script, *arguments: run_script(f"benchmarks/{script}.py", *arguments)
 
 
 @pytest.mark.parametrize("moving", [[], ["--moving"]])

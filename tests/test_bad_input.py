@@ -1,4 +1,4 @@
-"""Each wrong input ends with status 2 and one line that names the key, and nothing on disk changes."""
+"""Bad input exits with status 2 and one line that names the key; nothing on disk changes."""
 
 import json
 import os

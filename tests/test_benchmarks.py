@@ -3,19 +3,17 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT
 
-
-def benchmark(*arguments):
-    command = [sys.executable, "benchmarks/tt_linear.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+SCRIPT = "benchmarks/tt_linear.py"
 
 
-def test_a_small_grid_is_measured_and_resumed(tmp_path):
+def test_a_small_grid_is_measured_and_resumed(run_script, tmp_path, monkeypatch):
+    """The first time in a process of its own, which starts again with another memory allocator."""
     grid = ["--shapes", "6x8", "--d", 2, "--ranks", 2, "--rows", 5, "--dtypes", "float32", "--repeats", 3]
-    first = benchmark(*grid, "--plans", "--out", tmp_path / "found")
+    arguments = [*map(str, grid), "--plans", "--out", str(tmp_path / "found")]
+    first = subprocess.run([sys.executable, SCRIPT, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert first.returncode == 0, first.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     (record,) = found["cells"].values()
@@ -24,15 +22,17 @@ def test_a_small_grid_is_measured_and_resumed(tmp_path):
         assert record["plans"][group]["backward"]["regret"] >= 1
     assert record["alone"]["errors"].keys() >= {"chain", "full"}
     assert record["alone"]["saved_bytes"]["ours"] == record["x_bytes"] == 5 * 6 * 4
-    again = benchmark(*grid, "--plans", "--resume", "--out", tmp_path / "found")
-    assert again.returncode == 0
     assert "[1/1]" in first.stdout
-    assert "[1/1]" not in again.stdout
+    assert first.stdout.startswith("starting again with ")
+    for setting in first.stdout.splitlines()[0].split()[3:]:
+        monkeypatch.setenv(*setting.split("="))
+    status, lines, errors = run_script(SCRIPT, *arguments, "--resume")
+    assert status == 0, errors
+    assert not [line for line in lines if "[1/1]" in line]
 
 
-def test_wrong_arguments_end_in_one_line():
+def test_wrong_arguments_end_in_one_line(run_script):
     for arguments in (["--shapes", "6"], ["--quick", "--rows", "4"]):
-        process = benchmark(*arguments)
-        assert process.returncode == 2
-        assert process.stderr.startswith("error: ")
-        assert process.stderr.count("\n") == 1
+        status, lines, errors = run_script(SCRIPT, *arguments)
+        assert (status, len(lines), len(errors)) == (2, 0, 1)
+        assert errors[0].startswith("error: ")

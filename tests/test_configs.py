@@ -1,4 +1,4 @@
-"""Every shipped configuration: its keys are right, its model can be built, and it trains."""
+"""Every shipped configuration: its keys are right, and it trains. test_parameter_counts.py builds each on T5-base."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,7 @@ from seq2seq.settings import load_settings
 from seq2seq.trainer import AdapterTrainer
 from tests.conftest import CONFIGS, ROOT, TINY_RUN
 from tests.methods import FLAGS
-from third_party.models.t5 import T5Config, T5ForConditionalGeneration
-from third_party.models.t5.parameters import count_parameters
-from utils import modify_model_after_init
+from third_party.models.t5 import T5ForConditionalGeneration
 
 
 def settings_of(config: str):
@@ -26,16 +24,6 @@ def test_keys_load_without_a_warning(config):
     settings, warnings = settings_of(config)
     assert not warnings
     assert settings.training.experiment_name
-
-
-@pytest.mark.parametrize("config", CONFIGS)
-def test_builds_on_t5_base(config):
-    settings, _ = settings_of(config)
-    with torch.device("meta"):
-        model = modify_model_after_init(T5ForConditionalGeneration(T5Config.from_shape("t5-base")), settings.adapter)
-    counts = count_parameters(model)
-    if settings.adapter.freeze_backbone and not settings.adapter.lora_dense:
-        assert counts["trainable"] < 0.03 * counts["backbone"]
 
 
 class Watched(AdapterTrainer):
@@ -115,7 +103,7 @@ def test_t5_base_on_mrpc_from_a_local_copy(run_main, tmp_path):
         Dataset.from_list(rows).to_parquet(tmp_path / "glue/mrpc" / f"{split}-00000-of-00001.parquet")
     status, errors, out = run_main(
         "configs/glue/tt_adapter.json",
-        **{**TINY_RUN, "per_device_train_batch_size": 6, "num_train_epochs": 2},
+        **{**TINY_RUN, "task_name": "mrpc", "per_device_train_batch_size": 6, "num_train_epochs": 2},
         data_dir=str(tmp_path / "glue"),
     )
     assert status == 0, errors

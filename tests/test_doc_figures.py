@@ -1,51 +1,43 @@
-"""docs/tensor_train_figures.py draws the figures of docs/tensor_train.md, and prints the tables that stand there."""
+"""docs/tensor_train_figures.py draws the figures of docs/tensor_train.md and prints its tables."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "tensor_train.md"
+SCRIPT = "docs/tensor_train_figures.py"
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
 
-def draw(*arguments):
-    command = [sys.executable, ROOT / "docs" / "tensor_train_figures.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
-def rows(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith("|")]
+def rows(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("|")]
 
 
 def numbers(row: str) -> list[float]:
     return [float(found.replace(",", "")) for found in NUMBER.findall(row)]
 
 
-def test_the_page_shows_what_the_command_draws_and_prints(tmp_path):
-    pytest.importorskip("matplotlib")
-    process = draw("--out", tmp_path / "figures")
-    assert process.returncode == 0, process.stderr
+def test_the_page_shows_what_the_command_draws_and_prints(run_script, tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    with matplotlib.rc_context():
+        status, lines, errors = run_script(SCRIPT, "--out", tmp_path / "figures")
+    assert status == 0, errors
     shown = re.findall(r"!\[.*?\]\((.*?)\)", PAGE.read_text())
     drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert drawn == sorted(shown)
     for directory in (tmp_path / "figures", PAGE.parent):
         assert sum((directory / name).stat().st_size for name in shown) < 250_000
-    for said, printed in zip(rows(PAGE.read_text()), rows(process.stdout), strict=True):
+    for said, printed in zip(rows(PAGE.read_text().splitlines()), rows(lines), strict=True):
         assert NUMBER.sub("#", said) == NUMBER.sub("#", printed)
         assert numbers(said) == pytest.approx(numbers(printed), rel=0.01, abs=0.02), printed
-    sentence = process.stdout.splitlines()[-1]
-    assert sentence in " ".join(PAGE.read_text().split())
+    assert lines[-1] in " ".join(PAGE.read_text().split())
 
 
-def test_wrong_arguments_end_in_one_line(tmp_path):
+def test_wrong_arguments_end_in_one_line(run_script, tmp_path):
     (tmp_path / "file").touch()
     for arguments in (["--out", tmp_path / "file"], ["--figures"], ["--out"]):
-        process = draw(*arguments)
-        assert process.returncode == 2
-        assert process.stderr.startswith("error: ")
-        assert process.stderr.count("\n") == 1
-        assert not process.stdout
+        status, lines, errors = run_script(SCRIPT, *arguments)
+        assert (status, len(lines), len(errors)) == (2, 0, 1)
+        assert errors[0].startswith("error: ")

@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -233,7 +231,7 @@ def test_help_lists_every_key(capsys):
             assert f"  {f.name}: " in printed
 
 
-def test_ones_own_network_and_routine(tmp_path):
+def test_ones_own_network_and_routine(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text(
         "import torch\n"
         "class Net(torch.nn.Linear):\n"
@@ -243,8 +241,9 @@ def test_ones_own_network_and_routine(tmp_path):
     space = {"architecture": "mine:Net", "parameters": {"width": 3}}
     config = {"input_size": 3, "A": space, "B": {**space, "train": "mine:nothing"}, "max_iterations": 2}
     (tmp_path / "own.json").write_text(json.dumps(config))
-    command = [sys.executable, ROOT / "run_expressivity.py", "own.json"]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
-    assert process.returncode == 0, process.stderr
-    assert "warning: space 'B', size 0: networks are fitted one at a time: the space sets train" in process.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["own.json"]) == 0
+    warned = "warning: space 'B', size 0: networks are fitted one at a time: the space sets train"
+    assert warned in capsys.readouterr().err
     assert (tmp_path / "outputs" / "expressivity" / "own" / "min.png").exists()

@@ -186,7 +186,7 @@ OBSTACLES = [
 @pytest.mark.parametrize(("network", "optimizer", "reason"), OBSTACLES)
 def test_what_cannot_be_stacked_is_noticed_said_and_fitted_one_by_one(network, optimizer, reason):
     parameters = {"in_features": 4, "out_features": 4} if network in (None, Branching) else {}
-    shared = {"batch_size": 32, "epoch": 20, "automatic_measurement_mode": "parameters"}
+    shared = {"batch_size": 32, "epoch": 2, "automatic_measurement_mode": "parameters"}
     odd = ArchitecturalSpace(4, "odd", network or nn.Linear, parameters, optimizer=optimizer, **shared)
     plain = ArchitecturalSpace(4, "plain", nn.Linear, {"in_features": 4, "out_features": 4}, **shared)
     with pytest.warns(UserWarning, match=f"space 'odd', size 0: networks are fitted one at a time: .*{reason}"):

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 from datasets import Dataset
+from huggingface_hub import constants
 
 from common.errors import ConfigError
 from seq2seq.arguments import DataTrainingArguments
@@ -103,11 +105,18 @@ def test_a_missing_local_copy_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("reason", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}])
-def test_an_unreachable_hub_is_one_line(tmp_path, reason):
-    """In a process of its own, whose caches are empty and whose hub is switched off, or does not answer."""
+def test_a_hub_that_is_switched_off_is_one_line(tmp_path, monkeypatch):
+    """conftest.py switches it off for all tests. The caches are empty."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"nyu-mll/glue \(mrpc, train\) cannot be loaded.*data_dir to a local copy$"):
+        get_task("mrpc").examples("train")
+
+
+def test_a_hub_that_does_not_answer_is_one_line(tmp_path):
+    """In a process of its own, whose caches are empty."""
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
-    environment |= {"HF_HOME": str(tmp_path), **reason}
+    environment |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:1"}
     code = "from seq2seq.data import get_task; get_task('mrpc').examples('train')"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     last = result.stderr.strip().splitlines()[-1]

@@ -24,7 +24,7 @@ KEYS = {
     "logging_steps": 1,
     "overwrite_output_dir": False,
     "num_train_epochs": 2,
-    "load_best_model_at_end": False,  # the best is often that of the first epoch, which says nothing of the others
+    "load_best_model_at_end": False,  # often that of the first epoch, which tells nothing about the later ones
 }
 
 
@@ -116,8 +116,8 @@ def test_a_checkpoint_scores_alike_in_one_process_and_in_two(run_main, tmp_path)
         assert other["scores"] == pytest.approx(scored["scores"], abs=1e-5)
 
 
-def test_an_interrupted_mixture_goes_on_with_the_exact_sequence(tmp_path):
-    """Two processes, killed in the second epoch after a checkpoint in its midst; several tasks, grouped by length."""
+def test_an_interrupted_mixture_resumes_with_the_exact_sequence(tmp_path):
+    """Two processes, killed in the second epoch after a checkpoint in mid-epoch; several tasks, grouped by length."""
     keys = {"per_device_train_batch_size": 8, "save_strategy": "steps", "save_steps": 14, "eval_strategy": "steps"}
     keys |= {"eval_steps": 14, "processes": 2}
     whole, out = tmp_path / "whole", tmp_path / "out"

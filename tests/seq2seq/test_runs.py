@@ -1,4 +1,4 @@
-"""The life of a run: whole, interrupted, resumed, repeated, overwritten; and what it leaves behind."""
+"""A run: finished, interrupted, resumed, repeated, overwritten; and the files it leaves."""
 
 import json
 import shutil
@@ -69,7 +69,7 @@ def test_sources_name_the_task_where_it_has_no_adapters_of_its_own(run_main, con
     assert all(json.loads(line)["source"].startswith("vader-amazon sentence: ") for line in lines)
 
 
-def test_a_finished_run_is_not_touched_without_leave(run_main, finished):
+def test_a_finished_run_is_not_overwritten_unless_asked(run_main, finished):
     out = finished
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for changes, held in (({}, "a finished run"), ({"tt_rank": 1}, "a finished run")):
@@ -85,8 +85,8 @@ def test_a_finished_run_is_not_touched_without_leave(run_main, finished):
     assert (out / "notes.txt").read_text() == "mine"
 
 
-def test_a_moved_run_goes_on_and_keeps_its_best(run_main, tmp_path, monkeypatch):
-    """The first epoch is made the best; the run is interrupted in the third, moved, and named in another way."""
+def test_a_moved_run_resumes_and_keeps_its_best_checkpoint(run_main, tmp_path, monkeypatch):
+    """The first epoch is made the best; the run is interrupted in the third, moved, and given by a relative path."""
     scores = iter([90.0, 10.0])
 
     def score(*_):
@@ -129,7 +129,7 @@ def interrupted(run_main, tmp_path, monkeypatch):
     return keys, out
 
 
-def test_a_run_goes_on_with_the_same_data_only(run_main, interrupted):
+def test_a_run_resumes_only_with_the_same_data(run_main, interrupted):
     keys, out = interrupted
     rows = Path(keys["train_file"]).read_text()
     Path(keys["train_file"]).write_text(rows.replace("film", "book"))
@@ -147,10 +147,10 @@ def test_a_run_goes_on_with_the_same_data_only(run_main, interrupted):
     (checkpoint / "run_facts.json").write_text(json.dumps({**facts, "seconds": 1000.0}))
     status, errors, _ = run_main(CONFIG, **keys)
     assert status == 0, errors
-    assert 1000 < results(out)["seconds"] < 1100  # what it took before counts
+    assert 1000 < results(out)["seconds"] < 1100  # the seconds before the interruption count
 
 
-def test_adapters_that_are_trained_on_belong_to_the_new_task(run_main, tmp_path):
+def test_adapters_trained_further_belong_to_the_new_task(run_main, tmp_path):
     keys = {**KEYS, "model_name_or_path": "t5-nano", "model_config": None, "num_train_epochs": 1}
     assert run_main(CONFIG, **keys, output_dir=str(tmp_path / "amazon"))[0] == 0
     keys |= {"model_name_or_path": str(tmp_path / "amazon")}
@@ -218,7 +218,7 @@ def test_evaluating_does_not_remove_what_was_trained(run_main, finished):
 
 
 def test_a_run_that_merges_exports_and_reports(run_main, batch):
-    """The exported model is a plain T5 with its tokenizer, and computes what the scores were computed with."""
+    """The exported model is a plain T5 with its tokenizer; its weights are those that the scores were computed with."""
     from transformers import AutoTokenizer
     from transformers import T5ForConditionalGeneration as Stock
 

@@ -1,4 +1,4 @@
-"""Merging, for every method that can: the weight stays what it was to the bit, whatever happens meanwhile."""
+"""Merging, for every method that supports it: the base weight keeps every bit, whatever happens in between."""
 
 import copy
 import os
@@ -62,7 +62,7 @@ class CountedOperations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("case", MERGEABLE)
-def test_merged_inference_is_the_plain_backbones(tiny_config, batch, case, monkeypatch):
+def test_merged_inference_runs_the_operations_of_the_plain_backbone(tiny_config, batch, case, monkeypatch):
     model = adapted(tiny_config, config_for(case))
     torch.manual_seed(0)
     plain = T5ForConditionalGeneration(tiny_config).eval()
@@ -134,7 +134,7 @@ def test_merging_by_hand_and_not_at_eval(tiny_config, batch):
     assert torch.equal(logits(model, batch), parallel)
 
 
-def test_a_branch_that_is_no_matrix_says_so(tiny_config, batch):
+def test_a_nonlinear_branch_says_that_it_cannot_be_merged(tiny_config, batch):
     model = adapted(tiny_config, config_for("use_TTLoRA activated"))
     assert not model.merged
     parallel = merge_adapters(model)
@@ -144,7 +144,7 @@ def test_a_branch_that_is_no_matrix_says_so(tiny_config, batch):
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 @pytest.mark.parametrize("case", SOME)
-def test_copies_are_merged_by_themselves(tiny_config, batch, case, copier):
+def test_copies_have_merged_weights_of_their_own(tiny_config, batch, case, copier):
     model = adapted(tiny_config, config_for(case))
     expected = logits(model, batch)
     twin = copier(model)

@@ -1,4 +1,4 @@
-"""Every method inside T5: what it trains, where it starts, its precisions and copies, and what it computes."""
+"""Every method inside T5: what it trains, its initial output, precisions, copies, and what it computes."""
 
 import copy
 import pickle
@@ -9,7 +9,7 @@ import torch
 from adapters import AdapterPart
 from common.errors import ConfigError
 from t3nsor.tensor_train import CoreChain
-from tests.methods import CASES, STARTS_ELSEWHERE, adapted, changed, config_for, moved, relative
+from tests.methods import CASES, ONE_A_SITE, STARTS_ELSEWHERE, adapted, changed, config_for, moved, relative
 from third_party.models.t5 import T5ForConditionalGeneration
 from utils import freeze_model_params, modify_model_after_init
 
@@ -45,7 +45,7 @@ def test_gradients_reach_exactly_the_trainable_tensors_and_checkpointing_keeps_t
 
 @pytest.mark.parametrize("case", CASES)
 def test_start_and_one_step(tiny_config, batch, case):
-    """The start is the backbone's, where promised; a step changes all that is trained and nothing else."""
+    """Where promised, the initial output is the backbone's; steps change every trainable parameter and nothing else."""
     torch.manual_seed(0)
     base = T5ForConditionalGeneration(tiny_config).eval()
     torch.manual_seed(0)
@@ -57,7 +57,7 @@ def test_start_and_one_step(tiny_config, batch, case):
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=0.01)
-    for _ in range(5):  # what stands behind zero cores gets its gradient later
+    for _ in range(5):  # a core multiplied by zero cores gets its gradient later
         optimizer.zero_grad()
         model.train()(**batch).loss.backward()
         optimizer.step()
@@ -95,12 +95,14 @@ def test_half_precision_and_autocast(tiny_config, batch, case):
     with torch.no_grad():
         logits = half(**batch).logits
         assert logits.dtype == torch.bfloat16
-        if "svd" not in case:  # of a rounded weight it is another one, from which the cores are moved elsewhere
+        if "svd" not in case:  # the SVD of a rounded weight differs
             assert relative(logits.float(), expected) < 0.1
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [(case, torch.float16) for case in CASES] + [(case, torch.bfloat16) for case in ONE_A_SITE],
+)
 def test_a_backbone_loaded_in_half_precision(tiny_t5, batch, case, dtype):
     """In float16 T5 keeps `wo` in float32: adapters after it and beside it meet another precision than their own."""
     norm_before = {"add_layer_norm_before_adapter": True}
@@ -116,7 +118,7 @@ def test_a_backbone_loaded_in_half_precision(tiny_t5, batch, case, dtype):
 
 @pytest.mark.parametrize("case", CASES)
 def test_other_shapes_of_t5(tiny_config, batch, case):
-    """As in T5 v1.1: a gated feed-forward and a head of its own; and heads that are not as wide as the model."""
+    """As in T5 v1.1: gated feed-forward, untied head; and attention heads that do not add up to the model's width."""
     other = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "d_kv": 12, "num_layers": 1}
     config = changed(tiny_config, **other)
     torch.manual_seed(0)
@@ -138,7 +140,7 @@ def test_other_shapes_of_t5(tiny_config, batch, case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_padding_and_the_cache_change_nothing(tiny_config, batch, case):
-    """What was attached sees the mask: longer rows beside a short one do not change it; nor does the cache."""
+    """Adapters respect the padding mask: longer rows in the batch do not change a short one; nor does the cache."""
     model = adapted(tiny_config, config_for(case))
     ids = batch["input_ids"]
     short, mask = ids.clone(), torch.ones_like(ids)

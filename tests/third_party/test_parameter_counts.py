@@ -6,7 +6,7 @@ import torch
 import t3nsor
 from adapters import AdapterConfig
 from seq2seq.settings import load_settings
-from tests.conftest import ROOT
+from tests.conftest import CONFIGS, ROOT
 from tests.methods import CASES, adapted, config_for
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 from third_party.models.t5.parameters import cost_of_tasks, count_parameters, parameters_by_component
@@ -94,6 +94,14 @@ TENSOR_TRAINS = {
 @pytest.mark.parametrize("name", TENSOR_TRAINS)
 def test_tensor_trains_on_t5_base_train_what_t3nsor_counts(name):
     assert count_on_base(keys_of(name)) == TENSOR_TRAINS[name]()
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path[8:-5] not in PUBLISHED | TENSOR_TRAINS])
+def test_the_other_configurations_on_t5_base_train_less_than_3_percent(path):
+    adapter = load_settings(str(ROOT / path), [])[0].adapter
+    trained = count_on_base(adapter.to_dict())
+    if adapter.freeze_backbone and not adapter.lora_dense:
+        assert trained < 0.03 * PUBLISHED["baseline"]
 
 
 @pytest.mark.parametrize("case", CASES)
