@@ -142,8 +142,8 @@ def longest_target(splits: Iterable[Sequence[TaskRows]]) -> int:
     return 1 + max(int(token_lengths(rows.tokens, "labels").max()) for split in splits for rows in split)
 
 
-def joined(rows: Sequence[TaskRows]) -> Dataset:
-    """The tokens of all tasks, one task after the other."""
+def concatenate_tokens(rows: Sequence[TaskRows]) -> Dataset:
+    """Return the tokens of all tasks, one task after the other."""
     return concatenate_datasets([each.tokens for each in rows])
 
 

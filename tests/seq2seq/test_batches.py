@@ -11,7 +11,7 @@ from seq2seq.data import get_task, token_cache
 from seq2seq.data.batches import (
     PaddingCollator,
     TaskRows,
-    joined,
+    concatenate_tokens,
     load_split,
     load_texts,
     longest_target,
@@ -131,7 +131,7 @@ def test_batches_are_padded_to_their_longest_row_and_rows_of_a_task_stand_togeth
 
 def test_tasks_lie_one_after_the_other(tokenizer):
     rows = tokenise(few_rows(5), tokenizer, DataTrainingArguments())
-    both = joined([rows, rows])
+    both = concatenate_tokens([rows, rows])
     assert list(both["input_ids"]) == list(rows.tokens["input_ids"]) * 2
 
 
