@@ -211,4 +211,4 @@ def test_without_a_writable_cache_tokens_are_made_each_time(counted, tmp_path, c
     for _ in range(2):
         _, seen = counted(TEXTS)
         assert seen == 4
-    assert "tokens are not kept in" in capsys.readouterr().err
+    assert "tokens are not cached in" in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_an_unreachable_hub_is_one_line(tmp_path, reason):
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     last = result.stderr.strip().splitlines()[-1]
     assert "Retrying" not in result.stderr
-    assert last.startswith("adapters.errors.ConfigError: nyu-mll/glue (mrpc, train) cannot be loaded")
+    assert last.startswith("common.errors.ConfigError: nyu-mll/glue (mrpc, train) cannot be loaded")
     assert last.endswith("set data_dir to a local copy")
 
 
@@ -136,7 +136,7 @@ def test_the_cache_is_the_users(empty_cache, monkeypatch):
 
 
 def test_offline_without_a_cache_says_what_to_do(empty_cache):
-    with pytest.raises(ConfigError, match="run once with a package index in reach, or copy the file there") as error:
+    with pytest.raises(ConfigError, match="run once with access to a package index, or copy the file there") as error:
         fetch_from_index("no-such-package-here==1", "no-such-package.tar.gz", "0" * 64)
     assert "\n" not in str(error.value)
     assert not list((empty_cache / "t5-tensor-lab").iterdir())
