@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     try:
         if not argv or argv[0].startswith("--"):
             raise ConfigError(USAGE)
-        with first_process_speaks():
+        with silence_other_processes():
             settings, warnings = load_settings(argv[0], argv[1:])
             for warning in warnings:
                 print(f"warning: {warning}", file=sys.stderr)
@@ -28,14 +28,14 @@ def main(argv: list[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
+        print("interrupted; the same command resumes from the last checkpoint, if there is one", file=sys.stderr)
         return 130
     return 0
 
 
 def execute(settings: Settings) -> None:
-    """Do what the settings ask for: one run, a series of them, or a dry run; print the results."""
-    # Imported here: they take seconds, which a wrong key should not.
+    """Carry out one run, a series of runs or a dry run, as the settings say, and print the results."""
+    # Imported here because these imports take seconds, and the error for a wrong key should not.
     from seq2seq.dry_run import dry_run
     from seq2seq.pipeline import run
     from seq2seq.series import is_series, run_series, series_members
@@ -51,13 +51,13 @@ def execute(settings: Settings) -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this is the first process of a distributed run, or the only one."""
+    """Return True in the first process of a distributed run, or in the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def first_process_speaks():
-    """Nothing is printed by the other processes of a distributed run, but for warnings and tracebacks."""
+def silence_other_processes():
+    """Discard the standard output of all but the first process; warnings and tracebacks are still shown."""
     with ExitStack() as stack:
         if not is_first_process():
             stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))

@@ -47,4 +47,6 @@ def check_writable(directory: Path, key: str = "output_dir") -> None:
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ConfigError(f"{key} is {str(directory)!r}, but {str(existing)!r} is not a writable directory")
+        raise ConfigError(
+            f"{key} is {str(directory)!r}, but {str(existing)!r} is not a writable directory; choose another"
+        )

@@ -1,1 +1,1 @@
-"""Runs: their arguments, data, metrics, trainer, tracking, results and the comparison of finished ones."""
+"""Training runs: arguments, data, metrics, trainer, tracking, results, and the comparison of finished runs."""

@@ -1,6 +1,6 @@
-"""The keys of a run beside those of the adapters: model, data and training.
+"""The keys of a run other than those of the adapters: model, data and training.
 
-Does not import transformers, which takes seconds: a misspelt key is answered before.
+Does not import transformers, which takes seconds, so that a misspelt key is reported at once.
 """
 
 from dataclasses import dataclass
@@ -9,28 +9,41 @@ from typing import Literal
 from common.errors import ConfigError, require
 from common.keys import key
 
-SPLIT_SEED = 42  # of the shuffles that cut splits, unless data_seed is set
+SPLIT_SEED = 42  # for the shuffles that cut splits, unless data_seed is set
 TASK_KEYS = {"train": "task_name", "validation": "eval_dataset_name", "test": "test_dataset_name"}
 
 
 @dataclass
 class ModelArguments:
-    """Which backbone and tokenizer."""
+    """The backbone and the tokenizer."""
 
-    model_name_or_path: str | None = key(None, "Hub id, local directory, or t5-nano; null: start from scratch.")
+    model_name_or_path: str | None = key(
+        None,
+        "Pretrained model: a hub id, a local directory (that of an earlier run includes its adapters) or t5-nano; "
+        "null: a new model with random weights, of the sizes in model_config.",
+    )
     model_config: dict | str | None = key(
         None,
-        "From scratch: fields of a T5Config, or a model whose sizes to take (t5-base, t5-nano, ..).",
+        "Sizes of a new model, read only if model_name_or_path is null and then required: an object of T5Config "
+        "fields, or the name of a model to take the sizes from (t5-base, t5-nano, ..).",
     )
     tokenizer_name: str | None = key(
-        None, "Tokenizer, if not the model's; null from scratch: trained on the training text."
+        None,
+        "Tokenizer: a hub id, a local directory or t5-nano; null: the model's own, or, for a new model, one trained "
+        "on the sources of the training split.",
     )
-    tokenizer_vocab_size: int = key(8000, "Pieces of a tokenizer that is trained.")
+    tokenizer_vocab_size: int = key(8000, "Vocabulary size of a tokenizer that is trained, without its 100 sentinels.")
     initial_embedding: Literal["minilm"] | None = key(
-        None, "From scratch: start the embedding from the word-piece vectors of the packaged sentence encoder."
+        None,
+        "For a new model: initialise the embedding from the word-piece vectors of the packaged sentence encoder "
+        "all-MiniLM-L6-v2; null: random.",
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = key("float32", "Precision of the loaded weights.")
-    save_dtype: Literal["float32", "bfloat16", "float16"] = key("float32", "Precision of a model that is saved whole.")
+    dtype: Literal["float32", "bfloat16", "float16"] = key(
+        "float32", "Data type in which the weights of a pretrained model are loaded."
+    )
+    save_dtype: Literal["float32", "bfloat16", "float16"] = key(
+        "float32", "Data type of the saved weights if the whole model is saved; adapters are saved as they are."
+    )
 
     def __post_init__(self):
         require(self, "at least 1", "tokenizer_vocab_size")
@@ -38,44 +51,78 @@ class ModelArguments:
 
 @dataclass
 class DataTrainingArguments:
-    """Which task, and how its rows become tokens."""
+    """The tasks, and how their rows become tokens."""
 
-    task_name: str | list[str] = key("vader-movie", "The task to train on, or a list of tasks to train on together.")
-    eval_dataset_name: str | list[str] | None = key(None, "The task or tasks to validate on; null: task_name.")
-    test_dataset_name: str | list[str] | None = key(None, "The task or tasks to test on; null: task_name.")
+    task_name: str | list[str] = key(
+        "vader-movie", "Task to train on, or a list of tasks to train on together; docs/tasks.md lists them all."
+    )
+    eval_dataset_name: str | list[str] | None = key(
+        None, "Task or list of tasks to validate on; null: the tasks of task_name."
+    )
+    test_dataset_name: str | list[str] | None = key(
+        None, "Task or list of tasks to test on; null: the tasks of task_name."
+    )
     data_dir: str | None = key(
-        None, "A local copy of the hub's data sets: parquet, JSON lines or CSV, in their columns and splits."
+        None,
+        "Directory with a local copy of the hub's data sets, as parquet, JSON lines or CSV with the published columns "
+        "and splits; null: load them from the hub.",
     )
-    label_style: Literal["digits", "words"] = key("digits", "Labels as targets: 0 or 1, or words such as entailment.")
-    max_source_length: int = key(128, "Tokens of a source, longer ones are cut.")
-    max_target_length: int = key(128, "Tokens of a target, longer ones are cut.")
+    label_style: Literal["digits", "words"] = key(
+        "digits", 'Target texts of labels: "digits" (0, 1, ..) or "words" (such as entailment).'
+    )
+    max_source_length: int = key(128, "Maximum number of tokens in a source; longer sources are truncated.")
+    max_target_length: int = key(128, "Maximum number of tokens in a target; longer targets are truncated.")
     max_train_samples: int | None = key(
-        None, "Use only so many training rows of each task, the first of a shuffle by data_seed."
+        None, "Maximum number of training rows of each task, sampled with data_seed; null: all rows."
     )
-    max_val_samples: int | None = key(None, "Use only so many validation rows, likewise.")
-    max_test_samples: int | None = key(None, "Use only so many test rows, likewise.")
+    max_val_samples: int | None = key(
+        None, "Maximum number of validation rows of each task, sampled with data_seed; null: all rows."
+    )
+    max_test_samples: int | None = key(
+        None, "Maximum number of test rows of each task, sampled with data_seed; null: all rows."
+    )
     low_resource: int | list[int] | None = key(
-        None, "Train on so many rows of each task, drawn by the run's seed; a list: one run after the other."
+        None,
+        "Number of training rows of each task, sampled with the run's seed; a list: one run for each number; "
+        "null: all rows.",
     )
 
     # Your own data: task_name "file".
-    train_file: str | None = key(None, "Training rows of the task file: .csv, .tsv, .jsonl, .json or .parquet.")
-    validation_file: str | None = key(None, "Its validation rows; null: cut from the training file.")
-    test_file: str | None = key(None, "Its test rows; null: cut from the training file.")
-    source_template: str | None = key(None, 'Its source text, with columns in braces: "sentence: {text}".')
-    target_column: str = key("label", "Its column with the target text.")
-    labels: list[str] | None = key(None, "Its allowed targets; null: any text or number.")
-    metrics: list[str] | None = key(None, "How it is scored; null: accuracy with labels, else exact match (em).")
+    train_file: str | None = key(
+        None,
+        'Training rows of the task "file": a .csv, .tsv, .jsonl, .json or .parquet file; may be null if each split '
+        "that the run uses has a file of its own.",
+    )
+    validation_file: str | None = key(
+        None, 'Validation rows of the task "file"; null: 15% of train_file is held out for validation.'
+    )
+    test_file: str | None = key(None, 'Test rows of the task "file"; null: 15% of train_file is held out for testing.')
+    source_template: str | None = key(
+        None, 'Source text of the task "file" (which requires it), with column names in braces: "sentence: {text}".'
+    )
+    target_column: str = key("label", 'Column of the task "file" that holds the target text.')
+    labels: list[str] | None = key(None, 'Allowed targets of the task "file"; null: any text or number.')
+    metrics: list[str] | None = key(
+        None, 'Metrics of the task "file"; null: accuracy if labels is set, else exact match (em).'
+    )
 
     # Several tasks at once.
     mixing: Literal["proportional", "equal", "all"] = key(
         "proportional",
-        "How often a task is drawn: by min(rows, mixing_limit) ** (1 / mixing_temperature), all alike, or each row of "
-        "each task once in an epoch.",
+        'How often each of several tasks is sampled: "proportional" to min(rows, mixing_limit) ** '
+        '(1 / mixing_temperature), "equal" for all tasks, or "all": each row of each task once per epoch.',
     )
-    mixing_limit: int | None = key(None, "Rows beyond which a task counts as no larger; null: no limit.")
-    mixing_temperature: float = key(1.0, "1: by size; larger: more alike.")
-    mixed_batches: bool = key(False, "Rows of several tasks in one batch, else each batch is of one task.")
+    mixing_limit: int | None = key(
+        None,
+        "Largest number of rows that a task counts as, both in proportional mixing and in the length of an epoch; "
+        "null: no limit.",
+    )
+    mixing_temperature: float = key(
+        1.0, "Temperature of proportional mixing: 1 samples tasks by size, larger values more equally."
+    )
+    mixed_batches: bool = key(
+        False, "true: a batch may hold rows of several tasks; false: each holds rows of one task."
+    )
 
     def __post_init__(self):
         for name in TASK_KEYS.values():
@@ -84,15 +131,17 @@ class DataTrainingArguments:
         limits = ("max_train_samples", "max_val_samples", "max_test_samples")
         require(self, "at least 1", *limits, "low_resource")
         if self.low_resource is not None and self.max_train_samples is not None:
-            raise ConfigError("low_resource and max_train_samples are both set; each is a number of training rows")
+            raise ConfigError("low_resource and max_train_samples both limit the training rows; set only one of them")
         require(self, "above 0", "mixing_temperature")
         own = ("train_file", "validation_file", "test_file", "source_template", "labels", "metrics")
         given = [name for name in own if getattr(self, name) is not None]
         if given and "file" not in self.all_tasks:
-            raise ConfigError(f"{given[0]} is set, which only task_name 'file' reads; the run has no such task")
+            raise ConfigError(
+                f"{given[0]} is set, but only task_name 'file' reads it; this run does not have that task"
+            )
 
     def key_of(self, split: str) -> str:
-        """Return the key that names the tasks of a split."""
+        """Return the key that sets the tasks of a split."""
         return "task_name" if getattr(self, TASK_KEYS[split]) is None else TASK_KEYS[split]
 
     def tasks_of(self, split: str) -> list[str]:
@@ -112,28 +161,44 @@ class DataTrainingArguments:
         if isinstance(names, list):
             twice = [name for name in names if names.count(name) > 1]
             if twice:
-                raise ConfigError(f"{key} names {twice[0]!r} twice; two tasks cannot have adapters of one name")
+                raise ConfigError(f"{key} names {twice[0]!r} twice; name each task once")
 
 
 @dataclass
 class OwnTrainingArguments:
-    """The training keys that transformers does not have, or has with another default."""
+    """The training keys that transformers does not have, or that have another default here."""
 
-    do_test: bool = key(True, "Score the test split at the end, with the best model if load_best_model_at_end.")
-    predict_with_generate: bool = key(True, "Score generated text by the task's metrics; false: the loss alone.")
-    overwrite_output_dir: bool = key(False, "Replace a finished run, or another one, in output_dir.")
+    do_test: bool = key(True, "Evaluate on the test split at the end, with the best model if load_best_model_at_end.")
+    predict_with_generate: bool = key(
+        True, "true: score generated text with the task's metrics; false: report the loss only."
+    )
+    overwrite_output_dir: bool = key(
+        False, "true: replace a finished run, or a run of another configuration, in output_dir; false: refuse to."
+    )
     resume_from_checkpoint: bool | None = key(
-        None, "null: go on with an unfinished run of the same configuration; true: only go on; false: start it anew."
+        None,
+        "null: resume the unfinished run of the same configuration in output_dir, if there is one; true: resume it, "
+        "and fail if there is none; false: start over.",
     )
     seeds: list[int] | None = key(
-        None, "Repeat the run with each of these seeds, in output_dir/seed_N, and say mean and standard deviation."
+        None,
+        "Repeat the run with each of these seeds, in output_dir/seed_N, and report mean and standard deviation; "
+        "null: one run, with seed.",
     )
-    experiment_name: str = key("experiment", "Name of the run; the file's name where the file does not say.")
-    project_name: str = key("t5-tensor-lab", "Project at wandb.")
-    report_to: str | list[str] = key("none", "transformers' own trackers; ours is log_to_wandb.")
-    log_to_wandb: bool = key(False, "Log to wandb; otherwise nothing is sent anywhere.")
-    dry_run: bool = key(False, "Print what would be trained and write it to dry_run.json; load and train nothing.")
-    print_num_parameters: bool = key(False, "Print the parameters by component before training.")
-    compute_memory: bool = key(False, "Measure the memory of each layer in one training step before training.")
-    compute_time: bool = key(False, "Report the time of a training step and of an epoch.")
-    merge_and_export: bool = key(False, "Write the trained model as a plain T5, with tokenizer, to output_dir/merged.")
+    experiment_name: str = key(
+        "experiment", "Name of the run, and of its directory below outputs/; if not set: the name of the JSON file."
+    )
+    project_name: str = key("t5-tensor-lab", "Project name at wandb, if log_to_wandb is true.")
+    report_to: str | list[str] = key(
+        "none", "Trackers that transformers itself reports to (such as tensorboard); for wandb set log_to_wandb."
+    )
+    log_to_wandb: bool = key(False, "Log to wandb; false: nothing is sent anywhere.")
+    dry_run: bool = key(
+        False, "Print what would be trained and write it to output_dir/dry_run.json; load and train nothing."
+    )
+    print_num_parameters: bool = key(False, "Print the number of parameters of each component before training.")
+    compute_memory: bool = key(False, "Before training, measure the memory of each layer in one training step.")
+    compute_time: bool = key(False, "Report the time per training step and per epoch.")
+    merge_and_export: bool = key(
+        False, "Merge the adapters and write the trained model as a plain T5, with tokenizer, to output_dir/merged."
+    )

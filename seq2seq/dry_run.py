@@ -1,4 +1,4 @@
-"""What a run would train, said before any weight or data is loaded."""
+"""Report what a run would train, without loading weights or data."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from adapters.tt_basis import RandomBasis
 from common.files import check_writable, write_json
 from seq2seq.data.batches import tasks_of_splits
 from seq2seq.layout import DRY_RUN
-from seq2seq.models import check_tasks, configuration_of, wrong_sizes_named
+from seq2seq.models import check_tasks, configuration_of, model_config_errors
 from seq2seq.settings import Settings
 from t3nsor import TTLinear, chosen_plans
 from t3nsor.tensor_train import CoreChain
@@ -27,13 +27,13 @@ from third_party.models.t5.parameters import (
 
 
 def dry_run(settings: Settings) -> dict:
-    """Print the parameters, the tensor trains and the configuration; write the same as `dry_run.json`.
+    """Print the parameters, the tensor trains and the configuration, and write them to `dry_run.json`.
 
-    The model is built on the meta device: with all its sizes, without values.
+    The model is built on the meta device, which allocates no memory for values.
     """
     directory = Path(settings.training.output_dir)
     check_writable(directory)
-    with wrong_sizes_named(), torch.device("meta"):
+    with model_config_errors(), torch.device("meta"):
         model = T5ForConditionalGeneration(configuration_of(settings.model))
     tasks = tasks_of_splits(settings.data, settings.training.split_seed)
     modify_model_after_init(model, settings.adapter)
@@ -60,12 +60,12 @@ def dry_run(settings: Settings) -> dict:
 
 
 def rows_of(settings: Settings) -> int:
-    """The most tokens that a layer of the encoder sees at once in training."""
+    """Return the largest number of tokens that an encoder layer sees at once in training."""
     return settings.training.per_device_train_batch_size * settings.data.max_source_length
 
 
 def tensor_trains(model, rows: int) -> list[dict]:
-    """The tensor trains and rings of a model, like ones together, and how matrices would multiply `rows` tokens."""
+    """Return the tensor trains and rings of a model, grouped by shape, and the plans for multiplying `rows` tokens."""
     groups: dict[tuple, dict] = {}
     counted = set()
     for name, owner, chain, tensors in _chains(model):
@@ -86,7 +86,7 @@ def tensor_trains(model, rows: int) -> list[dict]:
             },
         )
         row["count"] += 1
-        for tensor in set(tensors) - counted:  # shared cores count once
+        for tensor in set(tensors) - counted:  # count shared cores once
             row["parameters"] += tensor.numel()
             row["trainable"] += tensor.numel() if tensor.requires_grad else 0
         counted.update(tensors)
@@ -94,7 +94,7 @@ def tensor_trains(model, rows: int) -> list[dict]:
 
 
 def _chains(model):
-    """(name, what it belongs to, train or ring, its parameters); of a basis the first of its trains."""
+    """Yield (name, owner, tensor train or ring, parameters); for a random basis, the first of its trains."""
     for name, module in model.named_modules():
         if isinstance(module, CoreChain):
             yield name, _owner(name), module, list(module.parameters())
@@ -103,7 +103,7 @@ def _chains(model):
 
 
 def _owner(name: str) -> str:
-    """What a train belongs to: "down_sampler", "wi branch", "layer_norm", .."""
+    """Return the part of the model that a train belongs to: "down_sampler", "wi branch", "layer_norm", .."""
     parts = name.split(".")
     if "branch" not in parts:
         return parts[-2]
@@ -117,7 +117,7 @@ def _plans(chain: CoreChain, rows: int, beside: bool) -> dict[str, str]:
 
 
 def print_tensor_trains(trains: list[dict], rows: int) -> None:
-    """One table; nothing where there are none."""
+    """Print the trains as a table; print nothing if there are none."""
     if not trains:
         return
     table = Table(title=f"tensor trains, and how {rows:,} tokens would be multiplied", title_justify="left")

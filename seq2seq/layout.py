@@ -1,4 +1,4 @@
-"""Names of what a run leaves in its directory, and the keys that do not tell runs apart. Imports nothing."""
+"""The names of the files in a run's directory, and the keys that do not distinguish runs. Imports nothing."""
 
 CONFIGURATION = "resolved_config.json"
 RESULTS = "results.json"
@@ -6,7 +6,7 @@ DRY_RUN = "dry_run.json"
 SERIES = "series.json"
 MERGED = "merged"  # directory of the exported model
 PREDICTIONS = "predictions"  # directory of the predicted texts
-# Keys that may differ between an unfinished run and the one that goes on with it.
+# Keys that may differ between an unfinished run and the one that resumes it.
 INCIDENTAL = (
     "overwrite_output_dir",
     "resume_from_checkpoint",

@@ -1,4 +1,4 @@
-"""The memory of one training step, layer by layer and at its peak: bytes by storage, as torch makes and frees them."""
+"""The memory of one training step, layer by layer and at its peak, counted as torch allocates and frees storages."""
 
 import copy
 import weakref
@@ -20,15 +20,21 @@ COLUMNS = ("parameters", "gradients", "optimizer_state", "saved_activations", "f
 
 @dataclass
 class MemoryReport:
-    """What `measure_memory` found, in bytes, on all devices together; `to_dict()` has it as plain numbers.
+    """The result of `measure_memory`, in bytes, summed over all devices; `to_dict()` returns it as plain numbers.
 
-    peak: the most that lived at once: parameters, buffers, optimizer state, batch, and all that the step allocated.
-    layers: name -> {column: bytes}; "other" is all outside of layers. What several share counts once, for the first.
-    saved_activations: what the forward pass keeps for the backward pass, without parameters and buffers.
-    forward_extra, backward_extra: how far live bytes rose, at most, above those at the start. A layer's backward pass
-    begins with the gradient of its output, and ends with that of an input or when another layer begins.
-    total: {column: bytes}, the sum over layers; of the extras the largest.
-    cuda_peak: by CUDA's allocator, which sees what kernels allocate for themselves and all else on the device.
+    peak: the most bytes alive at once: parameters, buffers, optimizer state, batch, and all that the step allocated.
+    total: {column: bytes}, the sum over layers; for the extras, the maximum.
+    layers: name -> {column: bytes}; "other" is everything outside of the layers. What several layers share counts
+        once, for the first of them.
+    cuda_peak: the peak of CUDA's allocator, which includes what kernels allocate internally and everything else on the
+        device; None without CUDA.
+
+    The columns:
+    parameters, gradients, optimizer_state: as torch stores them.
+    saved_activations: what the forward pass saves for the backward pass, without parameters and buffers.
+    forward_extra, backward_extra: how far live bytes rose at most above those at the start of the layer's pass. A
+        layer's backward pass begins with the gradient of its output, and ends with that of an input or when another
+        layer begins.
     """
 
     peak: int
@@ -39,26 +45,29 @@ class MemoryReport:
     to_dict = asdict
 
     def table(self) -> list[str]:
-        """The lines of a table in MiB."""
+        """Return the lines of a table in MiB."""
         rows = {**self.layers, "sum, or largest extra": self.total, f"peak: {self.peak / 2**20:.3f}": {}}
         cells = {n: "".join(f"{row[c] / 2**20:{len(c) + 2}.3f}" for c in row) for n, row in rows.items()}
         return ["MiB".ljust(22) + "".join(f"  {c}" for c in COLUMNS), *(f"{n:22}{line}" for n, line in cells.items())]
 
 
 def measure_memory(model: nn.Module, step: Callable, optimizer=None, layers: Mapping | None = None) -> MemoryReport:
-    """Run a training step of `model`, in the mode that it is in, count its memory, and undo it.
+    """Measure the memory of a training step of `model`, in its current mode, and undo the step.
 
-    step: runs one forward pass and returns the loss, a tensor of one element. With an optimizer the step runs twice and
-    the second counts: only then the optimizer has its state. layers: modules of the model by name, none inside another;
-    by default `blocks(model)`. Sparse tensors do not count. CPU and CUDA are counted alike, but run different kernels:
-    dropout's mask holds floats on a CPU, booleans on CUDA. Raises ConfigError for another loss or other layers.
-    Parameters, gradients, buffers, optimizer and torch's random numbers end as they were; CUDA's peak starts anew.
+    step: runs one forward pass and returns the loss, a tensor of one element.
+    optimizer: makes the step run twice; the second run is measured, as the optimizer has its state only then.
+    layers: name -> module of the model, none inside another; by default `blocks(model)`.
+    Raises ConfigError for any other loss or layers.
+
+    Sparse tensors are not counted. CPU and CUDA are counted alike, but run different kernels: dropout's mask holds
+    floats on a CPU, booleans on CUDA. Parameters, gradients, buffers, optimizer and torch's random state are restored;
+    CUDA's peak statistics are reset.
     """
     layers = blocks(model) if layers is None else layers
     states, groups = (optimizer.state, optimizer.param_groups) if optimizer else ({}, [])
     owners = _owners(model, layers, groups)
     cuda = {parameter.device for parameter in owners if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(cuda, device_type="cuda"), _undone(model, owners, states, groups):
+    with torch.random.fork_rng(cuda, device_type="cuda"), _restoring(model, owners, states, groups):
         for _ in range(2 if optimizer else 1):
             for device in cuda:
                 torch.cuda.reset_peak_memory_stats(device)
@@ -68,7 +77,7 @@ def measure_memory(model: nn.Module, step: Callable, optimizer=None, layers: Map
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """The entries of the model's outermost ModuleLists by name, such as "encoder.block.0"."""
+    """Return the entries of the model's outermost ModuleLists by name, such as "encoder.block.0"."""
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
     return {f"{name}.{number}": block for name in outer for number, block in lists[name].named_children()}
@@ -76,11 +85,13 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 def _measure_step(model, step, optimizer, states, layers, owners) -> MemoryReport:
     rows = defaultdict(Counter)  # rows[layer][column] in bytes
-    saved = weakref.WeakSet(tensor.untyped_storage() for tensor in (*owners, *model.buffers()))  # those do not count
+    saved = weakref.WeakSet(
+        tensor.untyped_storage() for tensor in (*owners, *model.buffers())
+    )  # not counted as activations
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         rows[live.layer]["saved_activations"] += _new_bytes(tensor, saved)
-        return tensor.detach()  # an output itself would hold the node that holds it
+        return tensor.detach()  # saving an output itself would be a reference cycle with its autograd node
 
     for parameter in owners:
         parameter.grad = None
@@ -108,9 +119,9 @@ def _measure_step(model, step, optimizer, states, layers, owners) -> MemoryRepor
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows every storage that it sees until it is freed: `live` bytes now, `peak` bytes at most.
+    """Tracks every storage it sees until it is freed: `live` is the current number of bytes, `peak` the largest.
 
-    rows: where it writes how far live bytes rise in each layer.
+    rows: layer -> column -> bytes, where the rise of live bytes in each layer is recorded.
     """
 
     def __init__(self, rows: Mapping[str, Counter] | None = None):
@@ -120,15 +131,17 @@ class LiveBytes(TorchDispatchMode):
         self.enter("other", "forward_extra")
 
     def enter(self, layer: str, column: str | None = None) -> None:
+        """From now on attribute the rise of live bytes to a layer; column: default the current one."""
         if column or layer != self.layer:
             self.layer, self.column, self.start = layer, column or self.column, self.live
 
     def leave(self, layer: str) -> None:
+        """Attribute the rise to "other" again, unless another layer was entered since."""
         if layer == self.layer:
             self.enter("other")
 
     def note(self, value, new: bool = True) -> None:
-        """Count the tensors in `value`. new: whether those not seen before were allocated just now."""
+        """Count the tensors in `value`. new: True if those not seen before were allocated just now."""
         for storage in [tensor.untyped_storage() for tensor in _tensors(value)]:
             reference = weakref.ref(storage, self._freed)
             grown = storage.nbytes() - self.sizes.get(reference, 0)
@@ -142,20 +155,22 @@ class LiveBytes(TorchDispatchMode):
         self.live -= self.sizes.pop(reference)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is not torch.ops.aten.lift_fresh.default:  # its argument was made just now, from Python's numbers
+        if func is not torch.ops.aten.lift_fresh.default:  # its argument was just created from Python numbers
             self.note((args, kwargs), new=False)
         result = func(*args, **(kwargs or {}))
         self.note(result)
         return result
 
     def watch(self, name: str, layer: nn.Module, hooks: ExitStack) -> None:
+        """Enter and leave `layer` as its forward and backward passes begin and end, until `hooks` is closed."""
+
         def before(module, *inputs) -> None:
             self.enter(name)
             hooks.callback(register_multi_grad_hook(_tensors(inputs), lambda _: self.leave(name), mode="any").remove)
 
         def after(module, inputs, output) -> None:
             hooks.callback(register_multi_grad_hook(_tensors(output), lambda _: self.enter(name), mode="any").remove)
-            if self.column == "forward_extra":  # in a backward pass it is only computed again
+            if self.column == "forward_extra":  # in a backward pass it is only recomputed
                 self.enter("other")
 
         hooks.callback(layer.register_forward_pre_hook(before, with_kwargs=True, prepend=True).remove)
@@ -167,24 +182,28 @@ def _tensors(value) -> list[torch.Tensor]:
 
 
 def _new_bytes(value, counted: weakref.WeakSet) -> int:
+    """Return the bytes of the storages in `value` that are not in `counted`, and add them to it."""
     new = {storage for tensor in _tensors(value) if (storage := tensor.untyped_storage()) not in counted}
     counted.update(new)
     return sum(storage.nbytes() for storage in new)
 
 
 def _owners(model: nn.Module, layers: Mapping[str, nn.Module], groups: list[dict]) -> dict[nn.Parameter, str]:
+    """Return parameter -> name of the first layer that holds it, or "other". Raises ConfigError for wrong layers."""
     inside = [module for layer in layers.values() for module in layer.modules()]
     for name, layer in layers.items():
         if name == "other" or inside.count(layer) > 1 or layer not in model.modules():
-            raise ConfigError(f"layers has {name!r}; it takes modules of the model, none inside another or named other")
+            raise ConfigError(
+                f"layers contains {name!r}; each must be a module of the model, not inside another, and not named other"
+            )
     rest = [*model.parameters(), *(parameter for group in groups for parameter in group["params"])]
     held = [(parameter, name) for name, layer in layers.items() for parameter in layer.parameters()]
     return {**dict.fromkeys(rest, "other"), **dict(reversed(held))}
 
 
 @contextmanager
-def _undone(model: nn.Module, parameters, states: dict, groups: list[dict]):
-    """At the end parameters, gradients, buffers, and the optimizer's state and settings are what they were."""
+def _restoring(model: nn.Module, parameters, states: dict, groups: list[dict]):
+    """Restore parameters, gradients, buffers, and the optimizer's state and settings at the end."""
     attributes = [(parameter, "grad", parameter.grad) for parameter in parameters]
     attributes += [(module, *named) for module in model.modules() for named in module.named_buffers(recurse=False)]
     written = [*(parameter for parameter in parameters if parameter.requires_grad), *model.buffers()]

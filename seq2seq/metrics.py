@@ -17,9 +17,10 @@ Accepted = str | Sequence[str]  # one accepted answer, or all of them
 def post_process(predictions: Sequence[str], targets: Sequence[str], labels=None, score_range=None):
     """Turn texts into what the metrics compare: label numbers, numbers, or the texts themselves.
 
-    labels: the allowed targets. A prediction that is none of them becomes the opposite of the target where there are
-    two, else a class of its own: len(labels). score_range: (lowest, highest); a prediction that is no number becomes
-    one a fifth of the range below the lowest: -1 for STS-B's 0 to 5, as in T5's own evaluation.
+    labels: the allowed targets. Any other prediction counts as the wrong label if there are two labels, else as a
+        class of its own, len(labels).
+    score_range: (lowest, highest). A prediction that is not a number becomes one that is a fifth of the range below
+        the lowest: -1 for STS-B's 0 to 5, as in T5's own evaluation.
     """
     predictions, targets = [p.strip() for p in predictions], [t.strip() for t in targets]
     if labels is not None:
@@ -49,12 +50,12 @@ def accuracy(predicted: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def f1(predicted: np.ndarray, wanted: np.ndarray) -> float:
-    """F1 of label 1 of two."""
+    """F1 of label 1, for two labels."""
     return 100 * float(f1_score(wanted, predicted, zero_division=0))
 
 
 def f1_multiclass(predicted: np.ndarray, wanted: np.ndarray) -> float:
-    """Mean F1 of the classes that occur; "no label" is one of them."""
+    """Mean F1 over the classes that occur, including the class of predictions that are not a label."""
     return 100 * float(f1_score(wanted, predicted, average="macro", zero_division=0))
 
 
@@ -71,7 +72,7 @@ def spearmanr(predicted: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _correlation(function, predicted: np.ndarray, wanted: np.ndarray) -> float:
-    """A correlation that does not exist, because one side is constant or its variance overflows, counts as 0."""
+    """Return a correlation in percent, or 0 if it is undefined: one side is constant or its variance overflows."""
     if len(wanted) < 2 or np.all(predicted == predicted[0]) or np.all(wanted == wanted[0]):
         return 0.0
     with np.errstate(over="ignore", invalid="ignore"):
@@ -80,12 +81,12 @@ def _correlation(function, predicted: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def em(predicted: Sequence[str], accepted: Sequence[Accepted]) -> float:
-    """Share of the predictions that are, but for case, punctuation and articles, one of their accepted answers."""
+    """Share of predictions that match an accepted answer, ignoring case, punctuation and articles."""
     return _best_of(lambda text, answer: normalised_words(text) == normalised_words(answer), predicted, accepted)
 
 
 def text_f1(predicted: Sequence[str], accepted: Sequence[Accepted]) -> float:
-    """Mean over the predictions of the F1 of their words, against the accepted answer where it is highest.
+    """Mean over the predictions of the word F1 against the best-matching accepted answer.
 
     As in SQuAD (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250).
     """
@@ -101,7 +102,7 @@ def _best_of(function, predicted: Sequence[str], accepted: Sequence[Accepted]) -
 
 
 def normalised_words(text: str) -> list[str]:
-    """The words of an answer in lower case, without punctuation and articles."""
+    """Return the words of an answer in lower case, without punctuation and articles."""
     return re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(PUNCTUATION)).split()
 
 
@@ -113,7 +114,7 @@ def _word_f1(text: str, answer: str) -> float:
 
 
 def group_em(predicted: np.ndarray, wanted: np.ndarray, groups: Sequence) -> float:
-    """Share of the groups all of whose rows are right."""
+    """Share of groups in which every row is predicted correctly."""
     right: dict = {}
     for group, is_right in zip(groups, predicted == wanted, strict=True):
         right[group] = right.get(group, True) and bool(is_right)
@@ -131,6 +132,6 @@ METRICS = {
     "text_f1": text_f1,
 }
 
-# What each of them compares: numbers of labels, numbers, or texts.
+# What each metric compares: label numbers, numbers, or texts.
 COMPARED = dict.fromkeys(METRICS, "labels") | dict.fromkeys(("pearson", "spearmanr"), "numbers")
 COMPARED |= dict.fromkeys(("em", "text_f1"), "texts")

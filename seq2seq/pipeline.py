@@ -1,4 +1,4 @@
-"""One run: load data and model, train, score every split, write the results."""
+"""One run: load data and model, train, evaluate on every split, write the results."""
 
 import time
 
@@ -26,7 +26,7 @@ from third_party.models.t5.parameters import count_parameters, print_num_paramet
 
 
 def run(settings: Settings) -> dict:
-    """One experiment; returns what `results.json` holds."""
+    """Run one experiment and return the content of `results.json`."""
     start = time.perf_counter()
     reset_peak_memory()
     training = settings.training
@@ -42,7 +42,7 @@ def run(settings: Settings) -> dict:
     tracker = start_tracking(settings, counts)
     if directory.checkpoint and training.do_train:
         trainer.resume_from(directory.checkpoint)
-    PartialState().wait_for_everyone()  # until all have looked, nothing is removed or replaced
+    PartialState().wait_for_everyone()  # nothing is removed or replaced before every process has looked
     if training.should_save:
         directory.claim()
     trainer.add_callback(TrackingCallback(tracker))
@@ -74,11 +74,11 @@ def run(settings: Settings) -> dict:
 
 
 def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows]]]:
-    """The trainer of a run, with model and data, and the rows of each split that it needs. Writes nothing."""
+    """Return the trainer of a run, with model and data, and the rows of each split it uses. Writes nothing."""
     training, data = settings.training, settings.data
     datasets.disable_progress_bars()
     tasks = tasks_of_splits(data, training.split_seed)
-    # Adapters of a task's own know the task; other models are told its name in the source.
+    # Where tasks share adapters, the source names the task.
     prefix = not settings.adapter.own_adapters
     texts = load_texts(tasks, needed_splits(training), data, training.seed, prefix)
     set_seed(training.seed)
@@ -111,22 +111,22 @@ def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows
 
 
 def train(settings: Settings, trainer: AdapterTrainer, directory: RunDirectory) -> dict:
-    """Train, or go on with it, and save; returns the reports on time and memory that were asked for."""
-    training, asked, timing = settings.training, {}, TimingCallback()
+    """Train (or resume) and save; return the reports on time and memory that the settings ask for."""
+    training, reports, timing = settings.training, {}, TimingCallback()
     trainer.add_callback(timing)
     if training.compute_memory:
         memory = trainer.measure_memory()
         print("\n".join(memory.table()))
-        asked["memory"] = memory.to_dict()
+        reports["memory"] = memory.to_dict()
     if directory.checkpoint:
-        print(f"going on from {directory.checkpoint}")
+        print(f"resuming from {directory.checkpoint}")
     trainer.train(resume_from_checkpoint=directory.checkpoint)
     trainer.save_final(getattr(torch, settings.model.save_dtype))
-    return {**asked, "time": timing.summary()} if training.compute_time else asked
+    return {**reports, "time": timing.summary()} if training.compute_time else reports
 
 
 def costs_in_accuracy(model) -> dict:
-    """What merging and decomposing cost in accuracy of the weights."""
+    """Return the largest errors that merging and decomposing introduced into the weights."""
     costs = {}
     losses = rounding_losses(model) if model.merged else {}
     if losses:
@@ -138,7 +138,7 @@ def costs_in_accuracy(model) -> dict:
 
 
 def needed_splits(training) -> list[str]:
-    """The splits that the run reads."""
+    """Return the splits that the run uses. Raises ConfigError if there are none."""
     wanted = {"train": training.do_train, "validation": training.do_eval, "test": training.do_test}
     splits = [split for split, needed in wanted.items() if needed]
     if not splits:

@@ -1,4 +1,4 @@
-"""The scores of a split, task by task, and what was predicted."""
+"""The scores and the predictions of a split, task by task."""
 
 import json
 from collections import Counter
@@ -12,7 +12,10 @@ from seq2seq.trainer import AdapterTrainer
 
 
 def split_results(trainer: AdapterTrainer, split: str, parts: Sequence[TaskRows], directory: Path) -> dict:
-    """Scores of every task of a split and their average, as `results.json` has them; predictions are written too."""
+    """Evaluate on a split and write its predictions.
+
+    Returns the scores of each task and their average, as in `results.json`.
+    """
     logged, tasks = trainer.evaluate(rows=parts, metric_key_prefix=split), {}
     for rows in parts:
         task = rows.task
@@ -33,7 +36,7 @@ def split_results(trainer: AdapterTrainer, split: str, parts: Sequence[TaskRows]
 
 
 def majority_baseline(rows: TaskRows) -> dict[str, float]:
-    """The scores of always answering the most frequent target."""
+    """Return the scores of always predicting the most frequent target."""
     if not rows.task.metrics:
         return {}
     references = rows.references()

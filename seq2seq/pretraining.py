@@ -1,4 +1,4 @@
-"""What a backbone that starts from scratch needs: a tokenizer, and an embedding that knows something of words."""
+"""A tokenizer and an initial embedding for a backbone that is trained from scratch."""
 
 import tempfile
 from collections.abc import Iterable
@@ -13,7 +13,10 @@ from seq2seq.sentence_encoder import load_encoder
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
-    """A T5 tokenizer (unigram pieces, then 100 sentinels) trained on `texts`: lower case, digits apart."""
+    """Train a T5 tokenizer (unigram pieces, then 100 sentinels): lower case, each digit a piece of its own.
+
+    vocab_size: the number of pieces. Raises ConfigError if `texts` are too few for it.
+    """
     settings = {"model_type": "unigram", "normalization_rule_name": "nmt_nfkc_cf", "split_digits": True}
     special = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
     with tempfile.TemporaryDirectory() as directory:
@@ -33,11 +36,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
 
 @torch.no_grad()
 def initialise_embedding(model, tokenizer) -> None:
-    """Start the embedding of `model` from the word-piece vectors of all-MiniLM-L6-v2 (Apache-2.0).
+    """Initialise the embedding of `model` from the word-piece vectors of all-MiniLM-L6-v2 (Apache-2.0).
 
-    Each piece takes the mean of the vectors of its word pieces; the vectors are centred, projected on their d_model
-    first principal directions, and scaled to T5's initial standard deviation of 1. Sentinels, and pieces without a
-    vector, keep their random start.
+    Each piece gets the mean vector of its word pieces; the vectors are centred, projected onto their first d_model
+    principal directions, and scaled to T5's initial standard deviation of 1. Sentinels, and pieces without a vector,
+    keep their random values.
     """
     encoder_tokenizer, encoder = load_encoder()
     vectors = encoder.get_input_embeddings().weight
@@ -56,7 +59,7 @@ def initialise_embedding(model, tokenizer) -> None:
 
 
 def _word_piece_ids(piece: str, word_pieces) -> list[int]:
-    """The word pieces of a SentencePiece piece; one that continues a word is looked up as a continuation first."""
+    """Return the word pieces of a SentencePiece piece; one inside a word is first looked up as a continuation."""
     text = piece.replace("▁", "")
     if not text or piece.startswith("<"):
         return []

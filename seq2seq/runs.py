@@ -1,4 +1,4 @@
-"""The output directory of a run: may it be written, is there something to go on with, and what it holds at the end."""
+"""The output directory of a run: whether it may be written, what it can resume, and its results."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from common.files import check_writable, write_json
 from seq2seq.checkpoints import STAGING, checkpoints
 from seq2seq.layout import CONFIGURATION, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS
 
-# Files of a run that starting it again replaces; nothing else is ever removed, nor these where there was no run.
+# Files that starting a run over replaces. Nothing else is ever removed, nor are these unless the directory holds a run.
 OWN_FILES = (
     CONFIGURATION,
     RESULTS,
@@ -27,24 +27,31 @@ SOURCES = ("model_name_or_path", "tokenizer_name", "model_config")
 
 
 class RunDirectory:
-    """Made from the directory and the resolved configuration; reading only, until `claim`.
+    """The directory of one run; nothing is written before `claim`.
 
-    `checkpoint` is where to go on, or None. Raises ConfigError where the directory cannot be written or is not to be.
+    checkpoint: the checkpoint to resume from; None: the run starts from the beginning, and `claim` removes an earlier
+        one.
     """
 
     def __init__(self, directory: str, resolved: dict, *, overwrite: bool, resume: bool | None):
+        """Read the state of the directory.
+
+        resolved: the resolved configuration.
+        overwrite, resume: the keys overwrite_output_dir and resume_from_checkpoint.
+        Raises ConfigError if the directory cannot be written, or holds something that must not be replaced.
+        """
         self.path = Path(directory)
         self._check_sources(resolved)
         self.resolved = json.loads(json.dumps(resolved))
         check_writable(self.path)
-        self.checkpoint, self.starts_anew = self._state(overwrite, resume)
+        self.checkpoint = self._checkpoint_to_resume(overwrite, resume)
 
     def claim(self):
-        """Make the directory this run's: remove what an overwritten run left, write the configuration."""
+        """Take over the directory: remove what an overwritten run left, write the configuration."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self.path / STAGING, ignore_errors=True)
-            if self.starts_anew and (self.path / CONFIGURATION).exists():
+            if self.checkpoint is None and (self.path / CONFIGURATION).exists():
                 for old in checkpoints(self.path):
                     shutil.rmtree(old)
                 for name in (MERGED, PREDICTIONS):
@@ -56,11 +63,11 @@ class RunDirectory:
             raise ConfigError(f"output_dir is {str(self.path)!r}, which cannot be written: {error.strerror}") from None
 
     def finish(self, results: dict):
-        """Write the results: the run is complete."""
+        """Write the results, which mark the run as finished."""
         write_json(self.path / RESULTS, results)
 
     def _check_sources(self, resolved: dict):
-        """What the run reads must not be what it replaces."""
+        """Raise ConfigError if the run would replace what it reads."""
         for name in SOURCES:
             source, here = resolved.get(name), self.path.resolve()
             if not isinstance(source, str) or not Path(source).exists():
@@ -70,47 +77,48 @@ class RunDirectory:
                     f"{name} is {source!r}, inside output_dir {str(self.path)!r}; choose another output_dir"
                 )
 
-    def _state(self, overwrite: bool, resume: bool | None) -> tuple[Path | None, bool]:
-        """(checkpoint to go on with, whether to start anew)."""
+    def _checkpoint_to_resume(self, overwrite: bool, resume: bool | None) -> Path | None:
         if not self.path.is_dir() or all(path.name[0] == "." or path.name == DRY_RUN for path in self.path.iterdir()):
-            return self._nothing_to_resume(resume)
+            return self._start_over(resume)
         previous = _read_json(self.path / CONFIGURATION)
         finished = (self.path / RESULTS).exists()
         if previous is not None and not finished and _comparable(previous) == _comparable(self.resolved):
             found = checkpoints(self.path)
             if not found:
-                return self._nothing_to_resume(resume)
-            if resume is False:
-                return None, True
-            return found[-1], False
+                return self._start_over(resume)
+            return None if resume is False else found[-1]
         if overwrite:
-            self._check_training_replaces_training()
-            return self._nothing_to_resume(resume)
+            self._keep_trained_model()
+            return self._start_over(resume)
         held = "files of something else" if previous is None else "a finished run" if finished else "another run"
         raise ConfigError(
             f"output_dir is {str(self.path)!r}, which holds {held}; "
             "choose another output_dir or experiment_name, or set overwrite_output_dir to true"
         )
 
-    def _check_training_replaces_training(self):
-        """Raise ConfigError where a run that only evaluates would remove what another one trained."""
+    def _keep_trained_model(self):
+        """Raise ConfigError if a run that only evaluates would remove a trained model."""
         trained = [name for name in ("adapter_model.safetensors", "model.safetensors") if (self.path / name).exists()]
         if trained and not self.resolved.get("do_train"):
             raise ConfigError(
-                f"do_train is false, and output_dir {str(self.path)!r} holds a trained model, which would be removed; "
-                "to evaluate it set model_name_or_path to this directory, and output_dir to another"
+                f"do_train is false, but output_dir {str(self.path)!r} holds a trained model, which would be removed; "
+                "to evaluate it, set model_name_or_path to this directory and output_dir to another one"
             )
 
-    def _nothing_to_resume(self, resume: bool | None) -> tuple[None, bool]:
+    def _start_over(self, resume: bool | None) -> None:
+        """Return None, for no checkpoint. Raises ConfigError if `resume` requires one."""
         if resume:
             raise ConfigError(
-                f"resume_from_checkpoint is true but {str(self.path)!r} holds no unfinished run of this configuration"
+                f"resume_from_checkpoint is true but {str(self.path)!r} holds no unfinished run of this configuration; "
+                "set it to null or false to start one"
             )
-        return None, True
 
 
 def finished_results(directory: str, resolved: dict) -> dict | None:
-    """The results in `directory`, if it holds a finished run of this resolved configuration and of today's files."""
+    """Return the results in `directory` if they are those of this configuration and of unchanged data files, else None.
+
+    resolved: the resolved configuration.
+    """
     held, results = _read_json(Path(directory, CONFIGURATION)), Path(directory, RESULTS)
     if held is None or _comparable(held) != _comparable(json.loads(json.dumps(resolved))) or not results.exists():
         return None

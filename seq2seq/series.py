@@ -14,26 +14,28 @@ from seq2seq.settings import Settings, build
 
 
 def is_series(settings: Settings) -> bool:
-    """Whether `seeds` or `low_resource` ask for several runs."""
+    """Return True if `seeds` or `low_resource` ask for several runs."""
     return settings.training.seeds is not None or isinstance(settings.data.low_resource, list)
 
 
 def run_series(settings: Settings) -> dict:
-    """Run every member, each in a directory of its own; returns what `series.json` holds, its rows and their runs.
+    """Run every member of the series in its own directory, and return the content of `series.json`.
 
-    A member that is finished is read and not run again, unless resume_from_checkpoint is false or files that it read
-    have changed since.
+    The results of a finished member are read instead of running it again, unless resume_from_checkpoint is false or
+    its data files have changed since.
     """
     members = series_members(settings)
     _check_rows(members)
     if Path(settings.training.output_dir, CONFIGURATION).exists():
-        raise ConfigError(f"output_dir is {settings.training.output_dir!r}, which holds a run; choose another")
+        raise ConfigError(
+            f"output_dir is {settings.training.output_dir!r}, which holds a single run; choose another one for a series"
+        )
     directory, results = Path(settings.training.output_dir), []
     for number, member in enumerate(members, 1):
         out = member.training.output_dir
         keep = settings.training.resume_from_checkpoint is not False
         finished = finished_results(out, member.resolved()) if keep else None
-        state = "finished before, its results are kept" if finished else "starts"
+        state = "already finished, results kept" if finished else "starting"
         print(f"run {number} of {len(members)} ({out}): {state}", flush=True)
         results.append(finished or run(member))
         summary = {
@@ -49,11 +51,11 @@ def run_series(settings: Settings) -> dict:
 
 
 def series_members(settings: Settings) -> list[Settings]:
-    """The settings of each run: every number of rows with every seed. Raises ConfigError for lists that are no use."""
+    """Return the settings of each run: every number of rows with every seed. Raises ConfigError for invalid lists."""
     sizes, seeds = settings.data.low_resource, settings.training.seeds
     for name, values in (("low_resource", sizes), ("seeds", seeds)):
         if isinstance(values, list) and (not values or len(set(values)) < len(values)):
-            raise ConfigError(f"{name} is {values}; it must name at least one number, and none twice")
+            raise ConfigError(f"{name} is {values}; it must contain at least one number, and none twice")
     members = []
     for size, seed in product(sizes if isinstance(sizes, list) else [sizes], seeds or [settings.training.seed]):
         parts = [f"rows_{size}"] if isinstance(sizes, list) else []
@@ -64,14 +66,14 @@ def series_members(settings: Settings) -> list[Settings]:
 
 
 def _check_rows(members: list[Settings]) -> None:
-    """Raise ConfigError for a size that a task does not have, before the smaller ones are trained on."""
+    """Raise ConfigError if a task has fewer rows than the largest size, before the smaller sizes are trained on."""
     largest = max(members, key=lambda member: member.data.low_resource or 0)
     if largest.data.low_resource is not None and largest.training.do_train:
         load_texts(tasks_of_splits(largest.data, largest.training.split_seed), ["train"], largest.data, 0, prefix=False)
 
 
 def statistics(results: list[dict]) -> list[dict]:
-    """Mean and sample standard deviation over the runs with equally many rows, for each split, task and metric."""
+    """Return mean and sample standard deviation over runs with equally many rows, by split, task and metric."""
     values: dict[tuple, list[float]] = {}
     for result in results:
         for split, entry in result["splits"].items():

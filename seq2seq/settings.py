@@ -1,4 +1,4 @@
-"""Reads the JSON file of a run and its `--key value` overrides, and checks every key before anything is built."""
+"""Read the JSON file of a run and its `--key value` overrides, and check every key before anything is built."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from common.json_settings import check_keys, describe, read_file, read_overrides
 from common.keys import key_fields, key_types
 from seq2seq.arguments import DataTrainingArguments, ModelArguments, OwnTrainingArguments
 
-if TYPE_CHECKING:  # transformers takes seconds to import: not before the keys have been checked
+if TYPE_CHECKING:  # transformers takes seconds to import, so the keys are checked first
     from seq2seq.training_arguments import TrainingArguments
 
-# Keys of existing experiment files: today's key, or None if the key no longer has a meaning.
+# Keys of older experiment files: the current name, or None if the key no longer has an effect.
 LEGACY_KEYS = {
     "evaluation_strategy": "eval_strategy",
     "num_beams": "generation_num_beams",
@@ -40,7 +40,11 @@ OWN_CLASSES = (AdapterConfig, ModelArguments, DataTrainingArguments, OwnTraining
 
 @dataclass
 class Settings:
-    """A whole configuration: one object per dataclass, and `given`, the checked keys and values they were made from."""
+    """A complete configuration.
+
+    adapter, model, data, training: the keys of each dataclass.
+    given: the checked keys and values that they were built from.
+    """
 
     adapter: AdapterConfig
     model: ModelArguments
@@ -50,11 +54,11 @@ class Settings:
 
     @property
     def method(self) -> str:
-        """What is trained, in a word or two."""
+        """The name of the trained method, "full fine-tuning" or "none"."""
         return self.adapter.method or ("none" if self.adapter.freeze_backbone else "full fine-tuning")
 
     def resolved(self) -> dict[str, Any]:
-        """Return our keys with their values, and those of transformers that were set: a file that repeats the run."""
+        """Return our keys with their values, and transformers' keys that were set: a file that repeats the run."""
         defaults = {f.name: f.default for cls in OWN_CLASSES for f in key_fields(cls)}
         return {**defaults, **self.given}
 
@@ -64,28 +68,29 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, list[str]]
 
     An override's value is read as JSON, or else as a string. Raises ConfigError.
     """
-    own, foreign = own_keys(), transformers_keys()
-    in_file, warnings = map_legacy(read_file(path))
-    on_line, more = map_legacy(read_overrides(overrides, foreign | own))
-    values, warnings = {**in_file, **on_line}, warnings + more
+    ours, theirs = own_keys(), transformers_keys()
+    from_file, warnings = map_legacy(read_file(path))
+    from_command_line, more = map_legacy(read_overrides(overrides, theirs | ours))
+    values, warnings = {**from_file, **from_command_line}, warnings + more
     if values.get("load_best_model_at_end") and "eval_strategy" in values and "save_strategy" not in values:
-        # Older files name one of the two; transformers wants both.
+        # Older files set only one of the two; transformers requires both.
         values["save_strategy"] = values["eval_strategy"]
         warnings.append(f"save_strategy is set to {values['save_strategy']}, the value of eval_strategy")
-    check_keys(values, dict.fromkeys(foreign, Any) | own, PROGRAM)
+    check_keys(values, dict.fromkeys(theirs, Any) | ours, PROGRAM)
     check_keys(values, known_keys(), PROGRAM)
     values.setdefault("experiment_name", Path(path).stem)
     name = Path(values["experiment_name"])
     if name.is_absolute() or ".." in name.parts:
         raise ConfigError(
-            f"experiment_name is {str(name)!r}; it must be a name below outputs/, but output_dir may be any path"
+            f"experiment_name is {str(name)!r}; it must be a relative path without '..', as it names a directory below "
+            "outputs/; for any other path set output_dir"
         )
     values.setdefault("output_dir", str(Path("outputs", name)))
     return build(values), warnings
 
 
 def map_legacy(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Replace the keys of older files; return the values, and one warning per such key."""
+    """Replace the keys of older files; return the values and one warning for each replaced key."""
     mapped, warnings = {}, []
     for name, value in values.items():
         if name not in LEGACY_KEYS:
@@ -106,7 +111,7 @@ def own_keys() -> dict[str, Any]:
 
 
 def known_keys() -> dict[str, Any]:
-    """Return every key, transformers' among them, with its type."""
+    """Return every key, including transformers', with its type."""
     from seq2seq.training_arguments import TrainingArguments
 
     types = typing.get_type_hints(TrainingArguments)
@@ -117,9 +122,9 @@ def known_keys() -> dict[str, Any]:
 
 
 def transformers_keys() -> dict[str, type]:
-    """Return the keys of Seq2SeqTrainingArguments as its source declares them, with type bool (or a union) or else str.
+    """Return the keys of Seq2SeqTrainingArguments, read from its source: bool for those that may be true, else str.
 
-    Importing the class takes seconds; a misspelt key is answered without it.
+    Importing the class takes seconds; a misspelt key is reported without it.
     """
     package = importlib.util.find_spec("transformers")
     keys: dict[str, type] = {}
@@ -143,7 +148,7 @@ def print_keys() -> None:
 
 
 def build(values: dict[str, Any]) -> Settings:
-    """Return the dataclasses made from checked values."""
+    """Build the dataclasses from checked values."""
     from seq2seq.training_arguments import TrainingArguments
 
     data = _build_one(DataTrainingArguments, values)
@@ -157,5 +162,5 @@ def _build_one(cls: type, values: dict[str, Any], **more: Any) -> Any:
         return cls(**{name: value for name, value in values.items() if name in names}, **more)
     except ConfigError:
         raise
-    except (ValueError, TypeError, ImportError, OSError) as error:  # transformers' own checks, which name their key
+    except (ValueError, TypeError, ImportError, OSError) as error:  # transformers' own checks, which name the key
         raise ConfigError(" ".join(str(error).split())) from None

@@ -1,4 +1,4 @@
-"""What a run says at the end."""
+"""The summary printed at the end of a run or a series, and the peak memory it reports."""
 
 import gc
 import resource
@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-STATUS = Path("/proc/self/status")  # of Linux
+STATUS = Path("/proc/self/status")  # Linux only
 
 
 def peak_memory_mib() -> float:
-    """Most memory held since `reset_peak_memory`: on the GPU where there is one, of the whole process otherwise."""
+    """Return the peak memory since `reset_peak_memory`: of the GPU if there is one, else of the whole process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     if STATUS.exists():
@@ -25,7 +25,7 @@ def peak_memory_mib() -> float:
 
 
 def reset_peak_memory() -> None:
-    """Forget the peak of earlier runs of this process, where the system can (CUDA, Linux)."""
+    """Reset the peak that earlier runs of this process reached, where the system allows it (CUDA, Linux)."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -34,7 +34,7 @@ def reset_peak_memory() -> None:
 
 
 def print_report(results: dict) -> None:
-    """One table on the terminal."""
+    """Print the results of a run."""
     table = Table(title=results["experiment_name"], title_justify="left")
     for column in ("task", "split", "metric"):
         table.add_column(column)
@@ -69,7 +69,7 @@ def print_report(results: dict) -> None:
 
 
 def print_series(summary: dict) -> None:
-    """The means and deviations of a series, in one table."""
+    """Print the means and standard deviations of a series."""
     table = Table(title=f"{summary['experiment_name']} ({summary['method']})", title_justify="left")
     for column in ("task", "split", "metric"):
         table.add_column(column)

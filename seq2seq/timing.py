@@ -1,4 +1,4 @@
-"""How long training takes, by optimizer step and by epoch."""
+"""Training time per optimizer step and per epoch."""
 
 from statistics import median
 from time import perf_counter
@@ -8,10 +8,10 @@ from transformers import TrainerCallback
 
 
 class TimingCallback(TrainerCallback):
-    """Records the seconds of every optimizer step, of the wait for its batches, and of every whole epoch.
+    """Records the seconds of each optimizer step, of the wait for its batches, and of each complete epoch.
 
-    A step: forward and backward passes over its batches, and the update; on an accelerator it lasts until that is done.
-    An epoch: its steps and the loading of its batches, without evaluating and saving.
+    A step is the forward and backward passes over its batches, and the update; on an accelerator, until that is done.
+    An epoch is its steps and the loading of its batches, without evaluation and saving.
     """
 
     def __init__(self):
@@ -31,7 +31,7 @@ class TimingCallback(TrainerCallback):
         self.steps.append(self.step_end - self.step_begin)
 
     def on_evaluate(self, args, state, control, **kwargs):
-        """What passed since the last step is no part of the epoch."""
+        """Exclude the time since the last step from the epoch."""
         end = now()
         self.aside += end - self.step_end
         self.step_end = self.input_begin = end
@@ -42,12 +42,16 @@ class TimingCallback(TrainerCallback):
         self.input_begin = now()
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        if state.epoch - self.epochs_before > 0.999:  # else it was resumed or stopped in its midst
+        if state.epoch - self.epochs_before > 0.999:  # otherwise it was resumed or stopped midway
             self.epochs.append(now() - self.epoch_begin - self.aside)
 
     def summary(self) -> dict[str, float | int | None]:
-        """Medians in "seconds_per_step" and "seconds_per_epoch", "input_share", the part of all time that steps waited
-        for their batches, each None where none was trained; "steps", their number."""
+        """Return the timings; each is None if nothing was measured.
+
+        seconds_per_step, seconds_per_epoch: medians.
+        input_share: the share of all time that steps waited for their batches.
+        steps: the number of steps.
+        """
         return {
             "seconds_per_step": median(self.steps) if self.steps else None,
             "seconds_per_epoch": median(self.epochs) if self.epochs else None,
@@ -57,7 +61,7 @@ class TimingCallback(TrainerCallback):
 
 
 def now() -> float:
-    """Seconds on a clock; on an accelerator all that was asked of it is done by then."""
+    """Return the time in seconds, after waiting for the accelerator to finish its queued work."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return perf_counter()

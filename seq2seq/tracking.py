@@ -1,4 +1,4 @@
-"""The run at wandb, or a stand-in that does nothing."""
+"""A wandb run, or a stand-in that does nothing."""
 
 from transformers import TrainerCallback
 
@@ -7,7 +7,7 @@ from seq2seq.settings import Settings
 
 
 class FakeWandb:
-    """Takes the calls of a wandb run and does nothing."""
+    """A stand-in for a wandb run; every call does nothing."""
 
     def log(self, *args, **kwargs):
         pass
@@ -17,15 +17,19 @@ class FakeWandb:
 
 
 def start_tracking(settings: Settings, counts: dict[str, int]):
-    """`wandb.init(..)` or `FakeWandb()`, as log_to_wandb says. counts: of `utils.count_parameters`."""
+    """Start a wandb run if log_to_wandb is true, else return a `FakeWandb`.
+
+    counts: the result of `count_parameters`.
+    Raises ConfigError if wandb is not installed or cannot start.
+    """
     training = settings.training
-    if not (training.log_to_wandb and training.should_save):  # one process of a distributed run
+    if not (training.log_to_wandb and training.should_save):  # only the first process logs
         return FakeWandb()
     try:
         import wandb
     except ImportError:
         raise ConfigError(
-            "log_to_wandb is true but wandb is not installed: pip install wandb, or set it to false"
+            "log_to_wandb is true, but wandb is not installed; pip install wandb, or set log_to_wandb to false"
         ) from None
     try:
         return wandb.init(
@@ -36,12 +40,12 @@ def start_tracking(settings: Settings, counts: dict[str, int]):
         )
     except (wandb.Error, OSError) as error:
         raise ConfigError(
-            f"log_to_wandb is true but wandb does not start: {one_line(error)}; offline, set WANDB_MODE=offline"
+            f"log_to_wandb is true, but wandb cannot start: {one_line(error)}; to run offline, set WANDB_MODE=offline"
         ) from None
 
 
 def main_attributes(settings: Settings, counts: dict[str, int]) -> dict:
-    """What tells this run from others: the method, its keys that differ from their defaults, and the usual suspects."""
+    """Return what distinguishes this run: the method, adapter keys that differ from their defaults, main settings."""
     training, defaults = settings.training, type(settings.adapter)().to_dict()
     changed = {name: value for name, value in settings.adapter.to_dict().items() if value != defaults[name]}
     return {
@@ -59,7 +63,7 @@ def main_attributes(settings: Settings, counts: dict[str, int]) -> dict:
 
 
 class TrackingCallback(TrainerCallback):
-    """Sends all that the trainer logs to the run."""
+    """Sends everything that the trainer logs to the wandb run."""
 
     def __init__(self, run):
         self.run = run

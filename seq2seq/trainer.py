@@ -1,4 +1,4 @@
-"""Trains on the rows of one or several tasks, and scores each task by its own metrics."""
+"""Train on the rows of one or several tasks, and score each task with its own metrics."""
 
 import hashlib
 import os
@@ -14,16 +14,16 @@ from transformers import TrainerCallback
 from common.errors import ConfigError, one_line, warn_once
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.checkpoints import CheckpointTrainer
-from seq2seq.data.batches import TaskRows, collator_for, joined
+from seq2seq.data.batches import TaskRows, collator_for, concatenate_tokens
 from seq2seq.data.mixing import TaskSampler
 from seq2seq.data.tasks import Task, average_of
 from seq2seq.memory import MemoryReport, measure_memory
 
 
 class AdapterTrainer(CheckpointTrainer):
-    """Trains on `training`, mixed as `data` says, and evaluates on every one of `validation`.
+    """Trains on one or several tasks and evaluates on one or several tasks.
 
-    The loss of a step is the mean over the target tokens of all its rows, however they are spread over accumulated
+    The loss of a step is the mean over the target tokens of all its rows, however they are split into accumulated
     batches and processes.
     """
 
@@ -36,16 +36,23 @@ class AdapterTrainer(CheckpointTrainer):
         data: DataTrainingArguments,
         **kwargs,
     ):
-        """tasks: those that are trained on, even where the run does not train."""
+        """Set up the trainer, and check that an optimizer can be built.
+
+        training, validation: the rows of each task; empty if the run does not train or validate.
+        tasks: the tasks to train on, given even if the run does not train.
+        data: how tasks are mixed.
+        kwargs: arguments of transformers' trainer, `model`, `args` and `processing_class` among them.
+        Raises ConfigError.
+        """
         self.training_rows, self.validation_rows, self.data = training, validation, data
-        self.task, self.scored, self.predictions, self.rows_left = tasks[0], None, {}, 0
+        self.task, self.scored, self.predictions, self.unpadded_rows_left = tasks[0], None, {}, 0
         several = len(kwargs["model"].task_switch.tasks) > 1
         args = fit_arguments(kwargs["args"], [rows.task for rows in validation] or tasks, several)
-        existed = os.path.isdir(args.output_dir)  # else the base class makes it
+        existed = os.path.isdir(args.output_dir)  # if not, the base class creates it
         try:
             super().__init__(
                 **kwargs,
-                train_dataset=joined(training) if training else None,
+                train_dataset=concatenate_tokens(training) if training else None,
                 eval_dataset=validation[0].tokens if validation else None,
                 data_collator=collator_for(tasks[0], kwargs["processing_class"], kwargs["model"]),
                 compute_metrics=self.score if args.predict_with_generate else None,
@@ -60,20 +67,23 @@ class AdapterTrainer(CheckpointTrainer):
                 raise
             raise ConfigError(f"the trainer cannot be set up: {one_line(error)}") from None
         data_hash = hashlib.sha256("".join(str(rows.fingerprint) for rows in (*training, *validation)).encode())
-        self.facts = {"processes": self.args.world_size, "data": data_hash.hexdigest()[:16]}
+        self.must_match = {"processes": self.args.world_size, "data": data_hash.hexdigest()[:16]}
         self.sampler = None
-        self.add_callback(_EpochOfSampler(self))
+        self.add_callback(_SetSamplerEpoch(self))
 
     def _check_optimizer(self):
-        """Build optimizer and schedule once, to fail early; training builds its own."""
+        """Build optimizer and schedule once, so that errors show early; training builds its own."""
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
-            raise ConfigError("do_train is true but these keys leave no parameter to train")
+            raise ConfigError(
+                "do_train is true, but this configuration leaves no parameter to train; choose a method or unfreeze "
+                "a part of the model"
+            )
         self.create_optimizer()
         super().create_scheduler(num_training_steps=1000)
         self.optimizer = self.lr_scheduler = None
 
     def token_loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
-        """Cross entropy summed over the target tokens, divided by their number in the whole step, if it is known."""
+        """Return the cross entropy summed over target tokens, divided by their number in the whole step, if known."""
         total = cross_entropy(
             outputs.logits.flatten(0, 1).float(),
             labels.flatten(),
@@ -83,12 +93,15 @@ class AdapterTrainer(CheckpointTrainer):
         return total / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The loss of the tokens and the task's auxiliary loss; num_items_in_batch: target tokens of the whole step."""
+        """Return the token loss plus the task's auxiliary loss.
+
+        num_items_in_batch: the number of target tokens in the whole step.
+        """
         inputs = dict(inputs)
         fields = {name: inputs.pop(name) for name in self.task.extra_fields}
-        if "decoder_input_ids" not in inputs:  # the base class takes the labels out
+        if "decoder_input_ids" not in inputs:  # the base class removes the labels
             inputs["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(inputs["labels"])
-        tokens = num_items_in_batch if model.training else None  # an evaluation's batches count one by one
+        tokens = num_items_in_batch if model.training else None  # in evaluation, the mean of each batch
         loss, outputs = super().compute_loss(model, inputs, True, tokens)
         parts = 1 if tokens is None else self.current_gradient_accumulation_steps
         loss = loss + self.task.auxiliary_loss(outputs, inputs, fields) / parts
@@ -111,13 +124,13 @@ class AdapterTrainer(CheckpointTrainer):
         return self.sampler
 
     def _get_eval_sampler(self, eval_dataset):
-        return SequentialSampler(eval_dataset)  # predictions must come in the order of the texts
+        return SequentialSampler(eval_dataset)  # predictions must be in the order of the texts
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval", rows=None):
-        """The scores of every task of `rows` (of the validation, where there are none), and their averages.
+        """Return the scores of each task of `rows` (by default the validation rows), and their averages.
 
-        Keys are `eval_accuracy`, or with several tasks `eval_{task}_accuracy`, then `eval_average_metrics` and
-        `eval_loss` over all of them. Every evaluation has the same random numbers, training none of them.
+        Keys are `eval_accuracy`, or with several tasks `eval_{task}_accuracy`, with `eval_average_metrics` and
+        `eval_loss` over all tasks. Every evaluation uses the same random numbers and consumes none of training's.
         """
         rows, logged, self.predictions = self.validation_rows if rows is None else rows, {}, {}
         for each in rows:
@@ -137,37 +150,40 @@ class AdapterTrainer(CheckpointTrainer):
         return logged
 
     def evaluation_loop(self, dataloader, *args, **kwargs):
-        """As the base class, but rows that processes fill up their last batches with count nowhere."""
+        """Evaluate as the base class does; padding rows of the last batch are excluded from loss and metrics."""
         self.gather_function = self.accelerator.gather_for_metrics
-        self.rows_left = len(dataloader.dataset)
+        self.unpadded_rows_left = len(dataloader.dataset)
         return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def prediction_step(self, model, inputs, *args, **kwargs):
-        """As the base class; the processes have consecutive batches of equal size."""
+        """Predict as the base class does, with the labels of padding rows masked.
+
+        The processes receive consecutive batches of equal size.
+        """
         rows = len(inputs["input_ids"])
-        own = min(max(self.rows_left - self.args.process_index * rows, 0), rows)
-        self.rows_left -= self.args.world_size * rows
-        if own < rows:
+        unpadded = min(max(self.unpadded_rows_left - self.args.process_index * rows, 0), rows)
+        self.unpadded_rows_left -= self.args.world_size * rows
+        if unpadded < rows:
             labels = inputs["labels"].clone()
-            labels[own:] = -100
+            labels[unpadded:] = -100
             inputs = {**inputs, "labels": labels}
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def score(self, prediction) -> dict[str, float]:
-        """Metrics of generated tokens, and their mean as "average_metrics"; `predictions` keeps the texts, by task."""
+        """Return the metrics of generated tokens and their mean, "average_metrics"; keep the texts in `predictions`."""
         task, predictions = self.scored.task, self.decode(prediction.predictions)
         self.predictions[task.name] = predictions
         scores = task.score(predictions, self.scored.references())
         return {**scores, "average_metrics": average_of(scores)}
 
     def decode(self, tokens: np.ndarray) -> list[str]:
-        """Texts of token rows padded with -100."""
+        """Decode rows of tokens that are padded with -100."""
         tokenizer = self.processing_class
         return tokenizer.batch_decode(np.where(tokens < 0, tokenizer.pad_token_id, tokens), skip_special_tokens=True)
 
     def measure_memory(self) -> MemoryReport:
-        """The memory of one training step, layer by layer, on the first batch; the training does not change by it."""
-        with torch.random.fork_rng():  # drawing a batch uses random numbers of the training
+        """Measure the memory of one training step on the first batch, layer by layer, without affecting training."""
+        with torch.random.fork_rng():  # drawing a batch consumes random numbers
             batch = next(iter(self.get_train_dataloader()))
         optimizer, self.optimizer = self.create_optimizer(), None  # training builds its own
         if self.args.gradient_checkpointing:
@@ -181,24 +197,25 @@ class AdapterTrainer(CheckpointTrainer):
         return measure_memory(self.model, step, optimizer)
 
     def export(self, directory: Path):
-        """Write the model as a plain T5, with its tokenizer. Raises ConfigError where it cannot be one."""
+        """Write the model as a plain T5, with its tokenizer. Raises ConfigError if the adapters cannot be merged."""
         if self.args.should_save:
             self.model.merge_and_export(directory)
             self.processing_class.save_pretrained(directory)
 
     def create_scheduler(self, num_training_steps, optimizer=None):
-        """As the base class; a warm-up that would take the whole training takes a tenth of it."""
+        """Create the scheduler; a warm-up as long as all of training is shortened to a tenth of it."""
         if self.args.get_warmup_steps(num_training_steps) >= num_training_steps:
             shorter = num_training_steps // 10
             warn_once(
-                f"warmup_steps is {self.args.warmup_steps}, training has {num_training_steps}: taken as {shorter}"
+                f"warmup_steps is {self.args.warmup_steps}, but training has only {num_training_steps} steps; "
+                f"using {shorter}"
             )
             self.args.warmup_steps = shorter
         return super().create_scheduler(num_training_steps, optimizer)
 
 
-class _EpochOfSampler(TrainerCallback):
-    """Tells the sampler its epoch; after resuming, the base class does not reach it in every process."""
+class _SetSamplerEpoch(TrainerCallback):
+    """Sets the sampler's epoch, which the base class does not do in every process after resuming."""
 
     def __init__(self, trainer: AdapterTrainer):
         self.trainer = trainer
@@ -208,9 +225,11 @@ class _EpochOfSampler(TrainerCallback):
 
 
 def fit_arguments(args, tasks: Sequence[Task], several: bool):
-    """Training arguments made to fit tasks and adapted models, in place. Raises ConfigError where they cannot.
+    """Adjust training arguments, in place, to the tasks and the model.
 
-    tasks: those that are validated on. several: whether each of several has adapters of its own.
+    tasks: the tasks to validate on.
+    several: True if there are several tasks, each with adapters of its own.
+    Raises ConfigError if the arguments do not suit them.
     """
     args.predict_with_generate &= all(bool(task.metrics) for task in tasks)
     args.prediction_loss_only = not args.predict_with_generate
@@ -220,14 +239,14 @@ def fit_arguments(args, tasks: Sequence[Task], several: bool):
     best = (args.metric_for_best_model or "loss").removeprefix("eval_")
     if args.load_best_model_at_end and best not in known:
         names = " and ".join(task.name for task in tasks)
-        raise ConfigError(f"metric_for_best_model is {best!r}; {names} has: {', '.join(known)}")
+        raise ConfigError(f"metric_for_best_model is {best!r}; allowed for {names}: {', '.join(known)}")
     if args.train_sampling_strategy not in ("random", "sequential", "group_by_length"):
         raise ConfigError(
             f"train_sampling_strategy is {str(args.train_sampling_strategy)!r}; allowed: random, sequential, "
             "group_by_length"
         )
-    args.remove_unused_columns = False  # the data hold nothing but what the collator needs
+    args.remove_unused_columns = False  # the collator needs every column
     args._n_gpu = min(args.n_gpu, 1)  # DataParallel would run every replica with the adapters of the first
     if args.ddp_find_unused_parameters is None:
-        args.ddp_find_unused_parameters = several  # a step trains the adapters of its task and no others
+        args.ddp_find_unused_parameters = several  # a step trains only the adapters of its task
     return args

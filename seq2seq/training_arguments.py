@@ -1,4 +1,4 @@
-"""transformers' training arguments, extended by our keys and checks."""
+"""transformers' training arguments with our additional keys and checks."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from transformers import Seq2SeqTrainingArguments
 from common.errors import ConfigError, require
 from seq2seq.arguments import SPLIT_SEED, OwnTrainingArguments
 
-# Those of transformers' keys that it does not check, or only when the run is under way.
+# Ranges that transformers does not check, or only once the run is under way.
 ALLOWED = {
     "at least 1": (
         "per_device_train_batch_size",
@@ -40,13 +40,13 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
 
     @property
     def device(self) -> torch.device:
-        """As the base class; of several processes on a CPU not "cpu:0", to which torch loads no checkpoint."""
+        """The base class's device, but "cpu" for "cpu:0" (several processes): torch loads no checkpoint onto that."""
         device = super().device
         return torch.device("cpu") if device.type == "cpu" else device
 
     @property
     def split_seed(self) -> int:
-        """Of the shuffles that cut splits and limit rows: the same for runs that differ in `seed`."""
+        """The seed of the shuffles that cut splits and limit rows; it does not depend on `seed`."""
         return SPLIT_SEED if self.data_seed is None else self.data_seed
 
     def __post_init__(self):
@@ -54,10 +54,10 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
             require(self, allowed, *names)
         if self.dataloader_drop_last:
             raise ConfigError(
-                "dataloader_drop_last is true; it would leave out rows of validation and test: set it to false"
+                "dataloader_drop_last is true, which would skip rows of validation and test; set it to false"
             )
-        self.output_dir = os.path.normpath(self.output_dir)  # checkpoints are found again by their path
+        self.output_dir = os.path.normpath(self.output_dir)  # checkpoints are compared by path
         if not torch.accelerator.is_available():
-            self.use_cpu = True  # else transformers refuses bf16, which CPUs can do
+            self.use_cpu = True  # else transformers refuses bf16, which CPUs support
             self.dataloader_pin_memory = False
         super().__post_init__()

@@ -1,6 +1,6 @@
-"""Tasks by name, and batches from their texts. Importing this package registers every task."""
+"""Tasks by name, and batches of their texts. Importing this package registers every task."""
 
-from seq2seq.data import (  # noqa: F401  (they register their tasks)
+from seq2seq.data import (  # noqa: F401  (each registers its tasks)
     distillation,
     glue,
     own_file,

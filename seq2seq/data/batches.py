@@ -1,4 +1,4 @@
-"""Texts of tasks to tokens, and tokens to batches."""
+"""From the texts of tasks to tokens, and from tokens to batches."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +21,10 @@ LIMITS = {"train": "max_train_samples", "validation": "max_val_samples", "test":
 class TaskRows:
     """The rows of one task in one split.
 
-    texts: "source", "target" and what scoring needs. tokens: "input_ids", "labels", "task", what the task's loss needs;
-    None before `tokenise`, which leaves rows in the order of the texts. fingerprint: a hash of both.
+    texts: the columns "source", "target" and what scoring needs.
+    tokens: the columns "input_ids", "labels", "task" and what the task's loss needs, in the order of the texts; None
+        before `tokenise`.
+    fingerprint: a hash of texts and tokens; None before `tokenise`.
     """
 
     task: Task
@@ -34,19 +36,19 @@ class TaskRows:
         return len(self.texts)
 
     def references(self) -> dict[str, list]:
-        """What scores compare predictions with: "target" and the task's reference fields."""
+        """Return what predictions are scored against: "target" and the task's reference fields."""
         return self.texts.remove_columns("source").to_dict()
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each source."""
+        """The number of tokens in each source."""
         return token_lengths(self.tokens, "input_ids")
 
 
 def tasks_of_splits(arguments: DataTrainingArguments, seed: int) -> dict[str, list[Task]]:
     """Return split -> its tasks. Raises ConfigError for an unknown task, or for tasks that cannot be combined."""
     tasks: dict[str, list[Task]] = {}
-    made: dict[str, Task] = {}  # one object per task, which may keep what it has read
+    made: dict[str, Task] = {}  # one object per task name, as tasks keep what they have read
     for split in TASK_KEYS:
         key, names = arguments.key_of(split), arguments.tasks_of(split)
         made |= {name: get_task(name, arguments, seed, key) for name in names if name not in made}
@@ -62,7 +64,15 @@ def tasks_of_splits(arguments: DataTrainingArguments, seed: int) -> dict[str, li
 def load_texts(
     tasks: dict[str, list[Task]], splits: Iterable[str], arguments: DataTrainingArguments, seed: int, prefix: bool
 ) -> dict[str, list[TaskRows]]:
-    """Split -> the rows of its tasks, for the splits that a run needs. seed: the run's, which low_resource draws by."""
+    """Return split -> the rows of its tasks, not yet tokenised.
+
+    tasks: split -> its tasks.
+    splits: the splits to load.
+    arguments: the keys that limit the rows.
+    seed: the run's seed, which samples the rows of low_resource.
+    prefix: True to put the task's name in front of each source.
+    Raises ConfigError for an empty split, or one with too few rows for low_resource.
+    """
     return {
         split: [TaskRows(task, load_split(task, split, arguments, seed, prefix)) for task in tasks[split]]
         for split in splits
@@ -90,7 +100,10 @@ def _limited(rows: Dataset, task: Task, split: str, arguments: DataTrainingArgum
 
 
 def whole_groups(groups: Iterable, limit: int) -> list[int]:
-    """Rows of as many groups as have at most `limit` rows together, at least of one; groups: that of each row."""
+    """Return the row numbers of whole groups, at least one, that together have at most `limit` rows if possible.
+
+    groups: the group of each row.
+    """
     members: dict[object, list[int]] = {}
     for row, group in enumerate(groups):
         members.setdefault(group, []).append(row)
@@ -102,16 +115,17 @@ def whole_groups(groups: Iterable, limit: int) -> list[int]:
 
 
 def tokenise(rows: TaskRows, tokenizer, arguments: DataTrainingArguments, *, by_length: bool = False) -> TaskRows:
-    """The rows with tokens, cut to the maximal lengths, end token included.
+    """Return the rows with their tokens, truncated to the maximum lengths (which include the end token).
 
-    by_length: rows ordered by the length of their sources, so that batches of neighbours need little padding.
+    by_length: True to sort the rows by source length, so that batches need little padding.
+    Raises ConfigError if a target cannot be decoded from its tokens.
     """
     texts, task = rows.texts, rows.task
     if task.targets is not None or task.score_range is not None:
         _check_targets(texts["target"], tokenizer, arguments.max_target_length, arguments.label_style)
     limits = arguments.max_source_length, arguments.max_target_length
     tokens, fingerprint = tokenised(texts.select_columns(["source", "target"]), tokenizer, *limits)
-    if by_length:  # the shortest first: where processes fill up their last batch, they do with rows that add no padding
+    if by_length:  # shortest first: the last batches are padded with rows from the beginning, which should be short
         order = np.argsort(token_lengths(tokens, "input_ids"), kind="stable")
         texts, tokens = texts.select(order), tokens.select(order)
     for name in task.extra_fields:
@@ -121,37 +135,37 @@ def tokenise(rows: TaskRows, tokenizer, arguments: DataTrainingArguments, *, by_
 
 
 def _check_targets(targets: Iterable[str], tokenizer, limit: int, style: str) -> None:
-    """Raise ConfigError unless every target can be read again from its tokens: scores compare decoded texts."""
+    """Raise ConfigError unless every target can be decoded from its tokens, as scores compare decoded texts."""
     for target in sorted(set(targets)):
         tokens = tokenizer(target, max_length=limit, truncation=True)["input_ids"]
         if tokenizer.decode(tokens, skip_special_tokens=True).split() != target.split():
             raise ConfigError(
-                f"the target {target!r} (label_style {style}) does not survive tokenizer_name and "
-                f"max_target_length {limit}: "
-                f"read again it is {tokenizer.decode(tokens, skip_special_tokens=True)!r}"
+                f"the target {target!r} (label_style {style}) becomes "
+                f"{tokenizer.decode(tokens, skip_special_tokens=True)!r} when it is tokenised with max_target_length "
+                f"{limit} and decoded; change label_style, tokenizer_name or max_target_length"
             )
 
 
 def token_lengths(tokens: Dataset, column: str) -> np.ndarray:
-    """Tokens of each row in a column."""
+    """Return the number of tokens of each row in a column."""
     return list_value_length(tokens.with_format("arrow")[column][:]).to_numpy()
 
 
 def longest_target(splits: Iterable[Sequence[TaskRows]]) -> int:
-    """Tokens of the longest target, with its end token and the decoder's start token."""
+    """Return the number of tokens of the longest target, with its end token and the decoder's start token."""
     return 1 + max(int(token_lengths(rows.tokens, "labels").max()) for split in splits for rows in split)
 
 
-def joined(rows: Sequence[TaskRows]) -> Dataset:
-    """The tokens of all tasks, one task after the other."""
+def concatenate_tokens(rows: Sequence[TaskRows]) -> Dataset:
+    """Return the tokens of all tasks, one task after the other."""
     return concatenate_datasets([each.tokens for each in rows])
 
 
 class PaddingCollator:
-    """Token rows to a batch, each column as long as its longest row.
+    """Makes a batch of rows of tokens, padding each column to its longest row.
 
-    Returns input_ids and attention_mask (rows, length), labels (rows, length) padded with -100; and, with tell_tasks,
-    "task": the name that all rows have in common, or a name for each row, rows of one task together.
+    A batch has input_ids, attention_mask and labels, each (rows, length), the labels padded with -100. With tell_tasks
+    it also has "task": the one task of all rows, or the task of each row, with rows of the same task together.
     """
 
     def __init__(self, pad: int, tell_tasks: bool):
@@ -173,6 +187,6 @@ class PaddingCollator:
 
 
 def collator_for(task: Task, tokenizer, model):
-    """What makes batches for the trainer: the task's own collator, or padding; several adapters are told the task."""
+    """Return the task's own collator, or one that pads and, if each task has adapters of its own, names the task."""
     several = len(model.task_switch.tasks) > 1
     return task.collator(tokenizer, model) or PaddingCollator(tokenizer.pad_token_id, several)

@@ -1,8 +1,8 @@
-"""Span corruption mixed with distillation from a sentence encoder. No rating is used.
+"""Span corruption mixed with distillation from a sentence encoder. No ratings are used.
 
-Filling holes needs only the words beside them; on so little text it teaches nothing that an adapter can use. That comes
-from all-MiniLM-L6-v2: the mean of our encoder's output follows its vector of the sentence, and the decoder answers
-questions about that vector, "on which side of the mean is it in principal component k?", with a digit.
+Filling in masked spans needs only the neighbouring words; on so little text it teaches nothing that an adapter can use.
+That comes from all-MiniLM-L6-v2: the mean of our encoder's output is trained towards its vector of the sentence, and
+the decoder answers questions about that vector ("is principal component k above the mean?") with a digit.
 """
 
 from functools import cache
@@ -15,13 +15,13 @@ from seq2seq.data.span_corruption import SpanCorruption, SpanCorruptionCollator,
 from seq2seq.data.tasks import register
 from seq2seq.sentence_encoder import embed
 
-HOLES = 1 / 3  # share of the sentences that are corrupted
-QUESTIONS = 32  # components that the others may be asked about
-ASKED = 9  # questions to one sentence
+CORRUPTED = 1 / 3  # share of sentences with masked spans; the rest are asked about
+QUESTIONS = 32  # number of principal components that questions may be about
+ASKED = 9  # questions per sentence
 
 
 class Distillation(SpanCorruption):
-    """Source "sentence: ..", target its holes or the answers to some questions, by chance."""
+    """Source: "sentence: .."; target, at random: its masked spans or answers to questions."""
 
     name = "span-corruption+distillation"
     extra_fields = ("vector",)
@@ -41,7 +41,7 @@ class Distillation(SpanCorruption):
         return DistillationCollator(tokenizer, model)
 
     def auxiliary_loss(self, outputs, batch: dict, fields: dict) -> torch.Tensor:
-        """1 - cosine between the mean of the encoder's output and as many components of the sentence's vector."""
+        """Return 1 - cosine similarity of the encoder's mean output and the first components of the sentence vector."""
         mask = batch["attention_mask"].unsqueeze(-1)
         mean = (outputs.encoder_last_hidden_state * mask).sum(1) / mask.sum(1)
         size = min(mean.shape[-1], fields["vector"].shape[-1])
@@ -50,12 +50,12 @@ class Distillation(SpanCorruption):
 
 @cache
 def sentence_vectors(split: str) -> dict[str, torch.Tensor]:
-    """Set name -> (sentences, 384): what the encoder makes of each sentence of a split."""
+    """Return set name -> the encoder's vectors of a split, (sentences, 384)."""
     return {name: embed(texts) for name, texts in unlabelled_text(split).items()}
 
 
 def training_statistics() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Each set's mean vector, and the principal directions (384, 384) of what is left, both of the training split."""
+    """Return each set's mean training vector, and the principal directions (384, 384) of the centred vectors."""
     vectors = sentence_vectors("train")
     means = {name: rows.mean(0) for name, rows in vectors.items()}
     centred = torch.cat([rows - means[name] for name, rows in vectors.items()])
@@ -63,9 +63,9 @@ def training_statistics() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 
 
 class DistillationCollator(SpanCorruptionCollator):
-    """Leaves two rows of three, by chance, whole; their target is a question, its answer, another question, and so on.
+    """Leaves a random two thirds of the rows uncorrupted; their targets alternate between questions and answers.
 
-    Questions are the last sentinels, answers the digits 0 and 1. A question is not to be predicted: its label is -100.
+    Questions are the last sentinels, answers the digits 0 and 1. Questions are not predicted: their labels are -100.
     """
 
     def __init__(self, tokenizer, model):
@@ -83,7 +83,7 @@ class DistillationCollator(SpanCorruptionCollator):
         return batch
 
     def pair(self, row: dict) -> tuple[list[int], list[int]]:
-        if torch.rand(()) < HOLES:
+        if torch.rand(()) < CORRUPTED:
             return super().pair(row)
         target = []
         for k in torch.randperm(QUESTIONS)[:ASKED].tolist():

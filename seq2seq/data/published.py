@@ -1,4 +1,4 @@
-"""Published data sets, from the hub or a local copy of it, and how their splits become ours."""
+"""Published data sets, from the hub or a local copy, and how our splits are made of theirs."""
 
 import json
 import re
@@ -20,18 +20,22 @@ SUFFIXES = ("parquet", "jsonl", "json", "csv")
 
 
 class Published(Task):
-    """A data set with published training and validation sets, whose published test set has no labels.
+    """A data set with labelled training and validation sets; its published test set has no labels and is not used.
 
-    The published validation set is halved into our validation and test splits by a seeded shuffle. A task says which
-    `hub_dataset` and `config` it is and, where they are more than its fields and "label", the `columns` it needs.
+    A seeded shuffle halves the published validation set into our validation and test splits.
+
+    hub_dataset, config: the data set and its configuration on the hub.
+    columns: the columns to read, if they are not the task's fields and "label".
+    nested: column -> (function, example), for columns of lists or objects (JSON texts in CSV). The function returns
+        what is kept of a cell; the example is for error messages.
+    answer_field: the column with the label; rows without one are skipped.
     """
 
     hub_dataset: str
     config: str
     columns: Sequence[str] = ()
-    # Columns that are not plain cells (in CSV they are JSON texts): what is kept of a cell, and what one looks like.
     nested: Mapping[str, tuple[Callable, str]] = {}
-    answer_field = "label"  # rows where it is missing are left out
+    answer_field = "label"
 
     def __init__(self, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):
         super().__init__(arguments, seed)
@@ -51,7 +55,7 @@ class Published(Task):
         return rows.select([row for row, group in enumerate(groups) if group in chosen])
 
     def published(self, split: str) -> Dataset:
-        """The labelled rows of a published split, the needed columns alone. Raises ConfigError for a bad row."""
+        """Return the labelled rows of a published split, with the needed columns. Raises ConfigError for a bad cell."""
         if split not in self._checked:
             self._checked[split] = self._read(split)
         return self._checked[split]
@@ -73,19 +77,22 @@ class Published(Task):
         return self._answered(rows, place)
 
     def _answered(self, rows: Dataset, place: str) -> Dataset:
-        """The rows that have a label, or answers; labels that are text (in CSV) as numbers."""
+        """Return the rows that have a label or answers, with textual labels (in CSV) turned into numbers."""
         given = rows[self.answer_field][:]
         read = [self.read_answer(value, f"{place}, row {n}") for n, value in enumerate(given, 1)]
         if any(isinstance(value, str) for value in given):
             rows = _replaced(rows, self.answer_field, read)
         kept = [n for n, value in enumerate(read) if value is not None]
         if len(kept) < len(read):
-            warn_once(f"{place}: {len(read) - len(kept)} rows that have no {self.answer_field} are left out")
+            warn_once(f"{place}: {len(read) - len(kept)} rows without {self.answer_field} are skipped")
             rows = rows.select(kept)
         return rows
 
     def read_answer(self, value, place: str) -> float | None:
-        """A cell with a label as a number, None for "not labelled" (-1 or null)."""
+        """Return a label as a number, or None for a row without a label (-1 or null).
+
+        place: what errors name. Raises ConfigError for any other value.
+        """
         if value is None or value == "":
             return None
         lowest, highest = self.score_range or (0, len(self.labels) - 1)
@@ -96,14 +103,14 @@ class Published(Task):
         if number == -1:
             return None
         if number is None or not lowest <= number <= highest or not (self.score_range or number.is_integer()):
-            raise ConfigError(f"{place}: label is {value!r}; {self.name} has {lowest:g} to {highest:g}")
+            raise ConfigError(f"{place}: label is {value!r}; {self.name} allows {lowest:g} to {highest:g}")
         return number if self.score_range else int(number)
 
 
 class HeldOut(Published):
-    """A published data set large enough to give 1,000 training rows for validation; its validation set is our test.
+    """A data set with 1,000 training rows held out for validation; its published validation set is our test split.
 
-    Of a training set under 2,000 rows (an excerpt) a tenth is held out, and a warning says so.
+    If there are fewer than 2,000 training rows (an excerpt), a tenth is held out, with a warning.
     """
 
     def load(self, split: str) -> Dataset:
@@ -113,19 +120,19 @@ class HeldOut(Published):
         count = HELD_OUT if len(rows) >= 2 * HELD_OUT else max(len(rows) // 10, 1)
         if count < HELD_OUT:
             warn_once(
-                f"{self.name}: of {len(rows)} training rows {count} are held out for validation, not {HELD_OUT:,}"
+                f"{self.name}: {count} of {len(rows)} training rows are held out for validation, not {HELD_OUT:,}"
             )
         order = shuffled(len(rows), self.seed)
         return rows.select(order[:count] if split == "validation" else sorted(order[count:]))
 
 
 def shuffled(count: int, seed: int) -> list[int]:
-    """0 .. count - 1 in an order that depends on the seed alone."""
+    """Return 0 .. count - 1 in an order that depends only on the seed."""
     return np.random.default_rng(seed).permutation(count).tolist()
 
 
 def load_published(hub_dataset: str, config: str, split: str, arguments: DataTrainingArguments) -> tuple[Dataset, str]:
-    """(rows of a published split, the place that errors name), from the hub, or from data_dir if there is one."""
+    """Return (rows of a published split, place that errors name), from data_dir if it is set, else from the hub."""
     if arguments.data_dir is not None:
         alone = len(arguments.all_tasks) == 1
         return _load_local(Path(arguments.data_dir), hub_dataset.split("/")[1], config, split, alone)
@@ -133,20 +140,23 @@ def load_published(hub_dataset: str, config: str, split: str, arguments: DataTra
     hub_answers()
     try:
         return datasets.load_dataset(hub_dataset, config, split=split), place
-    except Exception as error:  # the hub's, the network's, parquet's, ..
-        raise ConfigError(f"{place} cannot be loaded: {reason(error)}; offline, set data_dir to a local copy") from None
+    except Exception as error:  # from the hub, the network, parquet, ..
+        raise ConfigError(
+            f"{place} cannot be loaded: {reason(error)}; to run offline, set data_dir to a local copy"
+        ) from None
 
 
 def _load_local(data_dir: Path, name: str, config: str, split: str, alone: bool) -> tuple[Dataset, str]:
-    """From data_dir/{name}/{config}, data_dir/{config} or data_dir: the first of these directories that there is.
+    """Load a split from the first of data_dir/{name}/{config}, data_dir/{config} and data_dir that exists.
 
-    alone: whether the run has no other task, whose files those in data_dir itself might be.
+    alone: True if the run has only one task; files in data_dir itself might belong to another one otherwise.
+    Returns (rows, place that errors name). Raises ConfigError if files are missing or do not fit together.
     """
     places = [data_dir / name / config, data_dir / config]
     directory = next((place for place in places if place.is_dir()), data_dir)
     if directory == data_dir and not alone and data_dir.is_dir() and data_dir.name != config:
         raise ConfigError(
-            f"data_dir is {str(data_dir)!r}, without a directory {config}; with several tasks it needs one"
+            f"data_dir is {str(data_dir)!r}, without a directory {config}; with several tasks each needs a directory"
         )
     files = sorted(directory.glob(f"{split}-*.parquet"))
     files = files or [path for path in (directory / f"{split}.{suffix}" for suffix in SUFFIXES) if path.exists()][:1]
@@ -172,7 +182,7 @@ def _replaced(rows: Dataset, name: str, cells: list) -> Dataset:
 def _check_texts(cells: list, place: str) -> None:
     for number, cell in enumerate(cells, 1):
         if not isinstance(cell, str):
-            raise ConfigError(f"{place}, row {number} is {cell!r}; it must be a text")
+            raise ConfigError(f"{place}, row {number} is {cell!r}; it must be a string")
 
 
 def _nested(cell, keep: Callable, example: str, place: str, name: str):
@@ -185,7 +195,7 @@ def _nested(cell, keep: Callable, example: str, place: str, name: str):
 
 
 def texts_of(cell: Sequence[str] | None) -> list[str]:
-    """A cell that holds a list of texts; null counts as an empty one. Raises TypeError if it holds anything else."""
+    """Return a cell that holds a list of texts; null is an empty list. Raises TypeError for anything else."""
     if not all(isinstance(text, str) for text in cell or []) or isinstance(cell, dict | str):
         raise TypeError
     return list(cell or [])

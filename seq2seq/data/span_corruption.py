@@ -12,15 +12,15 @@ MEAN_SPAN = 3.0
 
 
 class SpanCorruption(Task):
-    """Fill the holes of a sentence. Holes are cut by the collator, anew for each batch; the loss is the only score.
+    """Fill in the masked spans of a sentence, masked afresh for each batch by the collator. The loss is the only score.
 
-    Text: the sentences of all rated sets, without their ratings; of the training split those that occur in no
+    Text: the sentences of all rated sets, without their ratings; the training split leaves out those that occur in a
     validation or test split of any set.
     """
 
     name = "span-corruption"
     metrics = ()
-    named_in_source = False  # what is pre-trained is to read plain text
+    named_in_source = False  # pre-training uses plain text
 
     def load(self, split: str) -> Dataset:
         return Dataset.from_dict({"sentence": [text for texts in unlabelled_text(split).values() for text in texts]})
@@ -33,7 +33,7 @@ class SpanCorruption(Task):
 
 
 def unlabelled_text(split: str) -> dict[str, list[str]]:
-    """The sentences of a split of each rated set; for "train" without those that any set holds out."""
+    """Return set name -> the sentences of a split; "train" leaves out sentences that any set holds out."""
     parts, held_out = {}, set()
     for set_name in FILES:
         sentences, _ = read_set(set_name)
@@ -49,9 +49,10 @@ def unlabelled_text(split: str) -> dict[str, list[str]]:
 
 
 class SpanCorruptionCollator:
-    """Rows with "input_ids" (a tokenised sentence with its end token) to a batch of corrupted inputs and their holes.
+    """Makes a batch of corrupted sentences, with their masked spans as targets.
 
-    Returns input_ids and attention_mask (batch, length) and labels (batch, length), padded with -100.
+    A row has "input_ids", a tokenised sentence with its end token. A batch has input_ids, attention_mask and labels,
+    each (batch, length), the labels padded with -100.
     """
 
     def __init__(self, tokenizer):
@@ -68,36 +69,38 @@ class SpanCorruptionCollator:
         return {"input_ids": inputs, "attention_mask": attention, "labels": _pad([t for _, t in pairs], -100)}
 
     def pair(self, row: dict) -> tuple[list[int], list[int]]:
-        """(source, target) tokens of one row."""
+        """Return the (source, target) tokens of one row."""
         return self.corrupt(row["input_ids"][:-1])
 
     def corrupt(self, tokens: list[int]) -> tuple[list[int], list[int]]:
-        """(tokens with a sentinel for each hole, sentinels each followed by its hole); both with an end token."""
+        """Return (tokens with a sentinel for each span, each sentinel followed by its span), both with an end token."""
         source, target = [], []
-        for number, (start, stop, end) in enumerate(random_spans(len(tokens), len(self.sentinels) - 1)):
+        for number, (start, span, end) in enumerate(random_spans(len(tokens), len(self.sentinels) - 1)):
             sentinel = self.sentinels[number]
-            source += [*tokens[start:stop], sentinel]
-            target += [sentinel, *tokens[stop:end]]
+            source += [*tokens[start:span], sentinel]
+            target += [sentinel, *tokens[span:end]]
         return [*source, self.end], [*target, self.sentinels[number + 1], self.end]
 
 
 def random_spans(length: int, most: int) -> list[tuple[int, int, int]]:
-    """(start of a kept run, its end and start of a hole, end of the hole), one after the other, covering 0 .. length.
+    """Return triples (start of unmasked tokens, start of the masked span after them, its end) that cover 0 .. length.
 
-    About 15% of the positions lie in holes of mean length 3: at least one position, in at most `most` holes.
+    About 15% of the positions, at least one, are masked, in at most `most` spans of mean length 3.
     """
     noise = min(max(round(length * NOISE_DENSITY), 1), length)
     spans = min(max(round(noise / MEAN_SPAN), 1), most, max(length - noise, 1))
-    kept, holes = _partition(length - noise, spans), _partition(noise, spans)
     result, start = [], 0
-    for keep, hole in zip(kept, holes, strict=True):
-        result.append((start, start + keep, start + keep + hole))
-        start += keep + hole
+    for kept, masked in zip(_partition(length - noise, spans), _partition(noise, spans), strict=True):
+        result.append((start, start + kept, start + kept + masked))
+        start += kept + masked
     return result
 
 
 def _partition(total: int, parts: int) -> list[int]:
-    """`total` as a sum of `parts` whole numbers, each at least 1 (unless total is 0), all such sums equally likely."""
+    """Split `total` at random into `parts` whole numbers, each at least 1; all such splits are equally likely.
+
+    A total that is too small is returned as the only part.
+    """
     if total < parts:
         return [total]
     cuts = sorted((torch.randperm(total - 1)[: parts - 1] + 1).tolist())

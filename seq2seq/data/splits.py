@@ -1,4 +1,4 @@
-"""Deterministic splits in which no text, nor a duplicate of it, stands in two parts."""
+"""Deterministic splits in which no text, and no duplicate of it, is in two parts."""
 
 import hashlib
 import re
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 
 def normalise(text: str) -> str:
-    """The words of `text` in lower case: texts that differ in case, spacing or punctuation become equal."""
+    """Return the words of `text` in lower case: texts that differ in case, spacing or punctuation become equal."""
     return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
 def split_by_text(texts: Sequence[str], shares: Sequence[float] = (0.7, 0.15, 0.15)) -> list[list[int]]:
-    """Row numbers of each part, ascending; the parts hold about `shares` of the rows.
+    """Return the row numbers of each part, ascending; the parts hold about `shares` of the rows.
 
-    Texts are ordered by a hash of their words and the order is cut at the shares, a group of duplicates never in two.
-    A text's place does not depend on the other texts, so one that occurs in several sets lands in the same part of each
-    (but for the few near a cut).
+    Texts are ordered by a hash of their words and cut at the shares, never within a group of duplicates. A text's
+    position does not depend on the other texts, so a text in several sets is in the same part of each (except for a
+    few near a cut).
     """
     groups: dict[str, list[int]] = {}
     for row, text in enumerate(texts):

@@ -1,4 +1,4 @@
-"""SQuAD 1.1 (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): questions whose answer stands in a text."""
+"""SQuAD 1.1 (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): questions whose answer is part of a text."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from seq2seq.data.tasks import register
 
 
 class Answers(HeldOut):
-    """A task with free text as target, of which several are accepted: "answers", a list of texts in each row."""
+    """A task with free text as target; each row lists the accepted texts in "answers"."""
 
     reference_fields = ("answers",)
     answer_field = "answers"
@@ -37,7 +37,7 @@ class Squad(Answers):
 
 
 def pad_punctuation(text: str) -> str:
-    """Punctuation as words of its own, one space between words."""
+    """Make each punctuation mark a word of its own, with one space between words."""
     return " ".join(re.sub(r"([^\w\s]|_)", r" \1 ", text).split())
 
 

@@ -15,7 +15,7 @@ HUB_DATASET = "aps/super_glue"
 
 
 class Boolq(Published):
-    """Is the answer to a question about a passage yes?"""
+    """Is the answer to a yes/no question about a passage yes?"""
 
     hub_dataset, name, config = HUB_DATASET, "superglue-boolq", "boolq"
     fields = ("question", "passage")
@@ -48,9 +48,9 @@ class Copa(Published):
 
 
 class Multirc(Published):
-    """Is this an answer to a question about a paragraph? Each question has several rows, all in the same split.
+    """Is an answer to a question about a paragraph correct? All rows of a question are in the same split.
 
-    "idx" is the number of the question: em is the share of the questions all of whose answers are judged right.
+    "idx" is the number of the question; em is the share of questions with every answer judged correctly.
     """
 
     hub_dataset, name, config = HUB_DATASET, "superglue-multirc", "multirc"
@@ -72,7 +72,7 @@ class Multirc(Published):
 
 
 def without_markup(text: str) -> str:
-    """Without <b> and </b>, <br> as a space, one space between words."""
+    """Remove <b> and </b>, turn <br> into a space, and put one space between words."""
     return " ".join(re.sub(r"</?b>", "", text.replace("<br>", " ")).split())
 
 
@@ -96,14 +96,14 @@ class WscFixed(Published):
         first, second = ((row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2))
         text = mark(row["text"], *first, "*")
         if second[0] > first[0]:
-            second = (second[0] + 2, second[1])  # both marks of the first span are words before it
+            second = (second[0] + 2, second[1])  # the two marks of the first span are words, too
         return f"text: {mark(text, *second, '#')}", self.targets[int(row["label"])]
 
 
 def mark(text: str, index: int, span: str, sign: str) -> str:
-    """`text` with `sign` before and after `span`, which starts with word number `index`.
+    """Return `text` with `sign` before and after `span`, which starts at word number `index`.
 
-    Where other words stand there, as many of them as `span` has are marked. Raises ConfigError if there are too few.
+    If the words there differ from `span`, as many words as it has are marked. Raises ConfigError if there are too few.
     """
     found = list(re.finditer(r"\S+", text))
     last = index + len(span.split()) - 1
@@ -116,9 +116,9 @@ def mark(text: str, index: int, span: str, sign: str) -> str:
 
 
 class Record(Answers):
-    """Which of the entities of a passage belongs in the place of "@placeholder"? Several may be right.
+    """Which of the entities in a passage replaces "@placeholder"? Several may be correct.
 
-    One row for each answer in training, one for each query otherwise.
+    There is one row per answer in training, and one per query otherwise.
     """
 
     hub_dataset, name, config = HUB_DATASET, "superglue-record", "record"
@@ -136,7 +136,7 @@ class Record(Answers):
 
 
 def join_highlights(passage: str) -> str:
-    """The passage in one line, with "@highlight" taken out and a full stop before it where a sentence has no end."""
+    """Return the passage in one line, without "@highlight"; a sentence before it that has no full stop gets one."""
     parts = [" ".join(part.split()) for part in passage.split("@highlight")]
     ended = [part if part.endswith((".", "!", "?", '"', "'")) else f"{part}." for part in parts[:-1] if part]
     return " ".join([*ended, parts[-1]]).strip()

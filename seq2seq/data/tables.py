@@ -1,4 +1,4 @@
-"""Rows from files: CSV, TSV, JSON lines or a JSON array, and parquet. A broken file is one ConfigError line."""
+"""Read rows from CSV, TSV, JSON lines, a JSON array or parquet. A damaged file raises a one-line ConfigError."""
 
 import csv
 import io
@@ -12,16 +12,17 @@ from pyarrow import parquet
 
 from common.errors import ConfigError, one_line
 
-csv.field_size_limit(2**31 - 1)  # passages are longer than the 128 KiB that it reads otherwise
+csv.field_size_limit(2**31 - 1)  # some passages exceed the default of 128 KiB
 
 
 def read_table(path: str | Path, key: str, text_only: bool = False) -> Dataset:
-    """The rows of a .csv, .tsv, .jsonl, .json or .parquet file, in its order.
+    """Return the rows of a .csv, .tsv, .jsonl, .json or .parquet file, in its order.
 
-    Cells of CSV and TSV are text, "" where they are empty; TSV knows no quotes. Elsewhere they have the file's types,
-    unless `text_only` turns all into text: null into "", lists and objects into JSON.
-    key: the configuration key that errors name. Raises ConfigError for a file that is missing, empty, not UTF-8,
-    broken or of another kind.
+    Cells of CSV and TSV are text, "" if they are empty; TSV has no quoting. Other cells keep the types of the file.
+
+    key: the configuration key that errors name.
+    text_only: True to turn every cell into text: null into "", lists and objects into JSON.
+    Raises ConfigError for a file that is missing, empty, not UTF-8, damaged or of another type.
     """
     path = Path(path)
     place = f"{key}: {path}"
@@ -74,19 +75,21 @@ def _read_json(path: Path, place: str) -> dict[str, list]:
     rows = []
     for where, row in _json_values(_text(path, place), place):
         if not isinstance(row, dict):
-            raise ConfigError(f"{place}, {where}: {json.dumps(row)[:40]} is no object with a value for each column")
+            raise ConfigError(f"{place}, {where}: {json.dumps(row)[:40]} is not an object with a value for each column")
         rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _json_values(text: str, place: str) -> Iterator[tuple[str, object]]:
-    """("line 3", value) of JSON lines, ("row 3", value) of an array."""
+    """Yield ("line 3", value) for JSON lines, ("row 3", value) for an array."""
     if text.lstrip().startswith("["):
         for number, row in enumerate(_parse(text, place), 1):
             yield f"row {number}", row
         return
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines would cut at characters that JSON allows in texts
+    for number, line in enumerate(
+        text.split("\n"), 1
+    ):  # splitlines would also split at characters that JSON allows in strings
         if line.strip():
             yield f"line {number}", _parse(line, f"{place}, line {number}")
 
@@ -96,14 +99,14 @@ def _parse(text: str, place: str):
         return json.loads(text)
     except json.JSONDecodeError as error:
         within = f" (line {error.lineno})" if error.lineno > 1 else ""
-        raise ConfigError(f"{place}: broken JSON: {error.msg} at character {error.colno}{within}") from None
+        raise ConfigError(f"{place}: invalid JSON: {error.msg} at character {error.colno}{within}") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{place}: broken JSON: {one_line(error)}") from None
+        raise ConfigError(f"{place}: invalid JSON: {one_line(error)}") from None
 
 
 def _read_parquet(path: Path, place: str) -> pyarrow.Table:
-    table = parquet.ParquetFile(path).read()  # parquet.read_table would make columns of directories such as "seed=1"
-    return table.replace_schema_metadata(None)  # features of other versions of datasets, an index of pandas
+    table = parquet.ParquetFile(path).read()  # read_table would turn directories such as "seed=1" into columns
+    return table.replace_schema_metadata(None)  # drops features of other versions of datasets, and pandas' index
 
 
 def _text(path: Path, place: str) -> str:
@@ -121,7 +124,7 @@ def _to_table(columns: dict[str, list], place: str) -> pyarrow.Table:
         try:
             arrays[name] = pyarrow.array(values)
         except (ValueError, TypeError, OverflowError, pyarrow.ArrowException) as error:
-            raise ConfigError(f"{place}: the values of column {name} are of several kinds: {one_line(error)}") from None
+            raise ConfigError(f"{place}: column {name} has values of different types: {one_line(error)}") from None
     return pyarrow.table(arrays)
 
 

@@ -1,4 +1,4 @@
-"""The task contract: where the data of a task come from, its text format, its labels and its metrics."""
+"""What defines a task: where its data come from, its text format, its labels and its metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -14,11 +14,21 @@ SPLITS = ("train", "validation", "test")
 
 
 class Task:
-    """One data set, posed as text to text.
+    """One data set as a text-to-text task.
 
-    A task says `name`, `metrics` (names in `seq2seq.metrics.METRICS`) and either `labels` (the target texts, for a
-    choice among few; `words`, the same as label_style "words" has them) or a `score_range` (for a number), or neither
-    (free text). It implements `load` and, unless `fields` are enough, `format`.
+    A task sets `name`, `metrics`, and `labels` (for classification) or `score_range` (for a number) or neither (for
+    free text). It implements `load` and, unless `fields` are enough, `format`.
+
+    name: the name in task_name.
+    metrics: names in `seq2seq.metrics.METRICS`.
+    labels: the target texts of the classes.
+    words: the target texts of the classes with label_style "words", if they differ.
+    score_range: (lowest, highest) target.
+    fields: columns that make up the source, in order: "sentence1: .. sentence2: ..".
+    reference_fields: columns that scoring needs besides the target.
+    group_field: a reference field; rows with the same value are scored together and stay in the same split.
+    extra_fields: columns that the task's own collator or loss needs.
+    named_in_source: True if sources start with the task's name when tasks share adapters.
     """
 
     name: str
@@ -26,28 +36,32 @@ class Task:
     labels: Sequence[str] | None = None
     words: Sequence[str] | None = None
     score_range: tuple[float, float] | None = None
-    fields: Sequence[str] = ()  # columns that make up the source, in order: "sentence1: .. sentence2: .."
-    reference_fields: Sequence[str] = ()  # columns that scoring needs beside the target
-    group_field: str | None = None  # a reference field; rows with the same value are scored together and never parted
-    extra_fields: Sequence[str] = ()  # columns that the task's own collator or loss needs
-    named_in_source = True  # whether sources start with the task's name where all tasks have the same adapters
+    fields: Sequence[str] = ()
+    reference_fields: Sequence[str] = ()
+    group_field: str | None = None
+    extra_fields: Sequence[str] = ()
+    named_in_source = True
 
     def __init__(self, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):
-        """seed: of the shuffle of splits that are cut from published ones."""
+        """Make a task.
+
+        arguments: the data keys of the run; default: all at their defaults.
+        seed: for the shuffle that cuts splits from published ones.
+        """
         self.arguments = arguments or DataTrainingArguments()
         self.seed = seed
 
     @property
     def targets(self) -> Sequence[str] | None:
-        """The target texts of the labels, digits or words as label_style says; None where there are no labels."""
+        """The target texts of the labels, digits or words as label_style says; None if there are no labels."""
         return self.words if self.arguments.label_style == "words" and self.words else self.labels
 
     def load(self, split: str) -> Dataset:
-        """The raw rows of "train", "validation" or "test"."""
+        """Return the raw rows of "train", "validation" or "test"."""
         raise NotImplementedError(f"{type(self).__name__} does not implement load")
 
     def format(self, row: dict) -> tuple[str, str]:
-        """(source, target) of a row, the task's name not yet before the source."""
+        """Return the (source, target) of a row, without the task's name."""
         return " ".join(f"{name}: {row[name]}" for name in self.fields), self.targets[int(row["label"])]
 
     def examples(self, split: str, prefix: bool = True) -> Dataset:
@@ -70,21 +84,30 @@ class Task:
         return rows.map(to_text, remove_columns=unused, desc=self.name)
 
     def score(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> dict[str, float]:
-        """Every metric of the task, in percent. references: "target" and the reference fields, a value for each row."""
+        """Return every metric of the task, in percent.
+
+        predictions: the predicted texts.
+        references: "target" and the reference fields, with a value for each row.
+        """
         predicted, wanted = metrics.post_process(predictions, references["target"], self.targets, self.score_range)
         return {name: metrics.METRICS[name](predicted, wanted) for name in self.metrics}
 
     def collator(self, tokenizer, model):
-        """What makes a batch of tokenised rows; None: padding to the longest row."""
+        """Return the task's own collator of tokenised rows, or None to pad them to the longest row."""
         return
 
     def auxiliary_loss(self, outputs, batch: dict, fields: dict):
-        """What is added to the model's loss. outputs: the model's; fields: the batch's extra fields, by name."""
+        """Return what is added to the model's loss.
+
+        outputs: the model's outputs.
+        batch: the model's inputs.
+        fields: the batch's extra fields, by name.
+        """
         return 0.0
 
 
 def average_of(scores: Mapping[str, float]) -> float:
-    """The mean of a task's metrics: its `average_metrics`."""
+    """Return the mean of a task's metrics, its `average_metrics`."""
     return float(np.mean(list(scores.values())))
 
 
@@ -93,21 +116,24 @@ _TASKS: dict[str, TaskFactory] = {}
 
 
 def register(name: str, factory: TaskFactory) -> None:
-    """Make known a task: a class, or what makes one from its arguments and the seed of its splits."""
+    """Register a task: a class, or a function that makes one from the data keys and the seed of the splits."""
     _TASKS[name] = factory
 
 
 def task_names() -> list[str]:
-    """The names of all tasks."""
+    """Return the names of all tasks."""
     return sorted(_TASKS)
 
 
 def get_task(
     name: str, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED, key: str = "task_name"
 ) -> Task:
-    """The task called `name`. Raises ConfigError with the nearest name there is; key: where the name stood."""
+    """Return the task called `name`. Raises ConfigError with the closest known name.
+
+    key: the configuration key that named the task.
+    """
     if name in _TASKS:
         return _TASKS[name](arguments, seed)
     near = get_close_matches(name, _TASKS, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ConfigError(f"{key} is {name!r}, which is no task; {hint}known: {', '.join(task_names())}")
+    raise ConfigError(f"{key} is {name!r}, an unknown task; {hint}known tasks: {', '.join(task_names())}")

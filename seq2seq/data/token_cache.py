@@ -1,4 +1,4 @@
-"""Tokens on disk: what was tokenised once is read again as long as its texts and its tokenizer are the same."""
+"""A cache of tokens on disk: texts are tokenised again only if they or the tokenizer change."""
 
 import hashlib
 import json
@@ -10,13 +10,16 @@ from pyarrow import ArrowInvalid
 from common.errors import warn_once
 from seq2seq.data.downloads import cache_directory
 
-FORMAT = "1"  # to be raised when `tokenised` writes other columns
+FORMAT = "1"  # increase this when `tokenised` writes other columns
 
 
 def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> tuple[Dataset, str]:
-    """ "input_ids" and "labels" of the rows "source" and "target", from `cache_directory()/tokens` if they are there.
+    """Tokenise texts, or read their tokens from `cache_directory()/tokens`.
 
-    Also returns the name of the file: a hash of all that it depends on, texts, tokenizer's content and both limits.
+    texts: the columns "source" and "target".
+    max_source, max_target: the maximum number of tokens of each.
+    Returns the columns "input_ids" and "labels", and a hash of all that they depend on: texts, content of the
+    tokenizer and both limits.
     """
 
     def encode(batch: dict) -> dict:
@@ -37,12 +40,12 @@ def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> tu
         _remove_if_damaged(file, len(texts))
         return texts.map(encode, cache_file_name=str(file), load_from_cache_file=True, **options), fingerprint
     except OSError as error:
-        warn_once(f"tokens are not kept in {file.parent}: {error.strerror or error}")
+        warn_once(f"tokens are not cached in {file.parent}: {error.strerror or error}")
         return texts.map(encode, load_from_cache_file=False, **options), fingerprint
 
 
 def _remove_if_damaged(file: Path, rows: int) -> None:
-    """Leave a file only if it can be read and has as many rows."""
+    """Remove a cached file unless it can be read and has the right number of rows."""
     if file.exists():
         try:
             whole = len(Dataset.from_file(str(file))) == rows
@@ -53,7 +56,7 @@ def _remove_if_damaged(file: Path, rows: int) -> None:
 
 
 def content_hash(texts: Dataset, tokenizer, *limits: int) -> str:
-    """A hash of the texts, the tokenizer's content and the limits; equal content has equal hashes in any process."""
+    """Return a hash of the texts, the tokenizer's content and the limits, which is the same in every process."""
     digest = hashlib.sha256(json.dumps([FORMAT, *limits]).encode())
     digest.update(tokenizer_content(tokenizer))
     for column in ("source", "target"):
@@ -65,11 +68,11 @@ def content_hash(texts: Dataset, tokenizer, *limits: int) -> str:
 
 
 def tokenizer_content(tokenizer) -> bytes:
-    """All that decides what the tokenizer does to a text."""
+    """Return everything that determines how the tokenizer treats a text."""
     special = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), str(tokenizer.special_tokens_map)]
     if tokenizer.is_fast:
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
-        backend |= {"truncation": None, "padding": None}  # what the last call left there
+        backend |= {"truncation": None, "padding": None}  # set by the tokenizer's last call
     else:
         file = getattr(tokenizer, "vocab_file", None)
         backend = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None

@@ -1,6 +1,6 @@
-"""The embedded data: four sets of sentences, each rated by about 20 people from -4 (negative) to 4 (positive).
+"""The default data: four sets of sentences, each rated by about 20 people from -4 (negative) to 4 (positive).
 
-Source: C.J. Hutto and E. Gilbert, VADER, ICWSM 2014; MIT licence; inside the source distribution vaderSentiment 3.3.2.
+Source: C.J. Hutto and E. Gilbert, VADER, ICWSM 2014; MIT licence; part of the source distribution vaderSentiment 3.3.2.
 """
 
 import io
@@ -26,14 +26,14 @@ FILES = {
 
 
 def fetch() -> bytes:
-    """The bytes of the rated sets: a tar archive, taken out of the package's."""
+    """Return the tar archive of the rated sets, which is inside the package's archive."""
     package = fetch_from_index(PACKAGE, FILENAME, SHA256, ("--no-binary", ":all:"))
     return _member(package.read_bytes(), "hutto_ICWSM_2014.tar.gz")
 
 
 @cache
 def read_set(name: str) -> tuple[list[str], list[float]]:
-    """Sentences and mean ratings of "movie", "amazon", "tweets" or "nyt", in the file's order."""
+    """Return the sentences and mean ratings of "movie", "amazon", "tweets" or "nyt", in the file's order."""
     lines = _member(fetch(), FILES[name]).decode("utf-8", errors="replace").splitlines()
     rows = [line.split("\t", 2) for line in lines if line.strip()]
     return [text.strip() for _, _, text in rows], [float(rating) for _, rating, _ in rows]
@@ -65,7 +65,7 @@ class VaderTask(Task):
 
 
 class VaderRatingTask(VaderTask):
-    """What is the mean rating? Target: the rating to the nearest 0.2, with one decimal."""
+    """What is the mean rating? Target: the rating to the nearest 0.2, with one decimal, such as "1.4"."""
 
     labels = words = None
     score_range = (-4.0, 4.0)
@@ -80,7 +80,7 @@ class VaderRatingTask(VaderTask):
 
 
 def rounded_rating(rating: float) -> str:
-    """The nearest multiple of 0.2 with one decimal, never "-0.0"."""
+    """Return the nearest multiple of 0.2 with one decimal, never "-0.0"."""
     return f"{round(rating * 5) / 5 + 0.0:.1f}"
 
 

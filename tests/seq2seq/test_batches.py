@@ -11,7 +11,7 @@ from seq2seq.data import get_task, token_cache
 from seq2seq.data.batches import (
     PaddingCollator,
     TaskRows,
-    joined,
+    concatenate_tokens,
     load_split,
     load_texts,
     longest_target,
@@ -131,7 +131,7 @@ def test_batches_are_padded_to_their_longest_row_and_rows_of_a_task_stand_togeth
 
 def test_tasks_lie_one_after_the_other(tokenizer):
     rows = tokenise(few_rows(5), tokenizer, DataTrainingArguments())
-    both = joined([rows, rows])
+    both = concatenate_tokens([rows, rows])
     assert list(both["input_ids"]) == list(rows.tokens["input_ids"]) * 2
 
 
@@ -211,4 +211,4 @@ def test_without_a_writable_cache_tokens_are_made_each_time(counted, tmp_path, c
     for _ in range(2):
         _, seen = counted(TEXTS)
         assert seen == 4
-    assert "tokens are not kept in" in capsys.readouterr().err
+    assert "tokens are not cached in" in capsys.readouterr().err

@@ -145,7 +145,7 @@ def test_the_cache_is_the_users(empty_cache, monkeypatch):
 
 
 def test_offline_without_a_cache_says_what_to_do(empty_cache):
-    with pytest.raises(ConfigError, match="run once with a package index in reach, or copy the file there") as error:
+    with pytest.raises(ConfigError, match="run once with access to a package index, or copy the file there") as error:
         fetch_from_index("no-such-package-here==1", "no-such-package.tar.gz", "0" * 64)
     assert "\n" not in str(error.value)
     assert not list((empty_cache / "t5-tensor-lab").iterdir())

@@ -321,7 +321,7 @@ def test_layers_that_cannot_be_told_apart_are_refused():
         {"x": nn.Linear(8, 16)},
     ]
     for layers in wrong:
-        with pytest.raises(ConfigError, match="it takes modules of the model, none inside another or named other"):
+        with pytest.raises(ConfigError, match="must be a module of the model, not inside another, and not named other"):
             measure_memory(model, step, layers=layers)
 
 

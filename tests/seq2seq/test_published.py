@@ -40,7 +40,7 @@ def test_training_rows_are_held_out(tmp_path, capsys, name, count, held_out):
     assert parts["validation"] == list(task.examples("validation")["source"])
     other = local_task(tmp_path, name, train, validation, seed=1)
     assert list(other.examples("validation")["source"]) != parts["validation"]
-    warned = f"{name}: of {count} training rows {held_out} are held out for validation, not 1,000"
+    warned = f"{name}: {held_out} of {count} training rows are held out for validation, not 1,000"
     assert capsys.readouterr().err.count(warned) == (count < 2000)
 
 
@@ -80,18 +80,18 @@ def test_rows_without_a_label_are_left_out(tmp_path, capsys, name, kind):
     assert len(task.published("train")) == 4
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert f"train.{kind}: 2 rows that have no {field} are left out" in lines[0]
+    assert f"train.{kind}: 2 rows without {field} are skipped" in lines[0]
 
 
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        ("mrpc", {"label": 2}, ["train.jsonl, row 1", "label is 2; mrpc has 0 to 1"]),
+        ("mrpc", {"label": 2}, ["train.jsonl, row 1", "label is 2; mrpc allows 0 to 1"]),
         ("mrpc", {"label": "yes"}, ["row 1", "label is 'yes'"]),
         ("superglue-cb", {"label": 0.5}, ["label is 0.5", "0 to 2"]),
-        ("stsb", {"label": 5.2}, ["label is 5.2; stsb has 0 to 5"]),
+        ("stsb", {"label": 5.2}, ["label is 5.2; stsb allows 0 to 5"]),
         ("stsb", {"label": float("nan")}, ["label is nan"]),
-        ("mrpc", {"sentence2": None}, ["column sentence2, row 1 is None", "must be a text"]),
+        ("mrpc", {"sentence2": None}, ["column sentence2, row 1 is None", "must be a string"]),
         ("superglue-multirc", {"idx": {"question": None}}, ["row 1: column idx is", "must be like"]),
         ("superglue-record", {"entities": "Ann, Bob"}, ["row 1: column entities is 'Ann, Bob'", '["one", "another"]']),
         ("superglue-wsc.fixed", {"span1_index": "first"}, ["row 1: column span1_index is 'first'"]),
@@ -109,7 +109,7 @@ def test_errors_name_the_row_or_the_column(tmp_path):
     task = local_task(tmp_path, "mrpc", [row, row, {**row, "label": 3}])
     check_error(lambda: task.examples("train"), ["train.jsonl, row 3: label is 3"])
     task = local_task(tmp_path, "mrpc", [row, {**row, "label": "1"}])
-    check_error(lambda: task.examples("train"), ["train.jsonl: the values of column label are of several kinds"])
+    check_error(lambda: task.examples("train"), ["train.jsonl: column label has values of different types"])
 
 
 def test_a_csv_with_other_labels_or_columns_is_one_line(tmp_path):

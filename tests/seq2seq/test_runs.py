@@ -135,7 +135,7 @@ def test_a_run_resumes_only_with_the_same_data(run_main, interrupted):
     Path(keys["train_file"]).write_text(rows.replace("film", "book"))
     status, errors, _ = run_main(CONFIG, **keys)
     assert (status, len(errors)) == (2, 1)
-    assert "belongs to a run with other data" in errors[0]
+    assert "cannot be resumed: data changed from" in errors[0]
     Path(keys["train_file"]).write_text(rows)
     (checkpoint,) = out.glob("checkpoint-*")
     facts = json.loads((checkpoint / "run_facts.json").read_text())
@@ -143,7 +143,7 @@ def test_a_run_resumes_only_with_the_same_data(run_main, interrupted):
     (checkpoint / "run_facts.json").write_text(json.dumps({**facts, "processes": 2}))
     status, errors, _ = run_main(CONFIG, **keys)
     assert (status, len(errors)) == (2, 1)
-    assert "other processes (2, now 1)" in errors[0]
+    assert "processes changed from 2 to 1" in errors[0]
     (checkpoint / "run_facts.json").write_text(json.dumps({**facts, "seconds": 1000.0}))
     status, errors, _ = run_main(CONFIG, **keys)
     assert status == 0, errors
@@ -172,7 +172,7 @@ def test_states_of_a_directory(tmp_path):
         return RunDirectory(str(tmp_path / "out"), resolved, overwrite=overwrite, resume=resume)
 
     first = open_run({"a": 1, "overwrite_output_dir": False})
-    assert (first.checkpoint, first.starts_anew) == (None, True)
+    assert first.checkpoint is None
     assert not (tmp_path / "out").exists()
     first.claim()
     (tmp_path / "out/checkpoint-5").mkdir()
@@ -180,7 +180,7 @@ def test_states_of_a_directory(tmp_path):
     (tmp_path / "out/.unfinished/checkpoint-15").mkdir(parents=True)
     same = open_run({"a": 1, "overwrite_output_dir": True}, overwrite=True)
     assert same.checkpoint.name == "checkpoint-10"
-    assert open_run({"a": 1}, resume=False).starts_anew
+    assert open_run({"a": 1}, resume=False).checkpoint is None
     with pytest.raises(ConfigError, match="holds another run"):
         open_run({"a": 2})
     with pytest.raises(ConfigError, match="no unfinished run of this configuration"):

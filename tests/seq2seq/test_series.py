@@ -71,7 +71,7 @@ def test_a_changed_file_runs_again_and_a_run_is_not_a_series(run_main, counted_r
         assert len(counted_runs) == expected
     status, errors, _ = run_main(CONFIG, **keys, output_dir=str(out / "seed_1"))
     assert (status, len(errors)) == (2, 1)
-    assert "which holds a run" in errors[0]
+    assert "which holds a single run" in errors[0]
 
 
 def test_statistics_by_hand():
