@@ -29,6 +29,8 @@ from tt_linear_figure import draw  # noqa: E402
 from tt_linear_peers import GROUPS, MODES, Cell  # noqa: E402
 from tt_linear_timing import gemm_peak, measure  # noqa: E402
 
+from common.files import write_json  # noqa: E402
+
 GRID = {
     "shapes": [(768, 3072), (3072, 768), (768, 768)],
     "dtypes": ["float32", "bfloat16"],
@@ -118,7 +120,7 @@ def measure_all(args, found: dict, path: Path, console: Console) -> list[dict]:
             peaks = found["gemm_peak"]
             peaks[cell.dtype] = max(peaks.get(cell.dtype, 0), gemm_peak(cell.dtype, args.device))
         found["cells"][str(cell)] = record
-        report.save(found, path)
+        write_json(path, found)
         ratios = {group: [record[group][mode]["ratios"] for mode in MODES] for group in groups}
         shown = ", ".join(" ".join([group, *(f"{r[-1]:.2f}" for r in both if r)]) for group, both in ratios.items())
         console.print(f"[{number}/{len(work)}] {cell}: {shown} ({time.perf_counter() - start:.1f} s)", markup=False)
@@ -136,7 +138,7 @@ def main(arguments: list[str]) -> int:
     path = Path(f"{args.out}.json")
     try:
         found = report.start(path, args.resume, report.machine(args.device, args.threads, tt_linear_malloc.THRESHOLDS))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     shown = ", ".join(f"{key} {value}" for key, value in found["machine"].items() if key != "malloc")

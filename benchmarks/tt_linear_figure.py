@@ -1,11 +1,12 @@
 """The figure of tt_linear.py."""
 
-import os
 from pathlib import Path
 from statistics import median
 
 from tt_linear_peers import MODES
-from tt_linear_report import layer_of, unfinished
+from tt_linear_report import layer_of
+
+from common.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # from Okabe and Ito, distinguishable by colour-blind readers
 MARKERS = "os^D"
@@ -47,9 +48,9 @@ def draw(report: dict, records: list[dict], path: Path) -> None:
     threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
     where = machine["device"] if machine["device"] != "cpu" else f"{machine['cpu']}, {threads}"
     figure.suptitle(f"x @ W, {layer_of(records[0])}, {where}", fontsize="medium")
-    figure.savefig(unfinished(path), dpi=160)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=160)
     pyplot.close(figure)
-    os.replace(unfinished(path), path)
 
 
 def _speed_ups(records: list[dict], mode: str, d: int, rows: int) -> tuple[list[int], list[float]]:

@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from tt_linear_peers import MODES
 
+from common.files import check_writable
+
 PACKAGES = ("torch", "tensorly", "tensorly-torch", "torchTT", "peft")
 COMPARED = {"alone": "to the best peer", "beside": "to the frozen linear"}
 NAMED_LAYER = (768, 3072)
@@ -54,13 +56,11 @@ def _version(package: str) -> str | None:
 def start(path: Path, resume: bool, machine: dict) -> dict:
     """Return an empty report, or for `resume` the one at `path`.
 
-    Raises ValueError if that one does not fit, OSError if no file can be written at `path`.
+    Raises ValueError if that one does not fit, or if no file can be written at `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path.parent, "--out")  # fail now rather than after the first cell
     if path.is_dir():
         raise ValueError(f"--out: {path} is a directory; choose another")
-    unfinished(path).write_text("")  # fail now rather than after the first cell
-    unfinished(path).unlink()
     report = {"command": sys.argv, "machine": machine, "gemm_peak": {}, "cells": {}}
     if not resume or not path.exists():
         return report
@@ -73,15 +73,6 @@ def start(path: Path, resume: bool, machine: dict) -> dict:
     if different:
         raise ValueError(f"--resume: {path} was measured with another {', '.join(different)}; choose another --out")
     return report
-
-
-def save(report: dict, path: Path) -> None:
-    unfinished(path).write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(unfinished(path), path)
-
-
-def unfinished(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.unfinished{path.suffix}")
 
 
 def print_tables(report: dict, records: list[dict], console: Console) -> None:
