@@ -30,8 +30,11 @@ OUTSIDE = {
     "expressivity": {"torch", "matplotlib", "tqdm"},
 }
 HEAVY = {"transformers", "datasets", "wandb", "matplotlib", "peft", "sklearn", "scipy"}
-# What the engine, t3nsor.contraction, may import of the rest of t3nsor.
-BELOW_THE_ENGINE = {"autocast", "cores", "errors", "shapes", "tensor_train"}
+# What the engine, t3nsor.contraction, may import of the rest of t3nsor; and its modules, each of which may import those
+# that come after it.
+BELOW_THE_ENGINE = {"t3nsor.autocast", "t3nsor.cores", "t3nsor.errors", "t3nsor.shapes", "t3nsor.tensor_train"}
+ENGINE = ["explain", "ops", "autograd", "torch_internals", "engine", "cost_model", "machines", "factors"]
+ENGINE = [f"t3nsor.contraction.{name}" for name in (*ENGINE, "chain", "full", "paired", "gemm", "plans")]
 
 
 def modules() -> dict[str, Path]:
@@ -63,8 +66,8 @@ def violations(module: str, source: str) -> set[str]:
             allowed = package in {room, *ROOMS[room]}
         else:
             allowed = room not in OUTSIDE or package in sys.stdlib_module_names or package in OUTSIDE[room]
-        if module.startswith("t3nsor.contraction") and package == "t3nsor":
-            allowed = f"{name}.{inner}".split(".")[1] in {"contraction", *BELOW_THE_ENGINE}
+        if module in ENGINE and package == "t3nsor":
+            allowed = name in {*BELOW_THE_ENGINE, *ENGINE[ENGINE.index(module) + 1 :]}
         if not allowed:
             wrong.add(name)
     return wrong
@@ -100,11 +103,18 @@ def test_arrows_point_down(module):
         ("common.files", "import torch", "torch"),
         ("t3nsor.cores", "from common.errors import ConfigError", "common.errors"),
         ("run_expressivity", "from adapters import ConfigError", "adapters"),
-        ("t3nsor.contraction.plans", "from t3nsor.layers import TTLinear", "t3nsor.layers"),
+        ("t3nsor.contraction.ops", "from t3nsor.layers import TTLinear", "t3nsor.layers"),
+        ("t3nsor.contraction.gemm", "from t3nsor import ShapeError", "t3nsor"),
+        ("t3nsor.contraction.gemm", "import t3nsor.contraction.engine", "t3nsor.contraction.engine"),
     ],
 )
 def test_an_arrow_up_is_found(module, source, wrong):
     assert wrong in violations(module, source)
+
+
+def test_every_module_of_the_engine_has_its_level():
+    assert {name for name in modules() if name.startswith("t3nsor.contraction.")} == set(ENGINE)
+    assert not imports(ast.parse(modules()["t3nsor.contraction"].read_text()))
 
 
 def test_there_is_no_circle():
