@@ -60,7 +60,7 @@ def imports(tree: ast.AST) -> set[tuple[str, str]]:
 def violations(module: str, source: str) -> set[str]:
     """The imports in `source`, the code of `module`, that the rules forbid."""
     room, wrong = module.split(".")[0], set()
-    for name, inner in imports(ast.parse(source)):
+    for name, _ in imports(ast.parse(source)):
         package = name.split(".")[0]
         if package in ROOMS:
             allowed = package in {room, *ROOMS[room]}
