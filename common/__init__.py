@@ -1,1 +1,1 @@
-"""What every room stands on: JSON settings, errors, keys and files that are written whole. Standard library only."""
+"""The ground floor: JSON settings, errors, keys, and files that are written whole. Standard library only."""

@@ -1,4 +1,4 @@
-"""How the keys of a configuration file are declared: as fields of dataclasses."""
+"""Declares the keys of a configuration file as fields of dataclasses."""
 
 import typing
 from dataclasses import MISSING, Field, field, fields

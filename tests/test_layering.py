@@ -1,4 +1,4 @@
-"""Which room may import which: arrows point down only, and nothing runs in circles."""
+"""The import rule: arrows between rooms point down only, and no imports form a circle."""
 
 import ast
 import subprocess

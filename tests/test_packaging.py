@@ -1,4 +1,4 @@
-"""What is distributed: t3nsor, which needs torch alone."""
+"""The distribution holds t3nsor only, and needs torch only."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What defines a task: where its data come from, its text format, its labels and its metrics."""
+"""The definition of a task: where its data come from, its text format, its labels and its metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
