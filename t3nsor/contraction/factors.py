@@ -27,8 +27,8 @@ def plan_factors(
         first, second = factors
         return [_cast(first[0], dtype), _cast(second[..., 0], dtype)]
     axes = _axes(plan)
-    turned = [_cast(factor.permute(axes), dtype) for factor in factors]
-    matrices = [factor.reshape(factor.shape[0] * factor.shape[1], -1) for factor in turned]
+    permuted = [_cast(factor.permute(axes), dtype) for factor in factors]
+    matrices = [factor.reshape(factor.shape[0] * factor.shape[1], -1) for factor in permuted]
     return matrices[::-1] if plan.right_to_left else matrices
 
 
