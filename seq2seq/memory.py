@@ -85,9 +85,8 @@ def blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 def _measure_step(model, step, optimizer, states, layers, owners) -> MemoryReport:
     rows = defaultdict(Counter)  # rows[layer][column] in bytes
-    saved = weakref.WeakSet(
-        tensor.untyped_storage() for tensor in (*owners, *model.buffers())
-    )  # not counted as activations
+    # Parameters and buffers do not count as activations.
+    saved = weakref.WeakSet(tensor.untyped_storage() for tensor in (*owners, *model.buffers()))
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         rows[live.layer]["saved_activations"] += _new_bytes(tensor, saved)

@@ -96,12 +96,12 @@ def map_legacy(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if name not in LEGACY_KEYS:
             mapped[name] = value
             continue
-        today = LEGACY_KEYS[name]
-        warnings.append(f"{name} is now called {today}" if today else f"{name} is no longer needed and is ignored")
-        if today in values:
-            raise ConfigError(f"{name} and {today} are the same key; set only {today}")
-        if today:
-            mapped[today] = value
+        current = LEGACY_KEYS[name]
+        warnings.append(f"{name} is now called {current}" if current else f"{name} is no longer needed and is ignored")
+        if current in values:
+            raise ConfigError(f"{name} and {current} are the same key; set only {current}")
+        if current:
+            mapped[current] = value
     return mapped, warnings
 
 

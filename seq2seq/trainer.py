@@ -156,10 +156,7 @@ class AdapterTrainer(CheckpointTrainer):
         return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def prediction_step(self, model, inputs, *args, **kwargs):
-        """Predict as the base class does, with the labels of padding rows masked.
-
-        The processes receive consecutive batches of equal size.
-        """
+        """Predict with the labels of padding rows masked; the processes receive consecutive batches of equal size."""
         rows = len(inputs["input_ids"])
         unpadded = min(max(self.unpadded_rows_left - self.args.process_index * rows, 0), rows)
         self.unpadded_rows_left -= self.args.world_size * rows

@@ -87,9 +87,7 @@ def _json_values(text: str, place: str) -> Iterator[tuple[str, object]]:
         for number, row in enumerate(_parse(text, place), 1):
             yield f"row {number}", row
         return
-    for number, line in enumerate(
-        text.split("\n"), 1
-    ):  # splitlines would also split at characters that JSON allows in strings
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines also splits at characters that JSON allows in text
         if line.strip():
             yield f"line {number}", _parse(line, f"{place}, line {number}")
 
