@@ -1,4 +1,4 @@
-"""The three functions that scripts import from here, wherever they live."""
+"""The functions that scripts use to configure and adapt a model, re-exported from the modules that define them."""
 
 from adapters.adapter_configuration import get_adapter_config
 from third_party.models.t5.adapting import modify_model_after_init

@@ -1,4 +1,4 @@
-"""Parameter-efficient adapters: their configuration, layers and controllers. Needs torch and t3nsor only."""
+"""Parameter-efficient adapters: configuration, layers and controllers. Depends on torch, t3nsor and common only."""
 
 from adapters.adapted_linear import AdaptedLinear
 from adapters.adapter_configuration import AdapterConfig

@@ -1,10 +1,11 @@
-"""Activations by the names that configuration files use."""
+"""Activations, by the names used in configuration files."""
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import nn
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_new": partial(nn.GELU, approximate="tanh"),
     "leaky_relu": nn.LeakyReLU,
@@ -17,5 +18,5 @@ ACTIVATIONS = {
 
 
 def get_activation(name: str) -> nn.Module:
-    """A new activation module for a key of ACTIVATIONS."""
+    """Return a new activation module. name: a key of ACTIVATIONS."""
     return ACTIVATIONS[name]()

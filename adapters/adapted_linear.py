@@ -1,27 +1,29 @@
-"""A linear layer of the backbone with a branch beside it, a bias on it, or both."""
+"""A linear layer of the backbone with a branch in parallel, a trained bias, or both."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from adapters.adapter_configuration import AdapterConfig
+from adapters.biases import AddedBias
 from adapters.merged_weight import MergedWeight
 
 
 class AdaptedLinear(MergedWeight, nn.Linear):
-    """y = x W0^T + branch + bias; x: (.., in_features), y: (.., out_features). Takes the place of `linear`.
+    """y = x W0^T + branch(x) + bias; x: (.., in_features), y: (.., out_features).
 
-    State-dict keys: those of `linear`, and below `branch.` and `added_bias.` those of what was added.
+    Replaces the nn.Linear `linear` and keeps its parameters and state-dict keys; those of the added parts are below
+    `branch.` and `added_bias.`.
     """
 
     def __init__(self, linear: nn.Linear, config: AdapterConfig):
         super().__init__(linear, config)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.register_parameter("bias", linear.bias)
-        self.added_bias: nn.Module | None = None
+        self.added_bias: AddedBias | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        bias = self._whole_bias()
+        bias = self._total_bias()
         if self.computes_merged:
             weight = self.merged_weight()
             if weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
@@ -30,9 +32,9 @@ class AdaptedLinear(MergedWeight, nn.Linear):
             return functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
         if self.branch is None:
             return functional.linear(x, self.weight, bias)
-        return self.branch.beside(x, self.weight, bias)
+        return self.branch.layer_output(x, self.weight, bias)
 
-    def _whole_bias(self) -> torch.Tensor | None:
+    def _total_bias(self) -> torch.Tensor | None:
         if self.added_bias is None:
             return self.bias
         added = self.added_bias.full()

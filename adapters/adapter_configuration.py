@@ -1,8 +1,8 @@
-"""All keys that say which method adapts the model, and how: each defined once, here."""
+"""All configuration keys of the adapters: which methods are used and how. Each key is defined once, here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from adapters.activations import ACTIVATIONS
 from adapters.configuration_checks import check, check_method_flags
@@ -25,194 +25,331 @@ Cores = Literal["first", "last"] | list[int] | None
 
 @dataclass
 class AdapterConfig:
-    """The configuration of the adapters; it goes whole into controllers and layers.
+    """The configuration of all adapters of a model; controllers and layers receive it whole.
 
-    Raises ConfigError when keys contradict each other or hold values out of range.
+    Raises ConfigError if keys contradict each other or have values out of range.
     """
 
-    # Adapters after the sublayers: which, and where.
+    # Adapters after the sublayers.
     train_task_adapters: bool = key(
         False,
-        "Train adapters after the sublayers: the plain bottleneck unless a flag says.",
+        "Train adapters after the sublayers: bottlenecks (Houlsby et al. 2019), with dense matrices unless "
+        "low_rank_adapters, hypercomplex_adapters or tensor_train_adapters is set.",
         site=AFTER_SUBLAYER,
         method="adapters",
     )
     low_rank_adapters: bool = key(
-        False, "Their matrices are low-rank products.", site=AFTER_SUBLAYER, form_of="train_task_adapters"
+        False,
+        "With train_task_adapters: the adapter's matrices are low-rank products.",
+        site=AFTER_SUBLAYER,
+        form_of="train_task_adapters",
     )
     hypercomplex_adapters: bool = key(
-        False, "Their matrices are sums of Kronecker products.", site=AFTER_SUBLAYER, form_of="train_task_adapters"
+        False,
+        "With train_task_adapters: the adapter's matrices are sums of Kronecker products, sum_i A_i (x) B_i "
+        "(Compacter with shared_phm_rule and factorized_phm).",
+        site=AFTER_SUBLAYER,
+        form_of="train_task_adapters",
     )
     tensor_train_adapters: bool = key(
-        False, "Their matrices are tensor trains.", site=AFTER_SUBLAYER, form_of="train_task_adapters"
+        False,
+        "With train_task_adapters: the adapter's matrices are tensor trains, set up by the tt_* keys.",
+        site=AFTER_SUBLAYER,
+        form_of="train_task_adapters",
     )
     tensor_train_single: bool = key(
-        False, "One TT-matrix d_model -> d_model, no bottleneck.", site=AFTER_SUBLAYER, form_of="tensor_train_adapters"
+        False,
+        "With tensor_train_adapters: the adapter is one TT-matrix d_model -> d_model, without a bottleneck.",
+        site=AFTER_SUBLAYER,
+        form_of="tensor_train_adapters",
     )
-    keep_serial_adapter: bool = key(False, "Run these adapters also where a method beside the linear layers is on.")
-    add_adapter_in_self_attention: bool = key(True, "Put an adapter after self-attention.")
-    add_adapter_in_feed_forward: bool = key(True, "Put an adapter after the feed-forward sublayer.")
-    task_adapter_layers_encoder: list[int] | None = key(None, "Encoder layers that are adapted; null: all.")
-    task_adapter_layers_decoder: list[int] | None = key(None, "Decoder layers that are adapted; null: all.")
-    task_adapter_in_decoder: bool = key(True, "Adapt the decoder too.")
-    adapters_per_task: bool = key(True, "Each task of a run has adapters of its own; false: all train the same ones.")
+    keep_serial_adapter: bool = key(
+        False,
+        "Keep the adapters after the sublayers when a method on the linear layers (use_LoRA, use_TTLoRA, ia3) is "
+        "chosen as well; false: that method replaces them.",
+    )
+    add_adapter_in_self_attention: bool = key(True, "Put an adapter after each self-attention.")
+    add_adapter_in_feed_forward: bool = key(True, "Put an adapter after each feed-forward sublayer.")
+    task_adapter_layers_encoder: list[int] | None = key(
+        None, "Encoder blocks to adapt (after sublayers and on linear layers), counted from 0; null: all."
+    )
+    task_adapter_layers_decoder: list[int] | None = key(
+        None, "Decoder blocks to adapt (after sublayers and on linear layers), counted from 0; null: all."
+    )
+    task_adapter_in_decoder: bool = key(
+        True, "Adapt the decoder too; false: only the encoder has adapters after sublayers or on linear layers."
+    )
+    adapters_per_task: bool = key(
+        True, "In a run of several tasks, give each task its own adapters after the sublayers; false: tasks share them."
+    )
 
     # The adapter itself.
-    task_reduction_factor: int = key(32, "The bottleneck is d_model / task_reduction_factor wide.")
-    task_expansion_factor: int | None = key(None, "If set, the hidden layer is d_model * task_expansion_factor wide.")
-    non_linearity: str = key("gelu_new", f"Activation of the adapter, one of {ACTIVATION_NAMES}.")
-    use_bias: bool = key(True, "Biases in the adapter's linear layers.")
-    add_layer_norm_before_adapter: bool = key(False, "A LayerNorm before the adapter.")
-    add_layer_norm_after_adapter: bool = key(False, "A LayerNorm after the adapter.")
-    low_rank_rank: int = key(1, "Rank of the low-rank adapter's matrices.")
+    task_reduction_factor: int = key(32, "The adapter's bottleneck has width d_model / task_reduction_factor.")
+    task_expansion_factor: int | None = key(
+        None,
+        "If set, the adapter's hidden layer has width d_model * task_expansion_factor and task_reduction_factor is "
+        "not used; null: a bottleneck.",
+    )
+    non_linearity: str = key("gelu_new", f"Activation inside the adapters after sublayers, one of {ACTIVATION_NAMES}.")
+    use_bias: bool = key(True, "Give the linear layers of the adapters after sublayers a bias.")
+    add_layer_norm_before_adapter: bool = key(False, "Apply a LayerNorm to the input of each adapter.")
+    add_layer_norm_after_adapter: bool = key(False, "Apply a LayerNorm to the output of each adapter.")
+    low_rank_rank: int = key(1, "Rank of the matrices of low_rank_adapters.")
     low_rank_w_init: Literal["glorot-uniform", "glorot-normal", "normal"] = key(
-        "glorot-uniform", "How the factors of low-rank adapters start; normal: N(0, 0.01^2)."
+        "glorot-uniform", "Initialisation of the factors of low_rank_adapters; normal: N(0, 0.01^2)."
     )
 
-    # Hypercomplex adapters: a matrix is sum_i A_i (x) B_i, the A_i being the rule.
-    hypercomplex_division: int = key(4, "Number n of Kronecker products, and size of the n x n rule matrices.")
-    hypercomplex_nonlinearity: Literal["glorot-uniform", "glorot-normal", "normal"] = key(
-        "glorot-uniform", "How the matrices B_i start; normal: N(0, 0.01^2)."
+    # Hypercomplex adapters: a matrix is W = sum_i A_i (x) B_i, where the A_i are called the rule.
+    hypercomplex_division: int = key(
+        4, "Number n of Kronecker products in W = sum_i A_i (x) B_i of hypercomplex_adapters; the A_i are n x n."
     )
-    learn_phm: bool = key(True, "Train the rule.")
-    shared_phm_rule: bool = key(False, "One rule for the whole model.")
-    factorized_phm: bool = key(False, "Each B_i is a product of rank phm_rank.")
-    factorized_phm_rule: bool = key(False, "Each A_i is a product of rank phm_rank.")
-    phm_rank: int = key(1, "Rank of these products.")
-    shared_W_phm: bool = key(False, "One set of B_i for all down and one for all up matrices.")
-    phm_c_init: Literal["normal", "uniform"] = key("normal", "How the rule starts: N(0, s^2) or U(-s, s).")
-    phm_init_range: float = key(0.01, "The s of phm_c_init.")
-    normalize_phm_weight: bool = key(False, "Divide each assembled matrix by its Frobenius norm.")
+    hypercomplex_nonlinearity: Literal["glorot-uniform", "glorot-normal", "normal"] = key(
+        "glorot-uniform", "Initialisation of the matrices B_i of hypercomplex_adapters; normal: N(0, 0.01^2)."
+    )
+    learn_phm: bool = key(
+        True, "Train the rule, the matrices A_i of hypercomplex_adapters; false: it stays as initialised."
+    )
+    shared_phm_rule: bool = key(False, "Share one rule A_i among all layers of the model; false: one rule per matrix.")
+    factorized_phm: bool = key(False, "Make each B_i of hypercomplex_adapters a product of rank phm_rank.")
+    factorized_phm_rule: bool = key(False, "Make each A_i of hypercomplex_adapters a product of rank phm_rank.")
+    phm_rank: int = key(1, "Rank of the products of factorized_phm and factorized_phm_rule.")
+    shared_W_phm: bool = key(
+        False, "Share one set of B_i among all down matrices of the model, and another among all up matrices."
+    )
+    phm_c_init: Literal["normal", "uniform"] = key(
+        "normal", "Initialisation of the rule A_i: N(0, s^2) or U(-s, s), with s = phm_init_range."
+    )
+    phm_init_range: float = key(0.01, "The s of phm_c_init, above 0.")
+    normalize_phm_weight: bool = key(
+        False, "Divide each assembled matrix of hypercomplex_adapters by its Frobenius norm."
+    )
 
     # Tensor trains.
-    tt_rank: int = key(8, "All ranks of the tensor trains.")
+    tt_rank: int = key(
+        8, "Rank of every bond of tensor-train adapters and branches (norms: TTLayerNorm_rk, biases: TTBias_rk)."
+    )
     tt_d: int | Literal["auto", "fastest"] = key(
-        3, "Number of cores; auto: that with the fewest parameters; fastest: that which the cost model thinks fastest."
+        3,
+        "Number of cores of a tensor train, 1 to 20; auto: the number with the fewest parameters; fastest: the number "
+        "with the lowest time that the cost model predicts for this machine. Not used if tt_shape is set.",
     )
     tt_shape: list[list[int]] | None = key(
-        None, "Factors [[in], [out]] of the down matrix (the up matrix takes them swapped); null: chosen from tt_d."
+        None,
+        "Factors [[in_1, .., in_d], [out_1, .., out_d]] of the input and output dimension. The adapter's up matrix and "
+        "branches on layers that map the other way use them swapped. null: factors are chosen for tt_d cores.",
     )
     auto_shape_mode: str = key(
         "ascending",
-        f"Order of automatic factors, one of {', '.join(SHAPE_MODES)}. skewed: [[in/q, q], [q, out/q]], which has the "
-        "parameters of LoRA of the same rank and q * q times its matrix rank (q: the common divisor nearest to 8).",
+        f"Order of automatically chosen factors, one of {', '.join(SHAPE_MODES)}. skewed: the shape "
+        "[[in/q, q], [q, out/q]] with q the common divisor nearest to 8; it has as many parameters as LoRA of the same "
+        "rank, and q * q times its matrix rank.",
     )
-    reverse_out_shape: bool = key(False, "Reverse the order of the automatic out factors.")
+    reverse_out_shape: bool = key(False, "Reverse the order of automatically chosen output factors.")
     factorize_smaller_dim: bool = key(
-        True, "false: keep the smaller of two unequal dimensions whole, as a factor of the last core."
+        True,
+        "Factorise both dimensions of a matrix; false: the smaller of two unequal dimensions is not factorised and "
+        "becomes a factor of the last core.",
     )
-    tensor_ring: bool = key(False, "Tensor rings instead of tensor trains, with tt_rank on the closing bond too.")
-    cores_nonlinearity: str | None = key(None, f"An activation between the cores, one of {ACTIVATION_NAMES}.")
-    use_checkpointing: bool = key(False, "Recompute what lies between cores with activations in the backward pass.")
-    freeze_cores: Cores = key(None, "Cores that keep their random start: first, last or a list of indices.")
-    share_cores: Cores = key(None, "Cores that layers and tasks have in common: first, last or a list of indices.")
+    tensor_ring: bool = key(
+        False, "Use tensor rings instead of tensor trains; the bond that closes the ring has rank tt_rank too."
+    )
+    cores_nonlinearity: str | None = key(
+        None,
+        f"Activation between the cores, one of {ACTIVATION_NAMES}; null: none. With one, the layer is not a matrix "
+        "and cannot be merged.",
+    )
+    use_checkpointing: bool = key(
+        False,
+        "With cores_nonlinearity: save memory by recomputing the states between the cores in the backward pass.",
+    )
+    freeze_cores: Cores = key(
+        None, "Cores that are not trained and keep their random start: first, last or a list of indices; null: none."
+    )
+    share_cores: Cores = key(
+        None,
+        "Cores that several adapters or branches have in common (see share_cores_among): first, last or a list of "
+        "indices; null: none.",
+    )
     share_cores_among: Literal["layers and tasks", "tasks"] = key(
-        "layers and tasks", "Whose they are: one for the whole model, or one for each layer, common to its tasks."
+        "layers and tasks",
+        "Who shares the cores of share_cores. layers and tasks: one copy for the whole model; tasks: one copy per "
+        "layer, shared by the tasks.",
     )
-    use_TTBias: bool = key(False, "Biases of tensor-train adapters, and those of bitfit, are tensor trains too.")
-    TTBias_rk: int = key(2, "Rank of these biases.")
+    use_TTBias: bool = key(
+        False, "Make the biases of tensor-train adapters and of bitfit tensor trains; false: dense vectors."
+    )
+    TTBias_rk: int = key(2, "Rank of the tensor trains of use_TTBias.")
 
-    # Beside the linear layers: y = x W0 + s * branch(x).
-    use_LoRA: bool = key(False, "Low-rank branches beside linear layers.", site=BESIDE_LINEAR)
-    lora_dense: bool = key(False, "The branch is a full matrix, for debugging.", site=BESIDE_LINEAR, form_of="use_LoRA")
-    use_TTLoRA: bool = key(False, "Tensor-train branches beside linear layers.", site=BESIDE_LINEAR)
+    # On linear layers, as a branch in parallel: y = x W0 + s * branch(x).
+    use_LoRA: bool = key(
+        False, "Add a low-rank branch (LoRA, Hu et al. 2021) to linear layers, see lora_targets.", site=BESIDE_LINEAR
+    )
+    lora_dense: bool = key(
+        False,
+        "With use_LoRA: the branch is a full matrix, an upper bound for debugging.",
+        site=BESIDE_LINEAR,
+        form_of="use_LoRA",
+    )
+    use_TTLoRA: bool = key(
+        False, "Add a tensor-train branch to linear layers, see lora_targets and tt_rank.", site=BESIDE_LINEAR
+    )
     ttlora_separate: bool = key(
-        False, "LoRA's two factors are one TT-matrix each.", site=BESIDE_LINEAR, form_of="use_TTLoRA"
+        False,
+        "With use_TTLoRA: the branch is LoRA whose two factors are TT-matrices.",
+        site=BESIDE_LINEAR,
+        form_of="use_TTLoRA",
     )
     tt_cross_layer: bool = key(
         False,
-        "One tensor train for the whole model, with layer and matrix type as modes.",
+        "With use_TTLoRA: one tensor train for the whole model, with the layer and the matrix type as two more modes.",
         site=BESIDE_LINEAR,
         form_of="use_TTLoRA",
     )
     tt_basis: int | None = key(
         None,
-        "So many random TT-matrices shared by all layers; each layer trains a coefficient for each of them.",
+        "With use_TTLoRA: number of random frozen TT-matrices that all layers share; each layer trains one coefficient "
+        "per matrix. null: off.",
         site=BESIDE_LINEAR,
         form_of="use_TTLoRA",
     )
-    ia3: bool = key(False, "Vectors that scale keys, values and the inner feed-forward states.", site=BESIDE_LINEAR)
-    lora_rank: int = key(8, "Width between the factors of use_LoRA and ttlora_separate.")
-    lora_alpha: float | None = key(
-        None, "The branch is scaled by lora_alpha / rank (lora_rank, or tt_rank where there is no such width); null: 1."
+    ia3: bool = key(
+        False,
+        "Train vectors that scale the keys, the values and the inner feed-forward activations ((IA)^3).",
+        site=BESIDE_LINEAR,
     )
-    lora_dropout: float = key(0.0, "Dropout on the input of a branch, in training.")
+    lora_rank: int = key(8, "Rank of the branches of use_LoRA, and inner width of those of ttlora_separate.")
+    lora_alpha: float | None = key(
+        None,
+        "Branches are scaled by lora_alpha / rank, where rank is lora_rank for use_LoRA and ttlora_separate, 1 for "
+        "lora_dense, and tt_rank otherwise; null: a scale of 1.",
+    )
+    lora_dropout: float = key(0.0, "Dropout on the input of each branch during training, from 0 to below 1.")
     lora_targets: list[str] | None = key(
-        None, "Linear layers with a branch, among wi, wo, q, k, v, o (wi: also wi_0 and wi_1); null: wi and wo."
+        None, "Linear layers that get a branch, from wi, wo, q, k, v, o (wi includes wi_0 and wi_1); null: wi and wo."
     )
     TTLoRA_init: Literal["kaiming", "svd"] | None = key(
         None,
-        "How the cores start beside the one that is zero: null: Glorot's variance, kaiming: He's; svd: all from the "
-        "weight's TT-SVD, which is subtracted again.",
+        "Initialisation of the branch of use_TTLoRA. null: Glorot's variance, kaiming: He's, both with the last core "
+        "zero; svd: all cores from the TT-SVD of the weight, whose initial value is subtracted from the output.",
     )
-    merge_at_eval: bool = key(True, "eval() merges the branches into the weights that are used, train() undoes it.")
+    merge_at_eval: bool = key(
+        True, "Let eval() merge each branch into the weight that is used, and train() undo it; false: never merge."
+    )
     merge_dtype: Literal["float32", "bfloat16", "float16"] | None = key(
-        None, "Precision of merged weights; null: that of the weight."
+        None, "Dtype of merged weights; null: that of the weight."
     )
 
     # Instead of the layer norms.
-    use_ScaleNorm: bool = key(False, "One trained number instead of each norm's vector.", site=INSTEAD_OF_NORM)
-    ScaleNorm_scale: float | None = key(None, "Where it starts; null: 1.")
-    use_LayerNorm_mean: bool = key(False, "It starts from the mean of the vector it replaces.")
-    use_TTLayerNorm: bool = key(False, "Each norm's vector is a tensor train.", site=INSTEAD_OF_NORM)
-    TTLayerNorm_rk: int = key(2, "Its rank.")
-    TTLayerNorm_preinit: bool = key(False, "It starts from the TT-SVD of the vector it replaces, else as ones.")
-    use_KroneckerLayerNorm: bool = key(
-        False, "Each norm's vector is a sum of Kronecker products with a shared rule.", site=INSTEAD_OF_NORM
+    use_ScaleNorm: bool = key(
+        False, "Replace the weight vector of each layer norm by one trained number (ScaleNorm).", site=INSTEAD_OF_NORM
     )
-    KroneckerLayerNorm_n: int = key(4, "Number of these products, and length of the rule's vectors.")
+    ScaleNorm_scale: float | None = key(None, "Initial value of the number of use_ScaleNorm; null: 1.")
+    use_LayerNorm_mean: bool = key(
+        False, "With use_ScaleNorm: start from the mean of the weight vector that is replaced."
+    )
+    use_TTLayerNorm: bool = key(
+        False, "Replace the weight vector of each layer norm by a tensor train.", site=INSTEAD_OF_NORM
+    )
+    TTLayerNorm_rk: int = key(2, "Rank of the tensor trains of use_TTLayerNorm.")
+    TTLayerNorm_preinit: bool = key(
+        False, "With use_TTLayerNorm: start from the TT-SVD of the weight vector that is replaced; false: from ones."
+    )
+    use_KroneckerLayerNorm: bool = key(
+        False,
+        "Replace the weight vector of each layer norm by a sum of Kronecker products, sum_i a_i (x) s_i (x) t_i, with "
+        "the a_i shared by all norms.",
+        site=INSTEAD_OF_NORM,
+    )
+    KroneckerLayerNorm_n: int = key(
+        4, "Number n of products in use_KroneckerLayerNorm, and length of the a_i; it must divide d_model."
+    )
 
     # Biases, prompts, prefixes.
-    bitfit: bool = key(False, "Train a bias on every linear layer and norm.", site=ON_BIAS)
+    bitfit: bool = key(False, "Add a trained bias to every linear layer and norm (BitFit).", site=ON_BIAS)
     freeze_bitfit_lm_head: bool = key(
         True, "With bitfit: train only the bias of the output layer; false: its matrix too."
     )
-    freeze_bitfit_lm_head_all: bool = key(False, "With bitfit: no bias on the output layer.")
+    freeze_bitfit_lm_head_all: bool = key(False, "With bitfit: add no bias to the output layer.")
     prefix_tuning: bool = key(
-        False, "Prompt tuning: soft tokens before the encoder's input (a published name).", site=BEFORE_ENCODER
+        False,
+        "Prompt tuning: train soft tokens in front of the encoder's input (the key's name is historical; for "
+        "prefix-tuning see attention_prefix_tuning).",
+        site=BEFORE_ENCODER,
     )
-    prefix_dim: int = key(100, "Number of these tokens.")
-    init_prefix_from_vocab: bool = key(False, "They start as embeddings of frequent pieces, else uniformly random.")
-    attention_prefix_tuning: bool = key(False, "Prefix-tuning: trained keys and values before all.", site=IN_ATTENTION)
-    attention_prefix_length: int = key(10, "Number of keys and values in each attention.")
+    prefix_dim: int = key(100, "Number of soft tokens of prefix_tuning.")
+    init_prefix_from_vocab: bool = key(
+        False,
+        "Start the soft tokens of prefix_tuning from embeddings of frequent tokens, drawn at random; false: from "
+        "U(-0.5, 0.5).",
+    )
+    attention_prefix_tuning: bool = key(
+        False,
+        "Prefix-tuning: train keys and values in front of those of every attention.",
+        site=IN_ATTENTION,
+    )
+    attention_prefix_length: int = key(
+        10, "Number of keys and values that attention_prefix_tuning adds to each attention."
+    )
 
     # The whole model in a random subspace.
-    intrinsic_model: bool = key(False, "All weights move in one random subspace.", site=ON_WEIGHTS)
-    intrinsic_said: bool = key(
-        False, "With a trained scale for each tensor.", site=ON_WEIGHTS, form_of="intrinsic_model"
+    intrinsic_model: bool = key(
+        False, "Train all weights of the model in one random subspace of intrinsic_dim dimensions.", site=ON_WEIGHTS
     )
-    intrinsic_dim: int = key(20_000, "Number of parameters that are trained, the scales among them.")
+    intrinsic_said: bool = key(
+        False,
+        "With intrinsic_model: also train one scale per weight tensor (SAID).",
+        site=ON_WEIGHTS,
+        form_of="intrinsic_model",
+    )
+    intrinsic_dim: int = key(
+        20_000, "Number of parameters that intrinsic_model trains, the scales of intrinsic_said included."
+    )
     intrinsic_projection: Literal["fastfood", "dense"] = key(
-        "fastfood", "How the subspace lies: a fast transform, or a stored dense matrix (small models only)."
+        "fastfood",
+        "Projection of intrinsic_model from the subspace to the weights. fastfood: a fast transform that is never "
+        "stored as a matrix; dense: a stored random matrix, for small models only.",
     )
     normalize_intrinsic_projections: bool = key(
-        False, "Scale the projection's random numbers to their expected length; false: leave them as drawn."
+        False,
+        "Scale the random vectors of the projection of intrinsic_model to their expected length; false: leave them as "
+        "drawn.",
     )
-    intrinsic_seed: int = key(0, "Seed of the subspace.")
+    intrinsic_seed: int = key(0, "Random seed of the subspace of intrinsic_model.")
 
-    # What is trained besides.
-    freeze_backbone: bool | None = key(None, "Train only what other keys name; null: exactly when a method is chosen.")
-    unfreeze_layer_norms: bool = key(False, "Train the backbone's layer norms.")
-    freeze_embedding: bool = key(False, "Without freeze_backbone: train all but the embedding (and the head, if tied).")
-    unfreeze_lm_head: bool = key(False, "Train the output layer (in T5 v1.0 it is the input embedding as well).")
+    # What else is trained.
+    freeze_backbone: bool | None = key(
+        None, "Train only the parameters that other keys name; null: true if a method is chosen, else false."
+    )
+    unfreeze_layer_norms: bool = key(False, "Train the backbone's layer norms as well.")
+    freeze_embedding: bool = key(
+        False,
+        "Without freeze_backbone: train everything except the input embedding (and the output layer, if the two are "
+        "tied).",
+    )
+    unfreeze_lm_head: bool = key(
+        False, "Train the output layer as well (in T5 v1.0 it is tied to the input embedding)."
+    )
 
-    # Not a key of any file: the tasks of the run, each with adapters of its own.
+    # Set by the program, not by a file: the tasks of the run.
     tasks: tuple[str, ...] = ("task",)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.tasks = tuple(self.tasks)
         check_method_flags(self)
         check(self)
         if self.freeze_backbone is None:
             self.freeze_backbone = self.method is not None
         elif self.method is not None and not self.freeze_backbone:
-            raise ConfigError(f"freeze_backbone is false, but {self.method} trains adapters beside a frozen backbone")
+            raise ConfigError(
+                f"freeze_backbone is false, but {self.method} needs a frozen backbone: set freeze_backbone to true or "
+                "null"
+            )
 
     @property
     def methods(self) -> dict[str, str]:
-        """Site -> the registry name of the method there."""
-        chosen = {}
-        for f in fields(self):  # a form stands behind what it is a form of, and takes its place
+        """The chosen methods: site -> name in the registry."""
+        chosen: dict[str, str] = {}
+        for f in fields(self):  # a variant is declared after its parent and replaces it
             if "site" in f.metadata and self.is_set(f.name):
                 chosen[f.metadata["site"]] = f.metadata.get("method", f.name)
         if BESIDE_LINEAR in chosen and not self.keep_serial_adapter:
@@ -221,41 +358,45 @@ class AdapterConfig:
 
     @property
     def method(self) -> str | None:
-        """The names of all methods; None: the model is not adapted."""
+        """The names of all chosen methods, joined by " + "; None if the model is not adapted."""
         return " + ".join(self.methods.values()) or None
 
     @property
     def own_adapters(self) -> bool:
-        """Whether each task has adapters of its own; all other parts are common to the tasks."""
+        """True if each task has its own adapters after the sublayers; tasks share all other parts."""
         return AFTER_SUBLAYER in self.methods and self.adapters_per_task
 
     @property
     def adapter_names(self) -> tuple[str, ...]:
-        """Those that a batch may be run under: the tasks, or "shared" where several have all in common."""
+        """The names of the sets of adapters: the tasks, or "shared" if several tasks share everything."""
         return self.tasks if self.own_adapters or len(self.tasks) == 1 else ("shared",)
 
     def is_set(self, name: str) -> bool:
-        """Whether a key that chooses a method does so."""
+        """True unless the value of the key is null or false."""
         value = getattr(self, name)
         return value is not None and value is not False
 
     @classmethod
     def key_names(cls) -> list[str]:
-        """The names that a configuration file may set."""
+        """The keys that a configuration file may set."""
         return [f.name for f in key_fields(cls)]
 
-    def what_is_trained(self) -> dict:
-        """The keys that say which tensors there are and what they compute; the others may change between two runs."""
+    def structural_keys(self) -> dict[str, Any]:
+        """The keys that decide which tensors exist and what they compute; only the others may differ on loading."""
         incidental = ("merge_at_eval", "merge_dtype", "lora_dropout", "use_checkpointing")
         return {name: value for name, value in self.to_dict().items() if name not in incidental}
 
-    def to_dict(self) -> dict:
-        """All keys with their values, tasks left out."""
+    def to_dict(self) -> dict[str, Any]:
+        """All keys with their values, without `tasks`."""
         return {name: value for name, value in asdict(self).items() if name != "tasks"}
 
 
-def get_adapter_config(settings: Mapping, tasks: Sequence[str] = ("task",)) -> AdapterConfig:
-    """Pick the adapter keys out of `settings`; each of `tasks` gets adapters after the sublayers of its own."""
+def get_adapter_config(settings: Mapping[str, Any], tasks: Sequence[str] = ("task",)) -> AdapterConfig:
+    """Build the AdapterConfig from the adapter keys in `settings`, ignoring other keys.
+
+    settings: all keys of a run.
+    tasks: names of the tasks; with adapters_per_task each gets its own adapters after the sublayers.
+    """
     return AdapterConfig(
         tasks=tuple(tasks), **{name: settings[name] for name in AdapterConfig.key_names() if name in settings}
     )

@@ -1,60 +1,61 @@
-"""Holds the adapters of one site, one for each task or one for all, and runs those of the tasks of the batch."""
+"""The adapters at one site, one per task or one for all, and the switch that says which tasks a batch belongs to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import nn
 
 from adapters.adapter_configuration import AdapterConfig
-from adapters.parts import AdapterPart, SharedParts
+from adapters.parts import AdapterPart, SharedParts, module_name
 from adapters.registry import build
 from adapters.sites import AFTER_SUBLAYER
 
+# A task, or for a batch of several tasks its runs (task, number of consecutive rows).
+CurrentTask = str | tuple[tuple[str, int], ...]
+
 
 class TaskSwitch:
-    """The task of the batch under way; one object is shared by all controllers of a model.
+    """The task of the current batch; all controllers of a model share one switch.
 
-    `current` is a task, or for a batch of several tasks a tuple of (task, number of rows) as they follow each other.
+    tasks: the names that are allowed.
+    current: the task, or the runs of rows of several tasks; None while a model of several tasks has not been told.
     """
 
     def __init__(self, tasks: Sequence[str]):
-        self.take(tasks)
+        self.set_tasks(tasks)
 
-    def take(self, tasks: Sequence[str]):
-        """Know these tasks, and no other."""
+    def set_tasks(self, tasks: Sequence[str]) -> None:
+        """Replace the allowed tasks."""
         self.tasks = tuple(tasks)
-        self.current = self.tasks[0] if len(self.tasks) == 1 else None
+        self.current: CurrentTask | None = self.tasks[0] if len(self.tasks) == 1 else None
 
     @contextmanager
-    def pinned(self, task: str | Sequence[str] | None):
-        """Run a region under `task`, one name or one for each row; None keeps the task that holds outside.
+    def pinned(self, task: str | Sequence[str] | None) -> Iterator[None]:
+        """Set the task within a `with` block.
 
+        task: one name for the whole batch, or one per row; None leaves the current task as it is.
         Raises ValueError for an unknown task.
         """
-        with self.set_to(self.current if task is None else self._runs(task)):
+        with self.restored(self.current if task is None else self._current_for(task)):
             yield
 
     @contextmanager
-    def set_to(self, current):
-        """Run a region under what was `current` elsewhere."""
+    def restored(self, current: CurrentTask | None) -> Iterator[None]:
+        """Set `current`, within a `with` block, to a value that it had before."""
         previous, self.current = self.current, current
         try:
             yield
         finally:
             self.current = previous
 
-    def _runs(self, task: str | Sequence[str]):
+    def _current_for(self, task: str | Sequence[str]) -> CurrentTask:
         for name in {task} if isinstance(task, str) else set(task):
             if name not in self.tasks:
                 raise ValueError(f"task is {name!r}; the model has adapters for: {', '.join(self.tasks)}")
         return task if isinstance(task, str) else tuple((name, len(list(rows))) for name, rows in groupby(task))
-
-
-def module_name(task: str) -> str:
-    """A module's name cannot hold a dot, a task's can (superglue-wsc.fixed)."""
-    return task.replace(".", "_")
 
 
 class AdapterController(AdapterPart):
@@ -74,33 +75,33 @@ class AdapterController(AdapterPart):
         self.post_layer_norm = nn.LayerNorm(d_model) if config.add_layer_norm_after_adapter else nn.Identity()
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
-        update = self.post_layer_norm(self._adapted(self.pre_layer_norm(y.to(self.dtype))))
+        update = self.post_layer_norm(self._run_adapters(self.pre_layer_norm(y.to(self.dtype))))
         return y + update.to(y.dtype)
 
-    def _adapted(self, x: torch.Tensor) -> torch.Tensor:
+    def _run_adapters(self, x: torch.Tensor) -> torch.Tensor:
         task = self.switch.current
         if task is None:
             raise ValueError(f"the model has adapters for several tasks; name one of: {', '.join(self.switch.tasks)}")
         if isinstance(task, str):
             return self.adapters[self.module_names[task]](x)
         if sum(rows for _, rows in task) != len(x):
-            raise ValueError(f"task names {sum(rows for _, rows in task)} rows, the batch has {len(x)}")
+            raise ValueError(f"task has {sum(rows for _, rows in task)} names, but the batch has {len(x)} rows")
         pieces = zip(task, x.split([rows for _, rows in task]), strict=True)
         return torch.cat([self.adapters[self.module_names[name]](piece) for (name, _), piece in pieces])
 
     def rename_task(self, task: str) -> None:
-        """Call the only adapter that of `task`."""
+        """Rename the only task to `task`, keeping its adapter."""
         (adapter,) = self.adapters.values()
         self.module_names = {task: module_name(task)}
         self.adapters = nn.ModuleDict({module_name(task): adapter})
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the adapters; a half-precision T5 keeps part of its feed-forward, and thus y, in float32."""
+        """Dtype of the adapters; y may differ: a half-precision T5 keeps part of its feed-forward in float32."""
         return next(self.adapters.parameters()).dtype
 
-    def adapt_output(self, sublayer: nn.Module, args: tuple, output):
-        """A forward hook of the adapted sublayer; an attention returns its output first in a tuple."""
+    def adapt_output(self, sublayer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Adapt the output of a sublayer; a forward hook. An attention returns a tuple, its output first."""
         if isinstance(output, tuple):
             return (self(output[0]), *output[1:])
         return self(output)

@@ -1,4 +1,4 @@
-"""The adapters that stand after a sublayer: each maps y (.., d_model) to the update that is added to y."""
+"""The adapters after a sublayer. Each maps y (.., d_model) to an update that is added to y."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from adapters.tensor_train_linear import TensorTrainLinear
 
 
 def hidden_size(config: AdapterConfig, d_model: int) -> int:
-    """Width between the two matrices of an adapter."""
+    """Width of the hidden layer of an adapter."""
     if config.task_expansion_factor is not None:
         return d_model * config.task_expansion_factor
     return max(1, d_model // config.task_reduction_factor)
@@ -19,9 +19,9 @@ def hidden_size(config: AdapterConfig, d_model: int) -> int:
 class Adapter(nn.Module):
     """up(activation(down(y))), the bottleneck of Houlsby et al. 2019 (https://arxiv.org/abs/1902.00751).
 
-    down: d_model -> hidden, up: hidden -> d_model, hidden = d_model / task_reduction_factor (or
-    d_model * task_expansion_factor). Weights start from N(0, 0.01^2) cut at two standard deviations, biases from 0:
-    the adapted model starts near the backbone.
+    down: d_model -> hidden, up: hidden -> d_model, with hidden = d_model / task_reduction_factor (or
+    d_model * task_expansion_factor). Weights are initialised from N(0, 0.01^2) truncated at two standard deviations,
+    biases with 0, so the adapted model starts close to the backbone.
     """
 
     def __init__(self, config: AdapterConfig, d_model: int, shared: SharedParts):
@@ -46,40 +46,39 @@ class Adapter(nn.Module):
         return linear
 
 
-class TensorTrainAdapter(nn.Module):
-    """up(activation(down(y))) where both matrices are tensor trains, or with tensor_ring rings.
+class TensorTrainAdapter(Adapter):
+    """up(activation(down(y))) with both matrices tensor trains, or tensor rings if tensor_ring is set.
 
-    down: d_model -> hidden starts from Glorot's variance, up: hidden -> d_model from zero (its last core is zero): the
-    adapted model starts exactly as the backbone. Parameters of a matrix: sum of r_{k-1} n_k m_k r_k, plus the bias.
+    down: d_model -> hidden is initialised with Glorot's variance, up: hidden -> d_model with zero (its last core is
+    zero), so the adapted model initially equals the backbone. Parameters of a matrix: sum of r_{k-1} n_k m_k r_k, plus
+    the bias.
     """
 
-    def __init__(self, config: AdapterConfig, d_model: int, shared: SharedParts):
-        super().__init__()
-        hidden, shape = hidden_size(config, d_model), config.tt_shape
-        options = {"bias": config.use_bias, "shared": shared}
-        self.down_sampler = TensorTrainLinear(config, d_model, hidden, shape, role="down", **options)
-        self.activation = get_activation(config.non_linearity)
-        self.up_sampler = TensorTrainLinear(
-            config, hidden, d_model, shape and shape[::-1], "zero", role="up", **options
+    @staticmethod
+    def _linear(
+        config: AdapterConfig, in_features: int, out_features: int, shared: SharedParts, role: str
+    ) -> nn.Module:
+        shape, init = config.tt_shape, "glorot"
+        if role == "up":
+            shape, init = shape and shape[::-1], "zero"
+        return TensorTrainLinear(
+            config, in_features, out_features, shape, init, bias=config.use_bias, shared=shared, role=role
         )
-
-    def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """y: (.., d_model) -> (.., d_model)."""
-        return self.up_sampler(self.activation(self.down_sampler(y)))
 
 
 class TensorTrainSingleAdapter(nn.Module):
-    """sampler(activation(y)) with one TT-matrix d_model -> d_model that starts from zero.
+    """sampler(activation(y)) with one TT-matrix d_model -> d_model that is initialised with zero.
 
-    The activation comes first, so that the update can have either sign and has a gradient at the start whatever the
+    The activation comes first, so the update can have either sign and receives a gradient from the start, whatever the
     activation does at 0.
     """
 
     def __init__(self, config: AdapterConfig, d_model: int, shared: SharedParts):
         super().__init__()
         self.activation = get_activation(config.non_linearity)
-        options = {"bias": config.use_bias, "shared": shared, "role": "single"}
-        self.sampler = TensorTrainLinear(config, d_model, d_model, config.tt_shape, "zero", **options)
+        self.sampler = TensorTrainLinear(
+            config, d_model, d_model, config.tt_shape, "zero", bias=config.use_bias, shared=shared, role="single"
+        )
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """y: (.., d_model) -> (.., d_model)."""

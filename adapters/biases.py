@@ -1,8 +1,10 @@
-"""Trained biases where T5 has none: BitFit (Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199), on every linear
-layer and every norm, the output layer among them; with use_TTBias each is a tensor train of rank TTBias_rk.
+"""BitFit (Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199): trained biases where T5 has none.
 
-y -> y + b, b: (size,) starting from zero: the adapted model starts exactly as the backbone.
+y -> y + b on every linear layer, the output layer included, and on every norm. b: (size,) starts at zero, so the
+adapted model initially equals the backbone. With use_TTBias each b is a tensor train of rank TTBias_rk.
 """
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,6 +30,6 @@ class AddedBias(AdapterPart):
         """b as a dense vector (size,)."""
         return self.tt_bias.full() if hasattr(self, "tt_bias") else self.bias
 
-    def add_to_output(self, module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
-        """A forward hook of a norm."""
+    def add_to_output(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        """Add b to the output of a norm; a forward hook."""
         return output + self.full().to(output.dtype)

@@ -1,22 +1,24 @@
-"""All weights of the model move in one random subspace (Li et al. 2018, https://arxiv.org/abs/1804.08838; Aghajanyan
-et al. 2020, https://arxiv.org/abs/2012.13255).
+"""Training all weights of the model in one random subspace (Li et al. 2018, https://arxiv.org/abs/1804.08838;
+Aghajanyan et al. 2020, https://arxiv.org/abs/2012.13255).
 
-For the l-th tensor of the backbone W_l = W0_l + lambda_l * P_l theta, with theta: (d,) trained and starting from zero
-and P_l: (size of W_l, d) random and fixed. The plain model has all lambda_l = 1; with intrinsic_said they are trained.
-The m lambdas count among the intrinsic_dim numbers, as in the paper, so that d = intrinsic_dim - m and exactly
-intrinsic_dim numbers are trained.
+The l-th tensor of the backbone becomes W_l = W0_l + lambda_l * P_l theta. theta: (d,) is trained and starts at zero;
+P_l: (size of W_l, d) is random and fixed. Without intrinsic_said all lambda_l are 1; with it they are trained. As in
+the paper, the m lambdas count towards intrinsic_dim: d = intrinsic_dim - m, and exactly intrinsic_dim numbers are
+trained.
 
-"fastfood": P_l is never built. It stands for blocks H G_j R H B / sqrt(L size) of L = 2^k >= d rows (Le et al. 2013,
-https://proceedings.mlr.press/v28/le13.html): H the Walsh-Hadamard transform, B random signs, R a permutation, G_j a
-diagonal of normal numbers, one for each block. B and R may be the same for all blocks: the rows are independent
-through the G_j. So R H B theta is computed once, and each tensor costs one transform. The G_j take the memory of the
-weights once more.
+"fastfood": P_l is never built. It consists of blocks H G_j R H B / sqrt(L size) of L = 2^k >= d rows (Le et al. 2013,
+https://proceedings.mlr.press/v28/le13.html), where H is the Walsh-Hadamard transform, B random signs, R a permutation
+and G_j a diagonal of normal numbers, one per block. B and R are the same for all blocks, because the G_j already make
+the rows independent. So R H B theta is computed once, and each tensor costs one transform. The G_j need as much memory
+as the weights.
 "dense": P_l is a stored matrix with entries from N(0, 1 / size).
-All of it is drawn again from intrinsic_seed; a checkpoint holds a fingerprint, and loading compares it.
+
+The random numbers are redrawn from intrinsic_seed when a checkpoint is loaded; a fingerprint in it detects differences.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import nn
@@ -24,17 +26,20 @@ from torch.nn import functional
 
 from adapters.adapter_configuration import AdapterConfig
 from adapters.merged_weight import Branch, MergedWeight
+from adapters.norms import T5Norm, rms_norm
 from adapters.parts import AdapterPart
 from common.errors import ConfigError
 from t3nsor.autocast import without_autocast
 
-MOST_DENSE_ENTRIES = 2**31
+MAX_DENSE_ENTRIES = 2**31
+Drawn = TypeVar("Drawn")
 
 
 def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
-    """x H for the last dimension of x, a power of two: H_ij = (-1)^(number of common binary ones of i and j).
+    """Return x H, the Walsh-Hadamard transform along the last dimension of x, whose size must be a power of two.
 
-    H is a Kronecker product of small ones, one for each axis of a cube; GEMMs with at most 64 rows do it, axis by axis.
+    H_ij = (-1)^(number of binary ones that i and j have in common). H is a Kronecker product of smaller Hadamard
+    matrices, which are applied one after the other as GEMMs with at most 64 rows.
     """
     shape, size = x.shape, x.shape[-1]
     done = min(64, size)
@@ -55,7 +60,13 @@ def _hadamard(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tens
 
 
 class IntrinsicSubspace(AdapterPart):
-    """theta, the lambdas, and the projections to tensors of the given sizes (numbers of entries)."""
+    """theta, the lambdas and the projections of all tensors.
+
+    sizes: number of entries of each tensor.
+    Raises ConfigError if intrinsic_dim or intrinsic_projection does not fit the sizes.
+    """
+
+    fingerprint: torch.Tensor
 
     def __init__(self, config: AdapterConfig, sizes: list[int]):
         super().__init__()
@@ -63,26 +74,27 @@ class IntrinsicSubspace(AdapterPart):
         scales = len(sizes) if config.intrinsic_said else 0
         if config.intrinsic_dim <= scales:
             raise ConfigError(
-                f"intrinsic_dim is {config.intrinsic_dim}; with intrinsic_said it must be above the {scales} tensors"
+                f"intrinsic_dim is {config.intrinsic_dim}; with intrinsic_said it must be above the number of tensors, "
+                f"{scales}"
             )
         if config.intrinsic_dim > sum(sizes):
             raise ConfigError(f"intrinsic_dim is {config.intrinsic_dim}; the model has only {sum(sizes)} parameters")
         self.d = config.intrinsic_dim - scales
         self.dense = config.intrinsic_projection == "dense"
-        if self.dense and sum(sizes) * self.d > MOST_DENSE_ENTRIES:
+        if self.dense and sum(sizes) * self.d > MAX_DENSE_ENTRIES:
             raise ConfigError(
-                f'intrinsic_projection is "dense", which stores {sum(sizes) * self.d:.1e} numbers here; '
-                f'at most {MOST_DENSE_ENTRIES:.1e}: set it to "fastfood"'
+                f'intrinsic_projection is "dense", which would store {sum(sizes) * self.d:.1e} numbers for this model; '
+                f'allowed: {MAX_DENSE_ENTRIES:.1e}; set it to "fastfood"'
             )
         self.theta = nn.Parameter(torch.zeros(self.d))
         self.scales = nn.Parameter(torch.ones(scales)) if scales else None
         self.register_buffer("fingerprint", torch.zeros(8))
-        self._drawn: dict = {}
+        self._cache: dict[Hashable, Any] = {}
         if not self.fingerprint.is_meta:
             self.fingerprint.copy_(self._normal(-1, 8).to(self.fingerprint))
 
     def delta(self, number: int, dtype: torch.dtype) -> torch.Tensor:
-        """lambda_l * P_l theta for the tensor `number`, flat, computed in `dtype`."""
+        """lambda_l * P_l theta for the tensor with index `number`, (size,), computed in `dtype`."""
         size = self.sizes[number]
         with without_autocast(self.theta.device):
             theta = self.theta.to(dtype)
@@ -93,21 +105,22 @@ class IntrinsicSubspace(AdapterPart):
             return delta if self.scales is None else delta * self.scales[number].to(dtype)
 
     def check_saved(self, saved: Mapping[torch.Tensor, torch.Tensor]) -> None:
-        """Raise ConfigError if a saved adapter was trained in a subspace that is drawn otherwise here."""
+        """Raise ConfigError if the random numbers drawn here differ from those that the adapter was trained with."""
         if not torch.allclose(saved[self.fingerprint].float().cpu(), self._normal(-1, 8), rtol=1e-2):
             raise ConfigError(
-                f"the adapter's subspace cannot be drawn again: intrinsic_seed {self.seed} gives other numbers in "
-                f"torch {torch.__version__}; use the torch version that adapter_config.json names"
+                f"the subspace of the saved adapter cannot be reproduced: with intrinsic_seed {self.seed}, torch "
+                f"{torch.__version__} draws different numbers; use the torch version named in adapter_config.json"
             )
 
     def _fastfood(self, number: int, size: int, theta: torch.Tensor) -> torch.Tensor:
         length = 1 << max(0, self.d - 1).bit_length()
-        signs, permutation = self._once("mixing", lambda: self._mixing(length))
+        signs, permutation = self._cached("mixing", lambda: self._mixing(length))
         mixed = walsh_hadamard(functional.pad(theta, (0, length - self.d)) * signs.to(theta))[permutation]
-        normal = self._once(number, lambda: self._directions(number, size, length)).to(theta)
+        normal = self._cached(number, lambda: self._directions(number, size, length)).to(theta)
         return walsh_hadamard(normal * mixed).reshape(-1)[:size] / math.sqrt(length * size)
 
-    def _mixing(self, length: int):
+    def _mixing(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The signs B and the permutation R, each (L,)."""
         generator = torch.Generator().manual_seed(self.seed)
         signs = torch.randint(0, 2, (length,), generator=generator, device="cpu") * 2 - 1
         permutation = torch.randperm(length, generator=generator, device="cpu")
@@ -121,37 +134,37 @@ class IntrinsicSubspace(AdapterPart):
         return normal.to(self.theta.device)
 
     def _projection(self, number: int, size: int) -> torch.Tensor:
-        def draw():
+        def draw() -> torch.Tensor:
             normal = self._normal(number, size * self.d).view(size, self.d) / math.sqrt(size)
             if self.normalize:
                 normal = normal / torch.linalg.vector_norm(normal, dim=0)
             return normal.to(self.theta.device)
 
-        return self._once(number, draw)
+        return self._cached(number, draw)
 
     def _normal(self, number: int, count: int) -> torch.Tensor:
-        """`count` normal numbers of the tensor `number`, the same on every device."""
+        """`count` normal numbers for the tensor `number`, the same on every device."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number + 2)
         return torch.randn(count, generator=generator, device="cpu")
 
-    def _once(self, key, draw):
-        if key not in self._drawn:
+    def _cached(self, key: Hashable, draw: Callable[[], Drawn]) -> Drawn:
+        if key not in self._cache:
             with torch.inference_mode(False), torch.no_grad():
-                self._drawn[key] = draw()
-        return self._drawn[key]
+                self._cache[key] = draw()
+        return self._cache[key]
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._drawn = {}
+        self._cache = {}
         return self
 
-    def __getstate__(self) -> dict:
-        """For pickling and deepcopy: without what can be drawn again."""
-        return {**self.__dict__, "_drawn": {}}
+    def __getstate__(self) -> dict[str, Any]:
+        """The state for pickling and deepcopy, without what can be redrawn."""
+        return {**self.__dict__, "_cache": {}}
 
 
 class IntrinsicDelta(Branch):
-    """The move of one tensor."""
+    """The update of one tensor."""
 
     def __init__(self, subspace: IntrinsicSubspace, number: int, shape: torch.Size):
         super().__init__()
@@ -160,15 +173,15 @@ class IntrinsicDelta(Branch):
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
         return self.subspace.delta(self.number, dtype).view(self.shape)
 
-    def beside(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return functional.linear(x, self.merged(weight), bias)
 
 
 class AdaptedEmbedding(MergedWeight):
-    """Rows of weight + delta: (..) whole numbers -> (.., d_model)."""
+    """An embedding with the table weight + delta; index: (..) -> (.., d_model)."""
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
-        weight = self.merged_weight() if self.computes_merged else self.branch.merged(self.weight)
+        weight = self.merged_weight() if self.computes_merged else self.adapted_weight(self.weight)
         return functional.embedding(index, weight).to(self.weight.dtype)
 
     @property
@@ -177,14 +190,12 @@ class AdaptedEmbedding(MergedWeight):
 
 
 class AdaptedNorm(MergedWeight):
-    """T5's norm with the vector weight + delta; x: (.., d_model) -> (.., d_model)."""
+    """T5's layer norm with the vector weight + delta; x: (.., d_model) -> (.., d_model)."""
 
-    def __init__(self, norm: nn.Module, config: AdapterConfig):
+    def __init__(self, norm: T5Norm, config: AdapterConfig):
         super().__init__(norm, config)
         self.eps = norm.variance_epsilon
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        normed = x * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
-        weight = self.merged_weight() if self.computes_merged else self.branch.merged(self.weight)
-        weight = weight.to(self.weight.dtype)
-        return weight * (normed.to(weight.dtype) if weight.dtype.itemsize == 2 else normed)
+        weight = self.merged_weight() if self.computes_merged else self.adapted_weight(self.weight)
+        return rms_norm(x, weight.to(self.weight.dtype), self.eps)

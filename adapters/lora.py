@@ -1,7 +1,8 @@
 """LoRA (Hu et al. 2021, https://arxiv.org/abs/2106.09685): y = x W0^T + s * x A^T B^T with W0 frozen.
 
-A: (lora_rank, in_features) starts uniform as nn.Linear does, B: (out_features, lora_rank) from zero: the adapted model
-starts exactly as the backbone. s = lora_alpha / lora_rank, or 1. Parameters: lora_rank (in_features + out_features).
+A: (lora_rank, in_features) is initialised like nn.Linear, B: (out_features, lora_rank) with zero, so the adapted model
+initially equals the backbone. s = lora_alpha / lora_rank, or 1 if lora_alpha is null. Parameters: lora_rank
+(in_features + out_features).
 """
 
 import math
@@ -15,18 +16,23 @@ from adapters.merged_weight import Branch
 from adapters.parts import Place, SharedParts
 
 
-def scale_of(config: AdapterConfig, rank: int) -> float:
-    """s, the factor of the branch."""
-    return 1.0 if config.lora_alpha is None else config.lora_alpha / rank
+class ScaledBranch(Branch):
+    """Base class of branches with a scale s and with dropout on x during training.
+
+    rank: s = lora_alpha / rank, or 1 if lora_alpha is null.
+    """
+
+    def __init__(self, config: AdapterConfig, rank: int):
+        super().__init__()
+        self.scale = 1.0 if config.lora_alpha is None else config.lora_alpha / rank
+        self.dropout = nn.Dropout(config.lora_dropout)
 
 
-class LoRABranch(Branch):
-    """s * x A^T B^T, with dropout on x in training."""
+class LoRABranch(ScaledBranch):
+    """s * x A^T B^T."""
 
     def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
-        super().__init__()
-        self.scale = scale_of(config, config.lora_rank)
-        self.dropout = nn.Dropout(config.lora_dropout)
+        super().__init__(config, config.lora_rank)
         self.A = nn.Parameter(torch.empty(config.lora_rank, linear.in_features))
         self.B = nn.Parameter(torch.zeros(linear.out_features, config.lora_rank))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
@@ -38,16 +44,14 @@ class LoRABranch(Branch):
         return self.scale * self.B.to(dtype) @ self.A.to(dtype)
 
 
-class DenseBranch(Branch):
-    """s * x D^T with a full matrix D: (out_features, in_features) that starts from zero: an upper bound, for debugging.
+class DenseBranch(ScaledBranch):
+    """s * x D^T with a full matrix D: (out_features, in_features) that starts at zero; an upper bound, for debugging.
 
-    s = lora_alpha, or 1: there is no rank to divide by.
+    s = lora_alpha, or 1 if lora_alpha is null: there is no rank to divide by.
     """
 
     def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
-        super().__init__()
-        self.scale = scale_of(config, 1)
-        self.dropout = nn.Dropout(config.lora_dropout)
+        super().__init__(config, rank=1)
         self.D = nn.Parameter(torch.zeros_like(linear.weight))
 
     def update(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""Low-rank adapters (Mahabadi et al. 2021, https://arxiv.org/abs/2106.04647): the bottleneck with factorised matrices.
+"""Low-rank adapters (Mahabadi et al. 2021, https://arxiv.org/abs/2106.04647): a bottleneck with factorised matrices.
 
-A matrix W (in, out) is left @ right with left (in, r) and right (r, out): r (in + out) parameters instead of in * out.
+W: (in, out) is left @ right with left: (in, r) and right: (r, out): r (in + out) parameters instead of in * out.
 """
 
 import torch
@@ -8,16 +8,16 @@ from torch import nn
 
 from adapters.adapter_configuration import AdapterConfig
 from adapters.adapter_modeling import Adapter
-from adapters.inits import INITS
+from adapters.inits import MATRIX_INITS
 from adapters.parts import SharedParts
 
 
 class LowRankLinear(nn.Module):
-    """y = x left right + b; x: (.., in_features), y: (.., out_features); the bias starts from zero."""
+    """y = x left right + b; x: (.., in_features), y: (.., out_features); the bias starts at zero."""
 
     def __init__(self, config: AdapterConfig, in_features: int, out_features: int):
         super().__init__()
-        rank, init = config.low_rank_rank, INITS[config.low_rank_w_init]
+        rank, init = config.low_rank_rank, MATRIX_INITS[config.low_rank_w_init]
         self.left = nn.Parameter(init(torch.empty(in_features, rank)))
         self.right = nn.Parameter(init(torch.empty(rank, out_features)))
         self.bias = nn.Parameter(torch.zeros(out_features)) if config.use_bias else None
@@ -28,7 +28,7 @@ class LowRankLinear(nn.Module):
 
 
 class LowRankAdapter(Adapter):
-    """up(activation(down(y))) where both matrices have rank `low_rank_rank`."""
+    """up(activation(down(y))) where both matrices have rank low_rank_rank."""
 
     @staticmethod
     def _linear(

@@ -1,9 +1,11 @@
-"""How what was trained becomes part of a weight that is never written.
+"""Merging a branch into the weight that a layer computes with, without ever writing the layer's own weight.
 
-In evaluation one merged tensor, W0 + s * dW, is held beside W0, outside the state dict: one GEMM, and W0 stays what it
-was to the bit, whatever the precision and however often the mode changes.
+In evaluation, one merged tensor W0 + s * dW is kept beside W0, outside the state dict. A forward pass is then one GEMM,
+and W0 keeps its exact bits whatever the precision and however often the mode changes.
 """
 
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, Self
 from weakref import WeakSet
 
 import torch
@@ -14,15 +16,19 @@ from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import AdapterPart
 from t3nsor.autocast import without_autocast
 
-MERGED: WeakSet["MergedWeight"] = WeakSet()
+# The layers that hold a merged weight now.
+MERGED_LAYERS: WeakSet["MergedWeight"] = WeakSet()
 
 
-def rebuild_after_step(optimizer: torch.optim.Optimizer, *args) -> None:
-    """A hook of all optimisers: fused ones write parameters without a trace in their version counters."""
-    if MERGED:
+def rebuild_after_step(optimizer: torch.optim.Optimizer, *args: Any) -> None:
+    """Rebuild the merged weights made of parameters of `optimizer`; a hook called after every optimiser step.
+
+    Fused optimisers do not increase the version counters of the parameters that they write.
+    """
+    if MERGED_LAYERS:
         written = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-        for layer in list(MERGED):
-            if layer.reads_any(written):
+        for layer in list(MERGED_LAYERS):
+            if layer.depends_on(written):
                 layer.remerge()
 
 
@@ -30,61 +36,77 @@ register_optimizer_step_post_hook(rebuild_after_step)
 
 
 class Branch(AdapterPart):
-    """What is added to a weight. A method implements `delta`, and beside a linear layer `update`.
+    """A trained change of a weight. A subclass implements `delta`, and for linear layers also `update`.
 
-    unmergeable: why the branch cannot become part of the weight, None if it can.
-    targets: names of the linear layers, where the method fixes them; None: lora_targets says.
+    unmergeable: the reason why the branch cannot be merged into the weight, or None.
+    targets: the linear layers that get the branch, if the method fixes them; None: those in lora_targets.
     """
 
     unmergeable: str | None = None
     targets: tuple[str, ...] | None = None
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
-        """x: (.., in_features) -> what is added to the layer's output, (.., out_features), scaled."""
+        """The scaled update of the layer's output; x: (.., in_features) -> (.., out_features)."""
         raise NotImplementedError(f"{type(self).__name__} does not implement update")
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
-        """What is added to the weight, of its shape, (out_features, in_features), scaled, computed in `dtype`."""
+        """The scaled update of the weight, of the weight's shape (out_features, in_features), computed in `dtype`."""
         raise NotImplementedError(f"{type(self).__name__} does not implement delta")
 
-    def beside(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """The linear layer's whole output, (.., out_features), differentiable in x and the branch."""
+    def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """The output of the linear layer with this branch in parallel; x: (.., in_features) -> (.., out_features)."""
         return nn.functional.linear(x, weight, bias) + self.update(x)
 
     def merged(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight with the branch in it, in the precision of `weight`."""
+        """A new tensor: the weight with the branch merged into it, computed in the dtype of `weight`."""
         return weight + self.delta(weight.dtype)
 
 
-class Watched:
-    """A tensor in its place in a module, which goes stale when it is written or another one takes the place."""
+class TensorSnapshot:
+    """Remembers a tensor of a module, to detect later that it was written in place or replaced.
 
-    def __init__(self, home: dict, name: str):
-        self.home, self.name, self.tensor = home, name, home[name]
+    tensors: the dictionary of the module that holds the tensor, its `_parameters` or `_buffers`.
+    name: the key in it.
+    """
+
+    def __init__(self, tensors: dict[str, Any], name: str):
+        self.tensors, self.name, self.tensor = tensors, name, tensors[name]
         self.version = None if self.tensor.is_inference() else self.tensor._version
 
     def is_stale(self) -> bool:
+        """True if the tensor was written or replaced since."""
         tensor = self.tensor
-        return self.home[self.name] is not tensor or self.version is not None and self.version != tensor._version
+        return self.tensors[self.name] is not tensor or self.version is not None and self.version != tensor._version
+
+
+class HasWeight(Protocol):
+    """The attributes of a backbone module that MergedWeight takes over."""
+
+    weight: torch.Tensor
+    training: bool
 
 
 class MergedWeight(nn.Module):
-    """A module of the backbone with a `weight` and, where it is adapted, a `branch` on it. A base class.
+    """Base class of modules that replace a module of the backbone, `adapted`, to put a `branch` on its weight.
 
-    `eval()` merges unless merge_at_eval is false, `train()` undoes it, and so do those of any module around it.
+    Calling `eval()` on it or on a module that contains it merges the branch, unless merge_at_eval is false; `train()`
+    undoes it.
     """
 
-    def __init__(self, adapted: nn.Module, config: AdapterConfig):
-        nn.Module.__init__(self)  # that of nn.Linear and the like would allocate another weight
+    weight: torch.Tensor
+    _cache: tuple[torch.Tensor | None, list[TensorSnapshot]]
+
+    def __init__(self, adapted: HasWeight, config: AdapterConfig):
+        nn.Module.__init__(self)  # the __init__ of nn.Linear etc. would allocate another weight
         self.weight = adapted.weight
         self.branch: Branch | None = None
         self.merge_at_eval = config.merge_at_eval
-        self.merge_dtype = getattr(torch, config.merge_dtype) if config.merge_dtype else None
+        self.merge_dtype: torch.dtype | None = getattr(torch, config.merge_dtype) if config.merge_dtype else None
         self.is_merged = False
-        self._drop()
+        self._clear_cache()
         self.training = adapted.training
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if mode:
             self.unmerge()
@@ -94,92 +116,93 @@ class MergedWeight(nn.Module):
 
     @property
     def unmergeable(self) -> str | None:
-        """Why there is nothing to merge; None: there is."""
+        """The reason why nothing can be merged, or None."""
         if self.branch is None:
             return "no branch"
         return "its weight is sharded" if hasattr(self.weight, "placements") else self.branch.unmergeable
 
     def merge(self) -> None:
-        """From now on compute with the merged weight, where no gradient of the branch is asked for."""
+        """Compute with the merged weight from now on, except when a gradient of the branch is needed."""
         if self.unmergeable is None:
             self.is_merged = True
             self.merged_weight()
 
     def unmerge(self) -> None:
-        """From now on compute with weight and branch side by side."""
+        """Compute with the weight and the branch in parallel from now on."""
         self.is_merged = False
-        MERGED.discard(self)
-        self._drop()
+        MERGED_LAYERS.discard(self)
+        self._clear_cache()
 
     def remerge(self) -> None:
-        """Build the merged weight anew; needed only after a write through `.data`, which leaves no trace."""
-        self._drop()
+        """Rebuild the merged weight; needed only after a write through `.data`, which cannot be detected."""
+        self._clear_cache()
         if self.is_merged:
             self.merged_weight()
 
     @property
     def computes_merged(self) -> bool:
-        """Whether the next call uses the merged weight: merged, and no gradient of the branch can be asked for."""
+        """True if the next call uses the merged weight: it is merged and the branch needs no gradient."""
         if not self.is_merged:
             return False
-        return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self._sources()))
+        return not (torch.is_grad_enabled() and any(tensors[name].requires_grad for tensors, name in self._sources()))
 
     def merged_weight(self) -> torch.Tensor:
         """W0 + s * dW, of the weight's shape, computed in float64 and rounded to merge_dtype.
 
-        Kept until `unmerge`; built anew when the weight or the branch was written since.
+        Cached until `unmerge`, and rebuilt if the weight or the branch has been written since.
         """
-        merged, watched = self._kept
-        if merged is None or not torch.compiler.is_compiling() and any(entry.is_stale() for entry in watched):
-            # A tensor made under inference_mode could not be used outside of it.
+        merged, snapshots = self._cache
+        if merged is None or not torch.compiler.is_compiling() and any(snapshot.is_stale() for snapshot in snapshots):
+            # A tensor made under inference_mode could not be used outside it.
             with torch.inference_mode(False), torch.no_grad(), without_autocast(self.weight.device):
                 merged = self.exact_weight().to(self.merge_dtype or self.weight.dtype)
-            self._kept = merged, [Watched(*source) for source in self._homes()]
-            MERGED.add(self)
+            self._cache = merged, [TensorSnapshot(*source) for source in self._sources()]
+            MERGED_LAYERS.add(self)
         return merged
 
     @torch.no_grad()
     def rounding_loss(self) -> float:
-        """What rounding the merged weight loses, as a part of dW: |merged - W0 - dW| / |dW|; 0 where dW is 0.
+        """The relative rounding error of the update in the merged weight, |merged - W0 - dW| / |dW|; 0 if dW is 0.
 
-        With a merge_dtype narrower than the weight's it is mostly W0 that loses, and the number may be above 1.
+        If merge_dtype is narrower than the weight's dtype, most of the error is that of W0 and may exceed 1.
         """
         exact = self.exact_weight()
         change = torch.linalg.vector_norm(exact - self.weight.to(exact.dtype))
         lost = torch.linalg.vector_norm(exact.to(self.merge_dtype or self.weight.dtype).to(exact.dtype) - exact)
         return (lost / change).item() if change else 0.0
 
-    def reads_any(self, tensors: set[torch.Tensor]) -> bool:
-        """Whether the merged weight was made of one of `tensors`."""
-        return any(entry.tensor in tensors for entry in self._kept[1])
+    def depends_on(self, tensors: set[torch.Tensor]) -> bool:
+        """True if the cached merged weight was computed from one of `tensors`."""
+        return any(snapshot.tensor in tensors for snapshot in self._cache[1])
 
     def exact_weight(self) -> torch.Tensor:
-        """W0 + s * dW in float64, or where a device has none in float32."""
+        """W0 + s * dW in float64, or in float32 on devices without float64."""
         precise = torch.float32 if self.weight.device.type == "mps" else torch.float64
-        return self.branch.merged(self.weight.detach().to(precise))
+        return self.adapted_weight(self.weight.detach().to(precise))
 
-    def _homes(self):
+    def adapted_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        """`weight` with the branch merged into it; unchanged without a branch."""
+        return weight if self.branch is None else self.branch.merged(weight)
+
+    def _sources(self) -> Iterator[tuple[dict[str, Any], str]]:
         """(dictionary, key) of the weight and of all tensors of the branch."""
         yield self._parameters, "weight"
-        for module in self.branch.modules():
-            for home in (module._parameters, module._buffers):
-                yield from ((home, name) for name, tensor in home.items() if tensor is not None)
+        for module in self.branch.modules() if self.branch is not None else ():
+            for tensors in (module._parameters, module._buffers):
+                yield from ((tensors, name) for name, tensor in tensors.items() if tensor is not None)
 
-    def _sources(self):
-        return (home[name] for home, name in self._homes())
+    def _clear_cache(self) -> None:
+        self._cache = None, []
 
-    def _drop(self) -> None:
-        self._kept = None, []
-
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._drop()
+        self._clear_cache()
         return self
 
-    def _load_from_state_dict(self, *args, **kwargs):
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._drop()  # with assign=True the branch gets new parameters
+        self._clear_cache()  # with assign=True the branch gets new parameters
 
-    def __getstate__(self) -> dict:
-        """For pickling and deepcopy: without what can be built again."""
-        return {**self.__dict__, "_kept": (None, [])}
+    def __getstate__(self) -> dict[str, Any]:
+        """The state for pickling and deepcopy, without the cache."""
+        return {**self.__dict__, "_cache": (None, [])}

@@ -1,8 +1,8 @@
-"""What all modules of adapters have in common, whatever their site."""
+"""Base classes and helpers common to the modules of all adapter methods."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -11,27 +11,30 @@ Part = TypeVar("Part")
 
 
 class AdapterPart(nn.Module):
-    """A module that an adapter method adds to the backbone.
+    """Base class of the modules that an adapter method adds to the backbone.
 
-    Its parameters are trained, but for those with `requires_grad` false when it is built (frozen cores, fixed rules);
-    its parameters and buffers make up the adapter's checkpoint.
-    component: where a report counts it: "adapters", "norms", "biases" or "prompts".
+    Its parameters are trained, except those built with `requires_grad` false (frozen cores, fixed rules). All its
+    parameters and buffers are saved in the adapter's checkpoint.
+    component: the row of the parameter table that counts it: "adapters", "norms", "biases" or "prompts".
     """
 
     component = "adapters"
 
     def check_saved(self, saved: Mapping[torch.Tensor, torch.Tensor]) -> None:
-        """Raise ConfigError where a checkpoint cannot be used here. saved: own tensor -> the one in the file."""
+        """Raise ConfigError if a checkpoint cannot be used here.
+
+        saved: this module's tensors -> the tensors loaded for them.
+        """
 
 
 @dataclass
 class SharedParts:
-    """Parameters and modules that several layers of one model have in common; it lives while adapters are attached."""
+    """Parameters and modules that several layers of one model share; used only while adapters are attached."""
 
-    parts: dict = field(default_factory=dict)
+    parts: dict[Hashable, Any] = field(default_factory=dict)
 
-    def get(self, key, build: Callable[[], Part]) -> Part:
-        """The part called `key`, built by the first layer that asks for it."""
+    def get(self, key: Hashable, build: Callable[[], Part]) -> Part:
+        """Return the part called `key`; the first layer that asks for it builds it."""
         if key not in self.parts:
             self.parts[key] = build()
         return self.parts[key]
@@ -39,14 +42,21 @@ class SharedParts:
 
 @dataclass(frozen=True)
 class Place:
-    """Which linear layer of the model a branch stands beside.
+    """The position in the model of the linear layer that a branch is added to.
 
-    target: name of the layer ("wi", "q", "EncDecAttention.q", ..). targets: the names of all layers with branches that
-    have the same two sizes, in this order or the other. layer: number of its block among those where such layers are.
-    layers: how many these are.
+    Two layers are alike if they have the same sizes, in either order (wi and wo).
+    target: name of the layer ("wi", "q", "EncDecAttention.q", ..).
+    layer: index of its block among the blocks that contain alike layers with branches.
+    layers: number of those blocks.
+    targets: names of all alike layers with branches.
     """
 
     target: str = "wi"
     layer: int = 0
     layers: int = 1
     targets: tuple[str, ...] = ("wi",)
+
+
+def module_name(task: str) -> str:
+    """The name of a task's module: unlike a task (superglue-wsc.fixed), a module cannot have a dot in its name."""
+    return task.replace(".", "_")

@@ -1,6 +1,7 @@
-"""Which class implements which method; a new method is one line here."""
+"""The registry of methods: the class that implements each. A new method is one line here."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -21,8 +22,13 @@ from adapters.tt_lora import SeparateTTLoRABranch, TTLoRABranch
 
 @dataclass(frozen=True)
 class Method:
-    """One method: the class that implements it, what it computes, where it was published, and whether a plain T5 can
-    hold the result. Its site and its keys stand in AdapterConfig."""
+    """One method. Its site and its keys are declared in AdapterConfig.
+
+    cls: the class that implements it.
+    formula: what it computes.
+    paper: authors, year and address of the paper.
+    foldable: True if the trained result can be folded into the weights of a plain T5.
+    """
 
     cls: type[nn.Module]
     formula: str
@@ -45,7 +51,7 @@ PREFIX = "Li & Liang 2021, https://arxiv.org/abs/2101.00190"
 SUBSPACE = "Li et al. 2018, https://arxiv.org/abs/1804.08838"
 SAID = "Aghajanyan et al. 2020, https://arxiv.org/abs/2012.13255"
 
-METHODS = {
+METHODS: dict[str, Method] = {
     "adapters": Method(Adapter, "y + U f(D y)", HOULSBY),
     "low_rank_adapters": Method(LowRankAdapter, "y + U f(D y), U and D of low rank", COMPACTER),
     "hypercomplex_adapters": Method(HypercomplexAdapter, "y + U f(D y), U and D = sum A_i (x) B_i", COMPACTER),
@@ -71,6 +77,9 @@ METHODS = {
 }
 
 
-def build(config: AdapterConfig, site: str, *arguments) -> nn.Module:
-    """A module of the method that `config` chooses for `site`."""
+def build(config: AdapterConfig, site: str, *arguments: Any) -> Any:
+    """Build a module of the method that `config` chooses for `site`.
+
+    arguments: passed to its class after `config`; they depend on the site.
+    """
     return METHODS[config.methods[site]].cls(config, *arguments)

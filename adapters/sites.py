@@ -1,4 +1,4 @@
-"""Where a method attaches to T5. One site carries one method; different sites may carry different ones."""
+"""The sites where methods attach to T5. Each site takes one method; different sites can have different ones."""
 
 AFTER_SUBLAYER = "after a sublayer"
 BESIDE_LINEAR = "beside a linear layer"
@@ -8,4 +8,4 @@ BEFORE_ENCODER = "before the encoder"
 IN_ATTENTION = "in the attention"
 ON_WEIGHTS = "on all weights"
 
-LINEARS = ("wi", "wo", "q", "k", "v", "o")  # the linear layers that may carry a branch, as T5 names them
+LINEARS = ("wi", "wo", "q", "k", "v", "o")  # the linear layers that can have a branch, by their names in T5

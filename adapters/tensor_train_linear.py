@@ -1,4 +1,6 @@
-"""A tensor-train linear layer whose shape, rank, cores and bias come from the configuration."""
+"""A tensor-train linear layer that takes its shape, rank, cores and bias from the configuration."""
+
+from collections.abc import Sequence
 
 import torch
 
@@ -8,17 +10,23 @@ from adapters.parts import SharedParts
 from common.errors import ConfigError
 from t3nsor import ShapeError, TTBias, TTLinear, auto_shape, linear_shape, skewed_shape
 from t3nsor.cores import frozen_indices
+from t3nsor.tensor_train import CoreChain
+
+MatrixShape = tuple[Sequence[int], Sequence[int]]
 
 
 class TensorTrainLinear(TTLinear):
-    """y = x W + b with W a TT-matrix, or with tensor_ring a ring; x: (.., in_features), y: (.., out_features).
+    """y = x W + b with W a tensor train, or a tensor ring if tensor_ring is set.
 
-    shape: ((n_1, .., n_d), (m_1, .., m_d)), or None to choose it from the `tt_*` keys.
-    init: "glorot", "kaiming", "zero" (W = 0 at the start) or a tensor train.
-    bias: whether there is one; with use_TTBias it is a tensor train, `tt_bias`.
-    shared: where the cores that share_cores names are kept; layers with the same `role` and core sizes have them in
-        common.
-    Raises ConfigError when `shape` or the named cores do not fit.
+    x: (.., in_features), y: (.., out_features).
+    config: the tt_* keys and those about cores and biases are used.
+    in_features, out_features: sizes of the last dimension of x and y.
+    shape: ((n_1, .., n_d), (m_1, .., m_d)), or None for an automatic shape.
+    init: "glorot", "kaiming", "zero" (W = 0 at the start) or a chain of cores to start from.
+    bias: True for a bias; with use_TTBias it is a tensor train, `tt_bias`.
+    shared: holds the cores selected by share_cores; None shares nothing.
+    role: layers with the same role and core sizes share these cores.
+    Raises ConfigError if `shape` or the core indices do not fit.
     """
 
     def __init__(
@@ -26,8 +34,8 @@ class TensorTrainLinear(TTLinear):
         config: AdapterConfig,
         in_features: int,
         out_features: int,
-        shape=None,
-        init="glorot",
+        shape: Sequence[Sequence[int]] | None = None,
+        init: str | CoreChain = "glorot",
         *,
         bias: bool = True,
         shared: SharedParts | None = None,
@@ -60,25 +68,26 @@ class TensorTrainLinear(TTLinear):
     def _share(self, config: AdapterConfig, shared: SharedParts, role: str) -> None:
         cores = self.weight.cores
         for k in frozen_indices(config.share_cores, self.weight.d, "share_cores"):
-            own = cores[k]
-            core = shared.get(("core", role, k, tuple(own.shape)), lambda own=own: own)
-            cores.register_parameter(str(k), core)
+            key = "core", role, k, tuple(cores[k].shape)
+            cores.register_parameter(str(k), shared.parts.setdefault(key, cores[k]))
 
 
-def automatic_shape(config: AdapterConfig, in_features: int, out_features: int):
-    """The factors of both sides as `tt_d`, `auto_shape_mode`, `reverse_out_shape`, `factorize_smaller_dim` say."""
-    if config.auto_shape_mode == "skewed":
+def automatic_shape(config: AdapterConfig, in_features: int, out_features: int) -> MatrixShape:
+    """Choose a shape as tt_d, auto_shape_mode, reverse_out_shape and factorize_smaller_dim say."""
+    d, mode = config.tt_d, config.auto_shape_mode
+    if mode == "skewed":
         return skewed_shape(in_features, out_features)
-    if isinstance(config.tt_d, str):
-        options = {"rank": config.tt_rank, "d": config.tt_d, "ring": config.tensor_ring}
-        inputs, outputs = linear_shape(in_features, out_features, mode=config.auto_shape_mode, **options)
+    if isinstance(d, str):
+        inputs, outputs = linear_shape(
+            in_features, out_features, rank=config.tt_rank, d=d, mode=mode, ring=config.tensor_ring
+        )
         return inputs, outputs[::-1] if config.reverse_out_shape else outputs
     smaller = min(in_features, out_features)
 
     def factors(size: int) -> tuple[int, ...]:
         if size == smaller and in_features != out_features and not config.factorize_smaller_dim:
-            return (*(1,) * (config.tt_d - 1), size)
-        return auto_shape(size, config.tt_d, mode=config.auto_shape_mode)
+            return (*(1,) * (d - 1), size)
+        return auto_shape(size, d, mode=mode)
 
     outputs = factors(out_features)
     return factors(in_features), outputs[::-1] if config.reverse_out_shape else outputs

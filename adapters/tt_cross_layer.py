@@ -1,12 +1,14 @@
-"""One tensor train for all layers of a model: layer and matrix type are modes of it, beside those of the matrices.
+"""One tensor train for all layers of a model, with the layer and the matrix type as additional modes.
 
-The update of the matrix of type t in layer l is x W[l, t], and W has the cores G_1 .. G_d of one TT-matrix, with L and
-T between the first and the second (Lopez-Piqueres et al. 2025, https://arxiv.org/abs/2506.09105, place them so):
+The update of the matrix of type t in layer l is x W[l, t]. W consists of the cores G_1, .., G_d of a TT-matrix, with L
+and T inserted between the first and the second, as in MetaTT (Lopez-Piqueres et al. 2025,
+https://arxiv.org/abs/2506.09105):
 
     W[l, t] = G_1 (L_l T_t) G_2 .. G_d,    L: (r, layers, r), T: (r, types, r), G_k: (r_{k-1}, n_k, m_k, r_k)
 
-Matrices of one pair of sizes share one set; of a pair that differs, wi and wo say, the one that maps back takes the
-transpose. Parameters of a set: those of the TT-matrix, and r^2 (layers + types). G_d starts from zero.
+Matrices with the same two sizes share one set of cores; if the sizes differ (wi and wo), those that map from the larger
+to the smaller one use the transpose. Parameters of a set: those of the TT-matrix plus r^2 (layers + types). G_d starts
+at zero.
 """
 
 from functools import partial
@@ -24,7 +26,7 @@ from t3nsor.tensor_train import CoreChain
 
 
 class CrossLayerCores(nn.Module):
-    """The cores that the layers have in common: `matrix`, from the smaller to the larger size, `layer` and `kind`."""
+    """The shared cores: `matrix` (the G_k, from the smaller to the larger size), `layer` (L) and `kind` (T)."""
 
     def __init__(self, config: AdapterConfig, small: int, large: int, layers: int, types: int):
         super().__init__()
@@ -35,23 +37,23 @@ class CrossLayerCores(nn.Module):
         except ShapeError as error:
             raise ConfigError(f"tt_shape: {error}") from None
         if self.matrix.d < 2:
-            raise ConfigError("tt_d is 1; tt_cross_layer puts its modes between cores: it must be at least 2")
+            raise ConfigError("tt_d is 1; tt_cross_layer inserts modes between cores: it must be at least 2")
         rank = self.matrix.ranks[1]
-        # Near the identity: the layers start with one matrix and learn to differ.
+        # Near the identity: all layers start with almost the same matrix and learn to differ.
         eye = torch.eye(rank).unsqueeze(1)
         self.layer = nn.Parameter(eye.repeat(1, layers, 1) + 0.1 * torch.randn(rank, layers, rank))
         self.kind = nn.Parameter(eye.repeat(1, types, 1) + 0.1 * torch.randn(rank, types, rank))
 
-    def of(self, layer: int, kind: int, dtype: torch.dtype):
-        """The TT-matrix of one layer and type, (small, large), computed in `dtype`."""
+    def matrix_of(self, layer: int, kind: int, dtype: torch.dtype) -> CoreChain:
+        """The TT-matrix of one layer and matrix type, (small, large), computed in `dtype`."""
         first, *rest = (core.to(dtype) for core in self.matrix.cores)
-        with without_autocast(first.device):  # it would round the first core, and it alone
+        with without_autocast(first.device):  # autocast would round the first core but not the others
             first = first @ (self.layer[:, layer].to(dtype) @ self.kind[:, kind].to(dtype))
         return type(self.matrix)([first, *rest])
 
 
 class CrossLayerBranch(ChainBranch):
-    """s * x W[l, t], or its transpose in the layers that map from the larger to the smaller size."""
+    """s * x W[l, t], or with its transpose in layers that map from the larger to the smaller size."""
 
     def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
         super().__init__(config)
@@ -62,5 +64,5 @@ class CrossLayerBranch(ChainBranch):
         self.cores = shared.get(("cross layer", small, large), partial(CrossLayerCores, *arguments))
 
     def chain(self, dtype: torch.dtype) -> CoreChain:
-        chain = self.cores.of(self.layer, self.kind, dtype)
+        chain = self.cores.matrix_of(self.layer, self.kind, dtype)
         return chain.T if self.transposed else chain

@@ -71,12 +71,12 @@ def test_shape_start_and_gradients_beside_a_linear(case, sizes):
     target = "k" if sizes[0] == 24 else "wo" if sizes[0] == 48 else "wi"
     branch = branch_of(config_for(case), linear, target)
     x = torch.randn(2, 5, sizes[0])
-    y = branch.beside(x, linear.weight, linear.bias)
+    y = branch.layer_output(x, linear.weight, linear.bias)
     assert y.shape == (2, 5, sizes[1])
     assert torch.allclose(y, linear(x), atol=1e-6)
-    train_a_little(branch, x, lambda x: branch.beside(x, linear.weight, linear.bias))
+    train_a_little(branch, x, lambda x: branch.layer_output(x, linear.weight, linear.bias))
     assert all(parameter.grad.any() for parameter in branch.parameters() if parameter.requires_grad)
-    y = branch.beside(x, linear.weight, linear.bias)
+    y = branch.layer_output(x, linear.weight, linear.bias)
     assert not torch.allclose(y, linear(x), atol=1e-3)
     if branch.unmergeable is None:
         merged = branch.double().merged(linear.weight.double())
@@ -89,11 +89,11 @@ def test_dropout_only_in_training(case):
     linear = nn.Linear(32, 48).requires_grad_(False)
     branch = branch_of(config_for(case, lora_dropout=0.5), linear)
     x = torch.randn(64, 32)
-    train_a_little(branch, x, lambda x: branch.beside(x, linear.weight, linear.bias))
-    first, second = (branch.beside(x, linear.weight, linear.bias) for _ in range(2))
+    train_a_little(branch, x, lambda x: branch.layer_output(x, linear.weight, linear.bias))
+    first, second = (branch.layer_output(x, linear.weight, linear.bias) for _ in range(2))
     assert not torch.equal(first, second)
     branch.eval()
-    first, second = (branch.beside(x, linear.weight, linear.bias) for _ in range(2))
+    first, second = (branch.layer_output(x, linear.weight, linear.bias) for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -125,7 +125,7 @@ def test_norms_train_what_they_state():
         return sum(p.numel() for p in norm_of(config_for(keys.pop("case"), tt_d=3, **keys), 768)[0].parameters())
 
     assert count(case="use_ScaleNorm") == 1
-    assert "trains 112 numbers, and 16 shared" in repr(norm_of(config_for("use_KroneckerLayerNorm"), 768)[0])
+    assert "112 parameters and 16 shared" in repr(norm_of(config_for("use_KroneckerLayerNorm"), 768)[0])
     assert count(case="use_KroneckerLayerNorm") == 4 * (12 + 16) + 4 * 4
     sizes = [count(case="use_TTLayerNorm", TTLayerNorm_rk=rank) for rank in (1, 2, 8, 10)]
     assert sizes == [28, 72, 672, 1000]
@@ -268,7 +268,7 @@ def test_the_projection_nearly_keeps_lengths_and_is_drawn_again(case):
     other.check_saved({other.fingerprint: other.fingerprint})
     with torch.no_grad():
         other.fingerprint.copy_(subspace.fingerprint)
-    with pytest.raises(ConfigError, match="cannot be drawn again"):
+    with pytest.raises(ConfigError, match="cannot be reproduced"):
         other.check_saved({other.fingerprint: other.fingerprint})
 
 

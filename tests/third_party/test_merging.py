@@ -42,7 +42,7 @@ def test_the_merged_tensor_is_within_an_ulp_of_the_exact_sum(tiny_config, case, 
     for layer in linears(model):
         exact = copy.deepcopy(layer).double()
         identity = torch.eye(layer.in_features, dtype=torch.float64)
-        expected = exact.branch.beside(identity, exact.weight, None).T.detach()
+        expected = exact.branch.layer_output(identity, exact.weight, None).T.detach()
         merged = layer.merged_weight()
         assert merged.dtype == dtype
         up, down = torch.nextafter(merged, torch.full_like(merged, torch.inf)), merged
@@ -78,7 +78,7 @@ def test_merged_inference_runs_the_operations_of_the_plain_backbone(tiny_config,
 
     for module in model.modules():
         if isinstance(module, MergedWeight) and module.branch is not None:
-            for name in ("beside", "update", "delta", "merged"):
+            for name in ("layer_output", "update", "delta", "merged"):
                 monkeypatch.setattr(module.branch, name, refuse)
     counts = []
     for each in (model, plain):

@@ -208,7 +208,7 @@ def test_a_cross_layer_train_has_no_number_that_no_layer_reads(tiny_config, batc
 
 def test_what_would_break_an_adapted_model_is_refused(tiny_config):
     model = adapted(tiny_config, config_for("attention_prefix_tuning"))
-    with pytest.raises(ConfigError, match="attention of its own"):
+    with pytest.raises(ConfigError, match="its own attention"):
         model.set_attn_implementation("eager")
     with pytest.raises(ConfigError, match="resize the embedding first"):
         model.resize_token_embeddings(130)

@@ -55,7 +55,7 @@ def test_wrong_tasks_are_refused(tiny_config, batch):
     model = adapted(tiny_config, config_for("adapters", tasks=TASKS))
     with pytest.raises(ValueError, match="task is 'e'; the model has adapters for: a, b.c, d"):
         model(**batch, task=["a", "e", "a"])
-    with pytest.raises(ValueError, match="task names 2 rows, the batch has 3"):
+    with pytest.raises(ValueError, match="task has 2 names, but the batch has 3 rows"):
         model(**batch, task=["a", "d"])
     with pytest.raises(ValueError, match="name one of: a, b.c, d"):
         model(**batch)
@@ -100,7 +100,7 @@ def test_cores_common_to_the_tasks_of_a_layer_or_to_the_whole_model(tiny_config)
 @pytest.mark.parametrize(
     ("case", "keys", "words"),
     [
-        ("adapters", {"tasks": ("a.b", "a_b")}, "one name for adapters"),
+        ("adapters", {"tasks": ("a.b", "a_b")}, "gives two the same name"),
         ("tensor_train_adapters", {"share_cores_among": "tasks"}, "needs share_cores"),
         ("use_TTLoRA", {"share_cores_among": "tasks", "share_cores": "first"}, "only adapters after sublayers"),
     ],

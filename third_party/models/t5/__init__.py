@@ -1,4 +1,4 @@
-"""T5 with adapters inside: transformers' classes, extended."""
+"""T5 with adapters: subclasses of the T5 classes of transformers."""
 
 from third_party.models.t5.configuration_t5 import AdapterSite, T5Config
 from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration

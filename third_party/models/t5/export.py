@@ -1,8 +1,9 @@
-"""An adapted model as a plain T5, which stock transformers loads."""
+"""Export of an adapted model as a plain T5, which transformers loads without this project."""
 
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -12,45 +13,50 @@ from adapters.norms import NormPart
 from common.errors import ConfigError
 from third_party.models.t5.configuration_t5 import resolve_name
 
+if TYPE_CHECKING:  # modeling_t5 imports this module
+    from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
+
 STAGING = ".unfinished"
 
 
-def merge_and_export(model, directory: Path) -> None:
-    """Write `model` with all that was trained folded into plain weights, in the precision of the weights.
+def merge_and_export(model: "T5ForConditionalGeneration", directory: Path) -> None:
+    """Write a plain T5 with everything that was trained folded into its weights, in their dtype.
 
-    Raises ConfigError, naming the reason, where a plain T5 cannot hold it, or where `directory` holds something else.
+    Raises ConfigError if that is impossible, with the reason, or if `directory` contains a backbone, an adapter or a
+    run.
     """
     check_foldable(model)
     if directory.resolve() == Path(resolve_name(model.name_or_path or ".")).resolve():
-        raise ConfigError(f"{str(directory)!r} holds the backbone; export the merged model to another directory")
+        raise ConfigError(f"{str(directory)!r} contains the backbone; export the merged model to another directory")
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{str(directory)!r} is a file; export the merged model to a directory")
     if directory.exists() and any(path.name in ("adapter_config.json", "results.json") for path in directory.iterdir()):
-        raise ConfigError(f"{str(directory)!r} holds an adapter or a run; export the merged model to another directory")
+        raise ConfigError(
+            f"{str(directory)!r} contains an adapter or a run; export the merged model to another directory"
+        )
     config = transformers.T5Config(**model.config.to_dict())
     with torch.device("meta"):
         plain = transformers.T5ForConditionalGeneration(config)
-    plain.load_state_dict({name: folded(model, name) for name in plain.state_dict()}, assign=True)
+    plain.load_state_dict({name: folded_tensor(model, name) for name in plain.state_dict()}, assign=True)
     plain.tie_weights()
     plain.generation_config = model.generation_config
     staging = directory / STAGING
     shutil.rmtree(staging, ignore_errors=True)
     plain.save_pretrained(staging)
-    for path in sorted(
-        staging.iterdir(), key=lambda path: path.name == "config.json"
-    ):  # what makes it a model comes last
+    # config.json last: without it, the directory does not pass for a model.
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
         os.replace(path, directory / path.name)
     staging.rmdir()
 
 
-def check_foldable(model) -> None:
-    """Raise ConfigError unless all that was attached to `model` can become part of plain weights."""
+def check_foldable(model: "T5ForConditionalGeneration") -> None:
+    """Raise ConfigError unless everything that was attached to `model` can be folded into plain weights."""
     methods = model.adapter_config.methods.values() if model.adapter_config else ()
     for name in methods:
         if not METHODS[name].foldable:
             raise ConfigError(
-                f"{name} ({METHODS[name].formula}) cannot be folded into the weights of a plain T5, "
-                "which has no place for it; save it with save_adapter"
+                f"{name} ({METHODS[name].formula}) cannot be folded into the weights of a plain T5; save it with "
+                "save_adapter instead"
             )
     for path, module in model.named_modules():
         if isinstance(module, MergedWeight) and module.branch is not None and module.unmergeable:
@@ -58,8 +64,8 @@ def check_foldable(model) -> None:
 
 
 @torch.no_grad()
-def folded(model, name: str) -> torch.Tensor:
-    """The tensor that a plain T5 has under `name`."""
+def folded_tensor(model: "T5ForConditionalGeneration", name: str) -> torch.Tensor:
+    """The tensor called `name` in the state dict of the plain T5."""
     path, _, last = name.rpartition(".")
     module = model.get_submodule(path)
     if isinstance(module, NormPart):

@@ -1,14 +1,19 @@
-"""Which parameters of an adapted model are trained."""
+"""Selection of the parameters that are trained."""
+
+from typing import TYPE_CHECKING
 
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from adapters import AdapterPart
 
+if TYPE_CHECKING:  # modeling_t5 imports this module
+    from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
 
-def freeze_model_params(model) -> None:
-    """Set `requires_grad` of every parameter, once, by the model's adapter configuration and the type of its modules.
 
-    Parameters that a layer marked as never trained when it was built (`requires_grad` false in an adapter) stay so.
+def freeze_model_params(model: "T5ForConditionalGeneration") -> None:
+    """Set `requires_grad` of every parameter as the model's adapter configuration says; call it once.
+
+    Adapter parameters that were built with `requires_grad` false stay frozen.
     """
     config = model.adapter_config
     if config is None:

@@ -1,4 +1,4 @@
-"""Counting the parameters of an adapted model: in all, by component, and as the cost of several tasks."""
+"""Parameter counts of an adapted model: in total, by component, and as the cost of several tasks."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
 
 
 def count_parameters(model: T5ForConditionalGeneration) -> dict[str, int]:
-    """Number of parameters: "trainable", "total", and "backbone", before anything was attached; tied ones once."""
+    """Number of parameters, tied ones once: "trainable", "total", and "backbone" (before adapters were attached)."""
     parameters = list(model.parameters())
     return {
         "trainable": sum(p.numel() for p in parameters if p.requires_grad),
@@ -34,7 +34,7 @@ COMPONENTS = ("adapters", "norms", "biases", "prompts", "head", "rest of the bac
 
 
 def parameters_by_component(model: T5ForConditionalGeneration) -> list[Component]:
-    """The parameters of each kind, tied and shared ones once. The head is the embedding too, where the two are one."""
+    """Count the parameters of each component; shared and tied ones count once, a tied embedding as the head."""
     home = dict.fromkeys(model.lm_head.parameters(recurse=False), "head")
     for module in model.modules():
         if isinstance(module, T5LayerNorm | AdaptedNorm):
@@ -50,17 +50,20 @@ def parameters_by_component(model: T5ForConditionalGeneration) -> list[Component
 
 
 def cost_of_tasks(model: T5ForConditionalGeneration, tasks: int = 8) -> float:
-    """The parameters of `tasks` tasks, trained ones for each and the rest once, as a multiple of one backbone."""
-    counts, of_one = count_parameters(model), {}
+    """Return the parameters needed for several tasks, as a multiple of the backbone's.
+
+    tasks: number of tasks; each needs its own trained parameters, and all share the rest.
+    """
+    counts, share = count_parameters(model), {}
     for module in model.modules():
-        if isinstance(module, AdapterController):  # where the model has adapters for several tasks already
-            of_one |= {p: 1 / len(module.adapters) for p in module.adapters.parameters()}
-    each = sum(of_one.get(p, 1) * p.numel() for p in model.parameters() if p.requires_grad)
-    return (counts["total"] - counts["trainable"] + tasks * each) / counts["backbone"]
+        if isinstance(module, AdapterController):  # the model may have adapters for several tasks already
+            share |= {p: 1 / len(module.adapters) for p in module.adapters.parameters()}
+    per_task = sum(share.get(p, 1) * p.numel() for p in model.parameters() if p.requires_grad)
+    return (counts["total"] - counts["trainable"] + tasks * per_task) / counts["backbone"]
 
 
 def print_num_parameters(model: T5ForConditionalGeneration) -> None:
-    """Print the table by component, the share of the backbone, and what 8 tasks cost."""
+    """Print the parameters by component, their share of the backbone, and the cost of 8 tasks."""
     table = Table(title="parameters", title_justify="left")
     table.add_column("component")
     for column in ("trainable", "total", "trainable, % of the backbone"):
