@@ -71,20 +71,17 @@ def test_a_run_adds_the_auxiliary_loss(run_main, monkeypatch):
     def embed(texts):
         return torch.randn(len(texts), 384, generator=torch.Generator().manual_seed(len(texts)))
 
-    def loss_of_a_run():
-        keys = {**TINY_RUN, "task_name": TASK.name, "initial_embedding": None, "bf16": False}
-        status, errors, out = run_main("configs/pretrain/t5_nano.json", **keys)
-        assert status == 0, errors
-        validation = json.loads((out / "results.json").read_text())["splits"]["validation"]
-        return validation["tasks"][TASK.name]["scores"]["loss"]
-
-    monkeypatch.setattr(distillation, "embed", embed)
-    distillation.sentence_vectors.cache_clear()
-    once = loss_of_a_run()
     original = distillation.Distillation.auxiliary_loss
-    monkeypatch.setattr(distillation.Distillation, "auxiliary_loss", lambda *given: 7 + original(*given))
-    assert loss_of_a_run() == pytest.approx(once + 7, abs=1e-4)
+    monkeypatch.setattr(distillation, "embed", embed)
+    monkeypatch.setattr(distillation.Distillation, "auxiliary_loss", lambda *given: 1e6 + original(*given))
     distillation.sentence_vectors.cache_clear()
+    keys = {**TINY_RUN, "task_name": TASK.name, "initial_embedding": None, "bf16": False}
+    status, errors, out = run_main("configs/pretrain/t5_nano.json", **keys)
+    distillation.sentence_vectors.cache_clear()
+    assert status == 0, errors
+    validation = json.loads((out / "results.json").read_text())["splits"]["validation"]
+    # Beside the million: a cosine distance, and the cross-entropy of a random model, about 9.
+    assert 1e6 < validation["tasks"][TASK.name]["scores"]["loss"] < 1e6 + 20
 
 
 def test_directions_are_principal(monkeypatch):

@@ -90,7 +90,7 @@ def test_merged_inference_runs_the_operations_of_the_plain_backbone(tiny_config,
     assert torch.equal(logits(model, batch), merged)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), zip(DTYPES, (1e-5, 3e-2, 4e-3), strict=True))
+@pytest.mark.parametrize(("dtype", "tolerance"), list(zip(DTYPES, (1e-5, 3e-2, 4e-3), strict=True)))
 @pytest.mark.parametrize("case", SOME)
 def test_merged_and_parallel_logits_agree_in_every_precision(tiny_config, batch, case, dtype, tolerance):
     model = adapted(tiny_config, config_for(case), dtype=dtype)
