@@ -108,15 +108,23 @@ def check_operands(
             f"x has shape {tuple(x.shape)}; its last dimension must be {in_features}, for a matrix "
             f"{in_features} -> {out_features} of cores {[tuple(core.shape) for core in cores]}"
         )
-    _check_shape("weight", weight, (out_features, in_features))
-    _check_shape("bias", bias, (out_features,))
+    if weight is not None:
+        _check_shape("weight", weight, (out_features, in_features))
+    if bias is not None:
+        _check_shape("bias", bias, (out_features,))
     if not x.is_floating_point():
         raise ShapeError(f"x of shape {tuple(x.shape)} is {x.dtype}; it must be floating-point")
-    autocast = autocast_dtype(x.device) is not None
-    for core in cores:
-        _check_same_dtype_and_device("a core", core, x, autocast)
-    _check_same_dtype_and_device("weight", weight, x, autocast)
-    _check_same_dtype_and_device("bias", bias, x, autocast)
+    dtype, device = x.dtype, x.device
+    for operand in (*cores, weight, bias):
+        if operand is None or (operand.dtype == dtype and operand.device == device):
+            continue
+        castable = all(t.is_floating_point() and t.dtype != torch.float64 for t in (operand, x))
+        if operand.device != device or not castable or autocast_dtype(device) is None:
+            name = "weight" if operand is weight else "bias" if operand is bias else "a core"
+            raise ShapeError(
+                f"x of shape {tuple(x.shape)} is {dtype} on {device}, {name} {operand.dtype} on {operand.device}; "
+                "all need the same floating-point dtype and the same device"
+            )
 
 
 def _check_dense(name: str, operand: torch.Tensor) -> None:
@@ -128,21 +136,8 @@ def _check_dense(name: str, operand: torch.Tensor) -> None:
         raise ShapeError(f"{name} of shape {tuple(operand.shape)} has the layout {operand.layout}; it must be dense")
 
 
-def _check_shape(name: str, operand: torch.Tensor | None, shape: tuple[int, ...]) -> None:
-    if operand is None:
-        return
+def _check_shape(name: str, operand: torch.Tensor, shape: tuple[int, ...]) -> None:
     _check_dense(name, operand)
     if operand.shape != shape:
         matrix = f"a matrix {shape[-1]} -> {shape[0]}" if len(shape) == 2 else f"{shape[0]} output features"
         raise ShapeError(f"{name} has shape {tuple(operand.shape)}; with {matrix} it must be {shape}")
-
-
-def _check_same_dtype_and_device(name: str, operand: torch.Tensor | None, x: torch.Tensor, autocast: bool) -> None:
-    if operand is None or (operand.dtype == x.dtype and operand.device == x.device):
-        return
-    castable = autocast and all(t.is_floating_point() and t.dtype != torch.float64 for t in (operand, x))
-    if operand.device != x.device or not castable:
-        raise ShapeError(
-            f"x of shape {tuple(x.shape)} is {x.dtype} on {x.device}, {name} {operand.dtype} on {operand.device}; "
-            "all need the same floating-point dtype and the same device"
-        )
