@@ -1,8 +1,8 @@
-"""Writes docs/methods.md, the table of all methods, from the registry and the shipped configurations.
+"""Write docs/methods.md, the table of all methods, from the registry and the shipped configurations.
 
     python docs/methods_table.py [--check]
 
---check writes nothing and ends with status 1 if the file is not what would be written.
+--check writes nothing and exits with status 1 if the file is out of date.
 """
 
 import argparse
@@ -24,25 +24,29 @@ from third_party.models.t5.parameters import count_parameters  # noqa: E402
 FILE = ROOT / "docs" / "methods.md"
 HEAD = """# Methods
 
-Written by `python docs/methods_table.py` from `adapters/registry.py` and `configs/`; a test compares. *Keys* are those
-that a method reads when it is built from its file, beside that of its name; `python run_seq2seq.py --help` explains
-them. After a sublayer and beside a linear layer, `task_adapter_layers_encoder`, `task_adapter_layers_decoder` and
-`task_adapter_in_decoder` say which blocks are adapted; for several tasks `adapters_per_task` and `share_cores_among`
-what they have in common (see [tasks.md](tasks.md)); where there is a merged weight, `merge_at_eval` and
-`merge_dtype` hold. *Trained* counts on T5-base with 32,128 rows of embedding all that the file trains, layer norms
-included where it says so. *Mergeable*: "yes", `eval()` computes with one merged
-weight, and `merge_and_export` writes a T5 without any adapter; "on export", the second only.
+`python docs/methods_table.py` writes this page from `adapters/registry.py` and `configs/`; a test checks that it is up
+to date.
+
+- *Keys*: the keys that the method reads when it is built from its file, except the key that selects it;
+  `python run_seq2seq.py --help` explains them. Keys that many methods have in common are not listed: for methods after
+  a sublayer and beside a linear layer, `task_adapter_layers_encoder`, `task_adapter_layers_decoder` and
+  `task_adapter_in_decoder` choose the blocks to adapt; with several tasks, `adapters_per_task` and `share_cores_among`
+  say what they share (see [tasks.md](tasks.md)); for merged weights there are `merge_at_eval` and `merge_dtype`.
+- *Trained*: number of parameters that the file trains on T5-base with 32,128 embedding rows, including the layer norms
+  if the file trains them.
+- *Mergeable*: "yes" means that `eval()` computes with one merged weight and that `merge_and_export` writes a T5 without
+  adapters; "on export" means only the latter.
 
 """
-OF_TASKS = {"adapters_per_task", "share_cores_among"}
-PLACES = {f"task_adapter_{name}" for name in ("layers_encoder", "layers_decoder", "in_decoder")}
-WHAT_ELSE_IS_TRAINED = {"freeze_backbone", "freeze_embedding", "unfreeze_lm_head", "unfreeze_layer_norms", "bitfit"}
-HIDDEN = PLACES | OF_TASKS | WHAT_ELSE_IS_TRAINED | {"tasks", "merge_at_eval", "merge_dtype"}
+TASK_KEYS = {"adapters_per_task", "share_cores_among"}
+BLOCK_KEYS = {f"task_adapter_{name}" for name in ("layers_encoder", "layers_decoder", "in_decoder")}
+FREEZING_KEYS = {"freeze_backbone", "freeze_embedding", "unfreeze_lm_head", "unfreeze_layer_norms", "bitfit"}
+UNLISTED = BLOCK_KEYS | TASK_KEYS | FREEZING_KEYS | {"tasks", "merge_at_eval", "merge_dtype"}
 COLUMNS = ("method", "site", "formula", "paper", "keys", "file", "trained", "mergeable")
 
 
-class Recorded(AdapterConfig):
-    """A configuration that notes which of its keys are read."""
+class RecordingConfig(AdapterConfig):
+    """A configuration that records which of its keys are read."""
 
     def __getattribute__(self, name: str):
         if name in object.__getattribute__(self, "__dict__").get("keys", ()):
@@ -50,21 +54,24 @@ class Recorded(AdapterConfig):
         return object.__getattribute__(self, name)
 
     @classmethod
-    def of(cls, config: AdapterConfig) -> "Recorded":
-        recorded = cls(**config.to_dict())
-        recorded.read, recorded.chosen = set(), config.methods
-        recorded.keys = set(config.to_dict())
-        return recorded
+    def of(cls, config: AdapterConfig) -> "RecordingConfig":
+        recording = cls(**config.to_dict())
+        recording.read, recording.chosen = set(), config.methods
+        recording.keys = set(config.to_dict())
+        return recording
 
     @property
     def methods(self) -> dict[str, str]:
-        # The base class looks at all flags, which is not what a method reads.
+        # The base class reads all keys that select a method; these reads must not count.
         found = self.__dict__.get("chosen")
         return AdapterConfig.methods.fget(self) if found is None else found
 
 
 def file_of(method: str) -> tuple[str, AdapterConfig]:
-    """The configuration that has this method alone; of several a train before a ring, and the shortest name."""
+    """Return (name, configuration) of the shipped file that uses only this method.
+
+    Of several files, prefer tensor trains to rings, then the shortest name.
+    """
     found = []
     for path in (ROOT / "configs").glob("*.json"):
         config = load_settings(str(path), [])[0].adapter
@@ -77,10 +84,10 @@ def file_of(method: str) -> tuple[str, AdapterConfig]:
 
 def row_of(method: str) -> tuple[str, ...]:
     name, config = file_of(method)
-    recorded = Recorded.of(config)
+    recording = RecordingConfig.of(config)
     with torch.device("meta"):
-        model = T5ForConditionalGeneration(T5Config.from_shape("t5-base"), recorded)
-        keys = ", ".join(f"`{key}`" for key in sorted(recorded.read - HIDDEN - {method}, key=str.lower))
+        model = T5ForConditionalGeneration(T5Config.from_shape("t5-base"), recording)
+        keys = ", ".join(f"`{key}`" for key in sorted(recording.read - UNLISTED - {method}, key=str.lower))
     (site,), entry = config.methods, METHODS[method]
     paper, _, url = entry.paper.rpartition(", ")
     shown, trained = f"[{name}](../configs/{name}.json)", f"{count_parameters(model)['trainable']:,}"
@@ -97,32 +104,32 @@ def row_of(method: str) -> tuple[str, ...]:
 
 
 def mergeable(site: str, foldable: bool) -> str:
-    """What becomes of the method in plain weights, and when."""
+    """The entry of the column "mergeable"."""
     if not foldable:
         return "no"
     return "yes" if site in (BESIDE_LINEAR, ON_WEIGHTS) else "on export"
 
 
 def escaped(cell: str) -> str:
-    """Return the text of a cell in which no | ends it."""
+    """Escape the text of a table cell."""
     return cell.replace("|", "\\|")
 
 
 def table() -> str:
-    """The whole document."""
+    """Return the content of docs/methods.md."""
     rows = [COLUMNS, ("---",) * (len(COLUMNS) - 2) + ("---:", "---"), *(row_of(method) for method in METHODS)]
     return HEAD + "".join(f"| {' | '.join(escaped(cell) for cell in row)} |\n" for row in rows)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write docs/methods.md.", allow_abbrev=False)
-    parser.add_argument("--check", action="store_true", help="only compare")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with status 1 if the file is out of date"
+    )
     given, content = parser.parse_args(), table()
     if given.check:
         if FILE.read_text() != content:
-            print(
-                "docs/methods.md is not what the registry says; python docs/methods_table.py writes it", file=sys.stderr
-            )
+            print("docs/methods.md is out of date; run python docs/methods_table.py", file=sys.stderr)
             sys.exit(1)
         sys.exit(0)
     write_file(FILE, content)

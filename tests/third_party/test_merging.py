@@ -139,7 +139,7 @@ def test_a_nonlinear_branch_says_that_it_cannot_be_merged(tiny_config, batch):
     assert not model.merged
     parallel = merge_adapters(model)
     assert len(parallel) == 8
-    assert set(parallel.values()) == {"an activation between its cores makes it no matrix"}
+    assert set(parallel.values()) == {"it has an activation between its cores, so it is not a matrix"}
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
