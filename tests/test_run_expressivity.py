@@ -231,6 +231,7 @@ def test_help_lists_every_key(capsys):
             assert f"  {f.name}: " in printed
 
 
+@pytest.mark.filterwarnings("always:space 'B', size 0")
 def test_ones_own_network_and_routine(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text(
         "import torch\n"
