@@ -41,6 +41,12 @@ TINY_RUN = {
 }
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One process for each core that this process may use; by itself xdist counts the physical ones of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def pytest_collection_finish():
     """Take what is imported and collected out of garbage collection: every run collects twice, at 0.3 s each."""
     gc.collect()
