@@ -376,11 +376,6 @@ class AdapterConfig:
         value = getattr(self, name)
         return value is not None and value is not False
 
-    @classmethod
-    def key_names(cls) -> list[str]:
-        """The keys that a configuration file may set."""
-        return [f.name for f in key_fields(cls)]
-
     def structural_keys(self) -> dict[str, Any]:
         """The keys that decide which tensors exist and what they compute; only the others may differ on loading."""
         incidental = ("merge_at_eval", "merge_dtype", "lora_dropout", "use_checkpointing")
@@ -397,6 +392,5 @@ def get_adapter_config(settings: Mapping[str, Any], tasks: Sequence[str] = ("tas
     settings: all keys of a run.
     tasks: names of the tasks; with adapters_per_task each gets its own adapters after the sublayers.
     """
-    return AdapterConfig(
-        tasks=tuple(tasks), **{name: settings[name] for name in AdapterConfig.key_names() if name in settings}
-    )
+    keys = {f.name for f in key_fields(AdapterConfig)}
+    return AdapterConfig(tasks=tuple(tasks), **{name: value for name, value in settings.items() if name in keys})

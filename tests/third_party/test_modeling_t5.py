@@ -142,7 +142,7 @@ def test_adapters_are_not_saved_as_a_model(tiny_config, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"task_adapter_layers_decoder": [-1]}, "task_adapter_layers_decoder holds -1; layers are counted from 0"),
+        ({"task_adapter_layers_decoder": [-1]}, "task_adapter_layers_decoder contains -1; blocks are counted from 0"),
         ({"tt_shape": [[4, 4], [2, 2]], "tensor_train_adapters": True}, "tt_shape"),
     ],
 )
