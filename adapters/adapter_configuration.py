@@ -392,5 +392,5 @@ def get_adapter_config(settings: Mapping[str, Any], tasks: Sequence[str] = ("tas
     settings: all keys of a run.
     tasks: names of the tasks; with adapters_per_task each gets its own adapters after the sublayers.
     """
-    names = [f.name for f in key_fields(AdapterConfig) if f.name in settings]
-    return AdapterConfig(tasks=tuple(tasks), **{name: settings[name] for name in names})
+    keys = {f.name for f in key_fields(AdapterConfig)}
+    return AdapterConfig(tasks=tuple(tasks), **{name: value for name, value in settings.items() if name in keys})

@@ -9,13 +9,6 @@ from adapters.parts import SharedParts
 from adapters.tensor_train_linear import TensorTrainLinear
 
 
-def hidden_size(config: AdapterConfig, d_model: int) -> int:
-    """Width of the hidden layer of an adapter."""
-    if config.task_expansion_factor is not None:
-        return d_model * config.task_expansion_factor
-    return max(1, d_model // config.task_reduction_factor)
-
-
 class Adapter(nn.Module):
     """up(activation(down(y))), the bottleneck of Houlsby et al. 2019 (https://arxiv.org/abs/1902.00751).
 
@@ -26,7 +19,10 @@ class Adapter(nn.Module):
 
     def __init__(self, config: AdapterConfig, d_model: int, shared: SharedParts):
         super().__init__()
-        hidden = hidden_size(config, d_model)
+        if config.task_expansion_factor is not None:
+            hidden = d_model * config.task_expansion_factor
+        else:
+            hidden = max(1, d_model // config.task_reduction_factor)
         self.down_sampler = self._linear(config, d_model, hidden, shared, "down")
         self.activation = get_activation(config.non_linearity)
         self.up_sampler = self._linear(config, hidden, d_model, shared, "up")

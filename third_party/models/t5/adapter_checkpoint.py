@@ -90,10 +90,6 @@ def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
     """
     if model.adapter_config is None:
         raise ConfigError("the model has no adapters; save the whole model with save_pretrained")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{str(directory)!r} cannot be created: {error.strerror}") from None
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors_to_save(model).items()}
     description = {
         "method": model.adapter_config.method,

@@ -1,8 +1,5 @@
 """The two steps after loading a backbone: attach adapters, then freeze."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from adapters import AdapterConfig
@@ -20,11 +17,17 @@ def modify_model_after_init(
     """Attach adapters to a loaded backbone, freeze the rest, and return the model.
 
     A model that was loaded with adapters keeps them.
-    Raises ConfigError if `adapter_config` differs from the configuration of these adapters.
+    Raises ConfigError if `adapter_config` differs from their configuration, or if new ones do not fit in memory.
     """
     if adapter_config is not None and model.adapter_config is None:
-        with report_out_of_memory(adapter_config):
+        try:
             model.attach_adapters(adapter_config)
+        except RuntimeError as error:
+            if "alloc" in str(error).lower() or "memory" in str(error).lower():
+                raise ConfigError(
+                    f"{adapter_config.method} with these sizes does not fit in memory ({one_line(error)})"
+                ) from None
+            raise
     elif adapter_config is not None:
         loaded, wanted = model.adapter_config.structural_keys(), adapter_config.structural_keys()
         wrong = [f"{key} is {wanted[key]!r}, there {loaded[key]!r}" for key in loaded if loaded[key] != wanted[key]]
@@ -46,16 +49,3 @@ def check_size(backbone: T5ForConditionalGeneration, adapter_config: AdapterConf
             f"{adapter_config.method} with these sizes adds {added:,} parameters to the backbone's "
             f"{backbone.backbone_size:,}; allowed: {MAX_ADDED_RATIO} times as many"
         )
-
-
-@contextmanager
-def report_out_of_memory(adapter_config: AdapterConfig) -> Iterator[None]:
-    """Turn a failure to allocate memory for the adapters into a ConfigError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "alloc" in str(error).lower() or "memory" in str(error).lower():
-            raise ConfigError(
-                f"{adapter_config.method} with these sizes does not fit in memory ({one_line(error)})"
-            ) from None
-        raise

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from torch import nn
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from adapters import AdapterPart
@@ -21,7 +22,7 @@ def freeze_model_params(model: "T5ForConditionalGeneration") -> None:
     if not config.freeze_backbone:
         model.shared.weight.requires_grad = not config.freeze_embedding
         return
-    trained = set()
+    trained: set[nn.Parameter] = set()
     for module in model.modules():
         if isinstance(module, AdapterPart):
             trained.update(p for p in module.parameters() if p.requires_grad)

@@ -93,7 +93,7 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Return False: transformers would not initialise some modules of a custom class."""
+        """Return False: transformers skips modules without own parameters when it initialises custom classes."""
         return False
 
     def attach_adapters(self, adapter_config: AdapterConfig) -> None:
