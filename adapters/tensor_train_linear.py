@@ -58,7 +58,7 @@ class TensorTrainLinear(TTLinear):
             if config.share_cores is not None and shared is not None:
                 self._share(config, shared, role)
         except ShapeError as error:
-            raise ConfigError(f"tt_shape: {error}" if config.tt_shape else str(error)) from None
+            raise ConfigError(f"{'tt_shape' if config.tt_shape else 'tt_d'}: {error}") from None
         self.tt_bias = TTBias(out_features, rank=config.TTBias_rk) if bias and config.use_TTBias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -123,8 +123,14 @@ class TTLinear(nn.Module):
 
     def _zero_core(self, d: int, freeze_cores: FreezeCores) -> str:
         """Name the core that starts as zero: the last, or the first if the last is frozen."""
-        if d - 1 not in frozen_indices(freeze_cores, d, type(self).__name__):
+        frozen = frozen_indices(freeze_cores, d, type(self).__name__)
+        if d - 1 not in frozen:
             return "last"
+        if 0 in frozen:
+            raise ShapeError(
+                f"{type(self).__name__}: init 'zero' lets the last core start as zero, or the first; freeze_cores "
+                f"{freeze_cores!r} freezes both (number of cores: {d})"
+            )
         if self.cores_nonlinearity is not None:
             raise ShapeError(
                 f"{type(self).__name__}: init is 'zero' and freeze_cores {freeze_cores!r} freezes the last core; with "

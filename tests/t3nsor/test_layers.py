@@ -220,7 +220,7 @@ def test_automatic_shapes():
         (lambda: TTLinear(6, 4, strategy="fast"), "strategy is 'fast'; allowed: auto, left_to_right"),
         (lambda: TTLinear(6, 4, strategy=Plan("chain", (1, 1))), "is a plan for 2 cores; the chain has 3"),
         (lambda: TTLinear(6, 4, freeze_cores=[3]), "freeze_cores [3] holds 3; 3 cores have the indices -3 to 2"),
-        (lambda: TTLinear(6, 4, init="zero", freeze_cores=[0, 1, 2]), "freezes the first core"),
+        (lambda: TTLinear(6, 4, init="zero", freeze_cores=[0, 1, 2]), "freezes both"),
         (
             lambda: TTLinear(6, 4, init="zero", freeze_cores="last", cores_nonlinearity=torch.relu),
             "only the last one may start as zero",
