@@ -14,7 +14,7 @@ test: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-# torch comes first and pinned: a bare requirement of another package would bring the newest build there is.
+# torch comes first and pinned: a bare requirement of another package would install the newest build.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch

@@ -3,17 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from common.errors import ConfigError
 from common.files import check_writable, write_file
+from common.requirements import check_installed
 from seq2seq.comparison.configurations import collect, sections, table_rows
 from seq2seq.comparison.page import csv_text, markdown, page
 from seq2seq.comparison.plots import plots
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,6 +40,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     try:
+        check_installed()
         given = arguments(argv)
         check_writable(Path(given.output_dir))
         configurations, warnings = collect(given.paths, given.split)
@@ -63,7 +64,7 @@ def report(configurations: list, split: str, directory: Path) -> None:
         "report.html": page(parts, split, drawn),
     }
     for name, text in files.items():
-        write_file(directory / name, text)
+        write_file(directory / name, text, key="output_dir")
     print_table(rows, split)
     for name in files:
         print(directory / name)
@@ -71,6 +72,8 @@ def report(configurations: list, split: str, directory: Path) -> None:
 
 def print_table(rows: list[dict], split: str) -> None:
     """Print the table at full width, or without the least important columns on a narrow terminal."""
+    from rich.console import Console
+
     columns, console, wide = terminal_columns(rows), Console(), Console(width=10_000)
     for spare in ("method", "MiB", "seconds", "% of backbone"):
         if console.is_terminal and wide.measure(filled(columns, split)).maximum > console.width:
@@ -107,8 +110,12 @@ def terminal_columns(rows: list[dict]) -> dict[str, list[str]]:
     }
 
 
-def filled(columns: dict[str, list[str]], split: str) -> Table:
+def filled(columns: dict[str, list[str]], split: str) -> "Table":
     """The columns as a table."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=f"scores on {split}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in columns:
         words = name in ("configuration", "method", "task", "metric")

@@ -7,15 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from common.errors import ConfigError
 from common.files import write_json
 from common.json_settings import check_keys, describe, read_file, read_overrides
 from common.keys import REQUIRED, key, key_fields, key_types
+from common.requirements import check_installed
 from expressivity.experiments import EXPERIMENTS
 
 PROGRAM = "run_expressivity.py"
@@ -46,6 +42,7 @@ def main(argv: list[str]) -> int:
     try:
         if not argv or argv[0].startswith("--"):
             raise ConfigError(USAGE)
+        check_installed()
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             run(*load(argv[0], argv[1:]))
@@ -80,7 +77,7 @@ def run(settings: Run, experiment) -> None:
     resolved = {f.name: getattr(part, f.name) for part in (settings, experiment) for f in key_fields(type(part))}
     experiment.check()
     _prepare(directory, resolved, experiment, settings.overwrite_output_dir)
-    write_json(directory / CONFIGURATION, resolved)
+    write_json(directory / CONFIGURATION, resolved, key="output_dir")
     try:
         result = experiment.run(directory, not settings.disable_tqdm)
     except BaseException:
@@ -162,6 +159,11 @@ def print_keys() -> None:
 
 
 def print_table(title: str, rows: list[dict]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in rows[0]:
         table.add_column(name, justify="left" if name in ("winner", "activation") else "right", overflow="fold")

@@ -5,6 +5,7 @@ import sys
 from contextlib import ExitStack, contextmanager, redirect_stdout
 
 from common.errors import ConfigError
+from common.requirements import check_installed
 from seq2seq.settings import Settings, load_settings, print_keys
 
 USAGE = "usage: python run_seq2seq.py FILE.json [--key value ..]    (--help lists the keys)"
@@ -18,6 +19,7 @@ def main(argv: list[str]) -> int:
     try:
         if not argv or argv[0].startswith("--"):
             raise ConfigError(USAGE)
+        check_installed()
         with silence_other_processes():
             settings, warnings = load_settings(argv[0], argv[1:])
             for warning in warnings:

@@ -10,14 +10,16 @@ from common.errors import ConfigError
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike, key: str | None = None) -> Iterator[Path]:
     """Yield a temporary path in the same directory; rename it to `path` when the block succeeds, else remove it.
 
-    Missing parent directories are created. The temporary name starts with a dot and keeps the suffix. A process that
-    is killed leaves the previous `path` untouched. Raises ConfigError if the file cannot be written.
+    Missing parent directories are created. The temporary name starts with a dot, keeps the suffix and is not used by
+    another process. A process that is killed leaves the previous `path` untouched.
+    key: the setting that names the file or its directory, for the message.
+    Raises ConfigError if the file cannot be written.
     """
     path = Path(path)
-    unfinished = path.with_name(f".unfinished-{path.name}")
+    unfinished = path.parent / f".unfinished-{os.getpid()}-{path.name}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
@@ -25,20 +27,26 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             unfinished.unlink()
-        if isinstance(error, OSError):
-            raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
+        if isinstance(error, OSError) and _is_about(error, path, unfinished):
+            where = f"{key}: " if key else ""
+            raise ConfigError(f"{where}{path} cannot be written: {error.strerror or error}") from None
         raise
 
 
-def write_file(path: str | os.PathLike, content: str | bytes) -> None:
-    """Write text (as UTF-8) or bytes. Raises ConfigError if the file cannot be written."""
-    with replacing(path) as unfinished:
+def _is_about(error: OSError, path: Path, unfinished: Path) -> bool:
+    """Return False for an error about another file, one that the block reads, say."""
+    return error.filename is None or Path(os.fsdecode(error.filename)) in (unfinished, path, *path.parents)
+
+
+def write_file(path: str | os.PathLike, content: str | bytes, *, key: str | None = None) -> None:
+    """Write text (as UTF-8) or bytes; see `replacing`."""
+    with replacing(path, key) as unfinished:
         unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def write_json(path: str | os.PathLike, content: object, *, sort_keys: bool = False) -> None:
-    """Write `content` as indented JSON. Raises ConfigError if the file cannot be written."""
-    write_file(path, json.dumps(content, indent=2, sort_keys=sort_keys) + "\n")
+def write_json(path: str | os.PathLike, content: object, *, sort_keys: bool = False, key: str | None = None) -> None:
+    """Write `content` as indented JSON; see `replacing`."""
+    write_file(path, json.dumps(content, indent=2, sort_keys=sort_keys) + "\n", key=key)
 
 
 def check_writable(directory: Path, key: str = "output_dir") -> None:

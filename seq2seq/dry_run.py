@@ -55,7 +55,7 @@ def dry_run(settings: Settings) -> dict:
     print_num_parameters(model)
     print_tensor_trains(trains, rows_of(settings))
     print(json.dumps(content["configuration"], indent=2, sort_keys=True))
-    write_json(directory / DRY_RUN, content, sort_keys=True)
+    write_json(directory / DRY_RUN, content, sort_keys=True, key="output_dir")
     return content
 
 

@@ -46,7 +46,7 @@ def majority_baseline(rows: TaskRows) -> dict[str, float]:
 
 def write_predictions(path: Path, rows: TaskRows, predictions: Sequence[str]) -> None:
     """Write JSON lines with "source", "target", the task's reference fields and "prediction"."""
-    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with replacing(path, "output_dir") as unfinished, unfinished.open("w", encoding="utf-8") as file:
         columns = ["source", "target", *rows.task.reference_fields]
         for row, prediction in zip(rows.texts.select_columns(columns), predictions, strict=True):
             file.write(json.dumps({**row, "prediction": prediction}, ensure_ascii=False) + "\n")

@@ -58,13 +58,13 @@ class RunDirectory:
                     shutil.rmtree(self.path / name, ignore_errors=True)
                 for name in OWN_FILES:
                     (self.path / name).unlink(missing_ok=True)
-            write_json(self.path / CONFIGURATION, self.resolved, sort_keys=True)
+            write_json(self.path / CONFIGURATION, self.resolved, sort_keys=True, key="output_dir")
         except OSError as error:
             raise ConfigError(f"output_dir is {str(self.path)!r}, which cannot be written: {error.strerror}") from None
 
     def finish(self, results: dict):
         """Write the results, which mark the run as finished."""
-        write_json(self.path / RESULTS, results)
+        write_json(self.path / RESULTS, results, key="output_dir")
 
     def _check_sources(self, resolved: dict):
         """Raise ConfigError if the run would replace what it reads."""

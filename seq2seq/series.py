@@ -46,7 +46,7 @@ def run_series(settings: Settings) -> dict:
             "output_dir": str(directory),
         }
         if settings.training.should_save:
-            write_json(directory / SERIES, summary, sort_keys=True)
+            write_json(directory / SERIES, summary, sort_keys=True, key="output_dir")
     return summary
 
 

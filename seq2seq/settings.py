@@ -127,15 +127,13 @@ def transformers_keys() -> dict[str, type]:
     Importing the class takes seconds; a misspelt key is reported without it.
     """
     package = importlib.util.find_spec("transformers")
-    if package is None or package.origin is None:
-        raise ConfigError('transformers is not installed; in the clone, run pip install -e ".[lab]"')
     keys: dict[str, type] = {}
     for module in ("training_args.py", "training_args_seq2seq.py"):
         tree = ast.parse(Path(package.origin).with_name(module).read_text(encoding="utf-8"))
         for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
             for line in cls.body if cls.name.endswith("TrainingArguments") else ():
-                if isinstance(line, ast.AnnAssign):
-                    keys[line.target.id] = bool if "bool" in ast.unparse(line.annotation) else str
+                if isinstance(line, ast.AnnAssign) and not line.target.id.startswith("_"):
+                    keys[line.target.id] = bool if "bool" in ast.unparse(line.annotation).split(" | ") else str
     return keys
 
 

@@ -300,7 +300,7 @@ def test_missing_matplotlib_is_told_before_anything_is_written(two_tasks, make_r
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     status, errors, out = make_report(two_tasks)
-    assert (status, errors) == (2, ["error: matplotlib is missing; pip install -c constraints.txt matplotlib"])
+    assert (status, errors) == (2, ['error: matplotlib not installed; in the clone, run pip install -e ".[lab]"'])
     assert not out.exists()
 
 

@@ -81,13 +81,12 @@ def load_texts(
 
 def load_split(task: Task, split: str, arguments: DataTrainingArguments, seed: int, prefix: bool) -> Dataset:
     """Return the sources and targets of a split, at most as many as the arguments allow; see `load_texts`."""
-    rows = task.load(split)
-    if len(rows) == 0:
-        raise ConfigError(f"{TASK_KEYS[split]} is {task.name!r}, whose {split} split is empty")
-    return task.to_texts(_limited(rows, task, split, arguments, seed), prefix)
+    return task.examples(split, prefix, lambda rows: _limited(rows, task, split, arguments, seed))
 
 
 def _limited(rows: Dataset, task: Task, split: str, arguments: DataTrainingArguments, seed: int) -> Dataset:
+    if len(rows) == 0:
+        raise ConfigError(f"{TASK_KEYS[split]} is {task.name!r}, whose {split} split is empty")
     if split == "train" and arguments.low_resource is not None:
         if arguments.low_resource > len(rows):
             raise ConfigError(f"low_resource is {arguments.low_resource}; {task.name} has {len(rows)} training rows")

@@ -54,11 +54,16 @@ class FileTask(Task):
         """Return the rows of a split, all cells as text. Raises ConfigError with file and row for an invalid cell."""
         if split != "train" and getattr(self.arguments, f"{split}_file"):
             return self.read(f"{split}_file")
-        rows = self.read("train_file")
+        return self.read("train_file").select(self._cut[split])
+
+    @cached_property
+    def _cut(self) -> dict[str, list[int]]:
+        """The rows of the training file in each split that has no file of its own."""
+        columns = self.read("train_file").to_dict()
+        sources = [self.format(dict(zip(columns, row, strict=True)))[0] for row in zip(*columns.values(), strict=True)]
         parts = [part for part in SPLITS if part == "train" or not getattr(self.arguments, f"{part}_file")]
         held_out = [HELD_OUT] * (len(parts) - 1)
-        sources = [self.format(row)[0] for row in rows]
-        return rows.select(split_by_text(sources, [1 - sum(held_out), *held_out])[parts.index(split)])
+        return dict(zip(parts, split_by_text(sources, [1 - sum(held_out), *held_out]), strict=True))
 
     def read(self, key: str) -> Dataset:
         """Return the checked rows of the file that `key` names."""

@@ -77,7 +77,7 @@ def without_markup(text: str) -> str:
 
 
 class Wic(Published):
-    """Has a word the same meaning in two sentences?"""
+    """Does a word have the same meaning in both sentences?"""
 
     hub_dataset, name, config = HUB_DATASET, "superglue-wic", "wic"
     fields = ("sentence1", "sentence2", "word")
@@ -91,6 +91,12 @@ class WscFixed(Published):
     columns = ("text", "span1_text", "span1_index", "span2_text", "span2_index", "label")
     nested = dict.fromkeys(("span1_index", "span2_index"), (int, "3"))
     labels, words = ("0", "1"), ("False", "True")
+
+    def _read(self, split: str) -> Dataset:
+        rows = super()._read(split)
+        for row in rows:  # a wrong span is an error even in a row that is not used
+            self.format(row)
+        return rows
 
     def format(self, row: dict) -> tuple[str, str]:
         first, second = ((row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2))

@@ -64,15 +64,15 @@ class Task:
         """Return the (source, target) of a row, without the task's name."""
         return " ".join(f"{name}: {row[name]}" for name in self.fields), self.targets[int(row["label"])]
 
-    def examples(self, split: str, prefix: bool = True) -> Dataset:
-        """Return all rows of a split as texts; see `to_texts`."""
-        return self.to_texts(self.load(split), prefix)
-
-    def to_texts(self, rows: Dataset, prefix: bool = True) -> Dataset:
-        """Turn loaded rows, one by one, into the text columns "source" and "target"; reference and extra fields stay.
+    def examples(
+        self, split: str, prefix: bool = True, select: Callable[[Dataset], Dataset] = lambda rows: rows
+    ) -> Dataset:
+        """Return a split with the text columns "source" and "target"; reference and extra fields stay.
 
         prefix: put the task's name in front of the source (left out if each task has adapters of its own).
+        select: picks rows before they become texts.
         """
+        rows = select(self.load(split))
         before = f"{self.name} " if prefix and self.named_in_source else ""
 
         def to_text(row: dict) -> dict:

@@ -91,7 +91,7 @@ def _chosen_contraction(
     device: torch.device,
     *core_shapes: torch.Size,
 ) -> Contraction:
-    """The contraction chosen for operands of these shapes and dtypes. This cache is the only memo of the engine."""
+    """The contraction chosen for operands of these shapes and dtypes. The engine's memo of its choices."""
     inputs, outputs = tuple(shape[1] for shape in core_shapes), tuple(shape[2] for shape in core_shapes)
     ranks = (*(shape[0] for shape in core_shapes), core_shapes[-1][-1])
     name = str(dtype).removeprefix("torch.")

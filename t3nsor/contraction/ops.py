@@ -54,7 +54,7 @@ def linear_with_branch(
     strategy: see `tt_matmul`. Chains run beside one GEMM with `weight`; "full" and "hybrid" are one GEMM with
         weight^T + scale * W, built a few columns at a time and never kept.
 
-    Returns (.., out_features). Of tensors as large as x or y it saves only x for the backward pass.
+    Returns (.., out_features). The only tensor of the size of x or y that it saves for the backward pass is x.
     Raises ShapeError when sizes, dtypes or devices do not fit together.
     """
     if weight is None:

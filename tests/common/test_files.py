@@ -1,6 +1,7 @@
 """A file is whole at every moment: what was there before, or all of what was written."""
 
 import json
+import multiprocessing
 
 import pytest
 
@@ -47,6 +48,40 @@ def test_a_failure_to_write_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match="a.txt cannot be written: No space left"), replacing(tmp_path / "a.txt"):
         raise full
     assert names(tmp_path) == ["file"]
+
+
+def test_the_message_names_the_key_and_an_error_about_another_file_stays_what_it_is(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(ConfigError, match="output_dir: .*a.txt cannot be written: Is a directory"):
+        write_file(tmp_path / "a.txt", "new", key="output_dir")
+
+    def read_what_is_missing():
+        with replacing(tmp_path / "b.txt") as unfinished:
+            unfinished.write_bytes((tmp_path / "missing").read_bytes())
+
+    with pytest.raises(FileNotFoundError):
+        read_what_is_missing()
+    assert names(tmp_path) == ["a.txt"]
+
+
+def write_often(path, letter):
+    for _ in range(200):
+        write_file(path, letter * 100_000)
+
+
+def test_two_processes_that_write_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "a.txt"
+    context = multiprocessing.get_context("forkserver")
+    writers = [context.Process(target=write_often, args=(path, letter)) for letter in "xy"]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        if path.exists():
+            text = path.read_text()
+            assert len(text) == 100_000
+            assert len(set(text)) == 1
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_json(tmp_path):

@@ -7,8 +7,6 @@ import re
 import warnings
 from dataclasses import dataclass
 
-from common.errors import ConfigError
-
 # Light and dark scheme, with the hues of Okabe and Ito, which are safe for colour-blind readers.
 SERIES = (
     ("#0072b2", "#4b9fe0"),
@@ -105,11 +103,9 @@ class Style:
 
 
 def drawn(plot, *arguments):
-    """Call `plot(*arguments)` in the report's style, not the user's. Raises ConfigError if matplotlib is missing."""
-    try:
-        import matplotlib.style
-    except ImportError:
-        raise ConfigError("matplotlib is missing; pip install -c constraints.txt matplotlib") from None
+    """Call `plot(*arguments)` in the report's style, not the user's."""
+    import matplotlib.style
+
     with warnings.catch_warnings(), matplotlib.style.context(["default", RC]):
         warnings.simplefilter("ignore")  # about glyphs missing from matplotlib's font; the page uses another font
         return plot(*arguments)

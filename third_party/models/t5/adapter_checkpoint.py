@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from adapters import AdapterConfig, AdapterPart
-from common.errors import ConfigError
+from common.errors import ConfigError, one_line
 from common.files import replacing, write_file, write_json
 
 if TYPE_CHECKING:  # modeling_t5 imports this module
@@ -100,8 +100,11 @@ def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    with replacing(directory / WEIGHTS) as unfinished:
-        save_file(tensors, unfinished, metadata={"format": "pt"})
+    try:
+        with replacing(directory / WEIGHTS) as unfinished:
+            save_file(tensors, unfinished, metadata={"format": "pt"})
+    except SafetensorError as error:  # of a full disk, say
+        raise ConfigError(f"{directory / WEIGHTS} cannot be written: {one_line(error)}") from None
     if not (directory / CARD).exists() or LIBRARY_TAG in (directory / CARD).read_text(errors="replace"):
         write_file(directory / CARD, model_card(model, description))
     write_json(directory / DESCRIPTION, description)

@@ -8,7 +8,7 @@ from third_party.models.t5.freezing import freeze_model_params
 from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
 from third_party.models.t5.parameters import count_parameters
 
-MAX_ADDED_RATIO = 10  # added parameters / backbone parameters; more is taken for a typing error
+MAX_ADDED_RATIO = 10  # added parameters / backbone parameters; more is assumed to be a typo
 
 
 def modify_model_after_init(
