@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 from common.errors import ConfigError
 from common.files import check_writable, write_file
 from common.requirements import check_installed
-from seq2seq.comparison.configurations import collect, sections, table_rows
-from seq2seq.comparison.page import csv_text, markdown, page
-from seq2seq.comparison.plots import plots
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +38,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     try:
         check_installed()
+        from seq2seq.comparison.configurations import collect
+
         given = arguments(argv)
         check_writable(Path(given.output_dir))
         configurations, warnings = collect(given.paths, given.split)
@@ -55,6 +54,10 @@ def main(argv: list[str]) -> int:
 
 def report(configurations: list, split: str, directory: Path) -> None:
     """Write the three files of the report, then print the table."""
+    from seq2seq.comparison.configurations import sections, table_rows
+    from seq2seq.comparison.page import csv_text, markdown, page
+    from seq2seq.comparison.plots import plots
+
     parts = sections(configurations)
     rows = table_rows([c for part in parts for c in part.configurations])
     drawn = [plots(part, split, f"r{number}") for number, part in enumerate(parts)]

@@ -2,10 +2,8 @@
 
 import pytest
 
-from common import requirements
 from common.errors import ConfigError, one_line, require, type_and_line
 from common.json_settings import describe
-from common.requirements import check_installed
 
 
 @pytest.mark.parametrize(
@@ -50,11 +48,3 @@ def test_ranges():
 )
 def test_types_in_words(annotation, words):
     assert describe(annotation) == words
-
-
-def test_missing_packages_are_one_line(monkeypatch):
-    check_installed()
-    monkeypatch.setattr(requirements, "LAB", ("json", "no_such_package", "nor_this"))
-    with pytest.raises(ConfigError) as error:
-        check_installed()
-    assert str(error.value) == 'no_such_package, nor_this not installed; in the clone, run pip install -e ".[lab]"'
