@@ -1,4 +1,4 @@
-"""Which keys choose which method, and the exact errors of keys that contradict each other."""
+"""The keys that choose each method, and the exact errors of keys that contradict each other."""
 
 import pytest
 

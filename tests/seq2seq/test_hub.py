@@ -1,4 +1,4 @@
-"""Whether the hub answers, asked of a server on this machine and of a port where there is none."""
+"""Asking if the hub answers: a server on this machine, and a port without one."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer

@@ -129,7 +129,7 @@ class Calls(nn.Module):
 
 
 def extra(function) -> int:
-    """How far live bytes rise in a layer that calls `function`."""
+    """The rise of live bytes in a layer that calls `function`."""
     model, x = nn.Sequential(Calls(function)), torch.ones(1, requires_grad=True)
     return measure_memory(model, lambda: model(x).sum(), layers={"layer": model[0]}).layers["layer"]["forward_extra"]
 

@@ -83,7 +83,7 @@ def test_numbers_beyond_all_measure_do_not_crash():
 
 
 def slow_words(text: str) -> list[str]:
-    """What SQuAD compares, word by word."""
+    """SQuAD's comparison, word by word."""
     bare = "".join(character for character in text.lower() if character not in string.punctuation)
     return [word for word in bare.split() if word not in ("a", "an", "the")]
 

@@ -1,4 +1,4 @@
-"""What is saved and comes back: adapters beside their backbone's name, and plain T5s with everything folded in."""
+"""Saving and loading: adapters beside their backbone's name, and plain T5s with everything folded in."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""How many parameters every method trains on T5-base, exactly: built on the meta device, without weights."""
+"""The number of parameters that every method trains on T5-base, exactly: built on the meta device, without weights."""
 
 import pytest
 import torch
