@@ -19,6 +19,7 @@ from adapters.sites import BESIDE_LINEAR, ON_WEIGHTS  # noqa: E402
 from common.files import write_file  # noqa: E402
 from seq2seq.settings import load_settings  # noqa: E402
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration  # noqa: E402
+from third_party.models.t5.key_usage import read_keys  # noqa: E402
 from third_party.models.t5.parameters import count_parameters  # noqa: E402
 
 FILE = ROOT / "docs" / "methods.md"
@@ -45,28 +46,6 @@ UNLISTED = BLOCK_KEYS | TASK_KEYS | FREEZING_KEYS | {"tasks", "merge_at_eval", "
 COLUMNS = ("method", "site", "formula", "paper", "keys", "file", "trained", "mergeable")
 
 
-class RecordingConfig(AdapterConfig):
-    """A configuration that records which of its keys are read."""
-
-    def __getattribute__(self, name: str):
-        if name in object.__getattribute__(self, "__dict__").get("keys", ()):
-            object.__getattribute__(self, "read").add(name)
-        return object.__getattribute__(self, name)
-
-    @classmethod
-    def of(cls, config: AdapterConfig) -> "RecordingConfig":
-        recording = cls(**config.to_dict())
-        recording.read, recording.chosen = set(), config.methods
-        recording.keys = set(config.to_dict())
-        return recording
-
-    @property
-    def methods(self) -> dict[str, str]:
-        # The base class reads all keys that select a method; these reads must not count.
-        found = self.__dict__.get("chosen")
-        return AdapterConfig.methods.fget(self) if found is None else found
-
-
 def file_of(method: str) -> tuple[str, AdapterConfig]:
     """Return (name, configuration) of the shipped file that uses only this method.
 
@@ -84,10 +63,10 @@ def file_of(method: str) -> tuple[str, AdapterConfig]:
 
 def row_of(method: str) -> tuple[str, ...]:
     name, config = file_of(method)
-    recording = RecordingConfig.of(config)
     with torch.device("meta"):
-        model = T5ForConditionalGeneration(T5Config.from_shape("t5-base"), recording)
-        keys = ", ".join(f"`{key}`" for key in sorted(recording.read - UNLISTED - {method}, key=str.lower))
+        model = T5ForConditionalGeneration(T5Config.from_shape("t5-base"), config)
+    read = read_keys(model.config, config) - UNLISTED - {method}
+    keys = ", ".join(f"`{key}`" for key in sorted(read, key=str.lower))
     (site,), entry = config.methods, METHODS[method]
     paper, _, url = entry.paper.rpartition(", ")
     shown, trained = f"[{name}](../configs/{name}.json)", f"{count_parameters(model)['trainable']:,}"

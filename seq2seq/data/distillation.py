@@ -11,9 +11,9 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import cosine_similarity
 
+from seq2seq import sentence_encoder  # not its functions: it imports this package
 from seq2seq.data.span_corruption import SpanCorruption, SpanCorruptionCollator, unlabelled_text
 from seq2seq.data.tasks import register
-from seq2seq.sentence_encoder import embed
 
 CORRUPTED = 1 / 3  # share of sentences with masked spans; the rest are asked about
 QUESTIONS = 32  # number of principal components that questions may be about
@@ -51,7 +51,7 @@ class Distillation(SpanCorruption):
 @cache
 def sentence_vectors(split: str) -> dict[str, torch.Tensor]:
     """Return set name -> the encoder's vectors of a split, (sentences, 384)."""
-    return {name: embed(texts) for name, texts in unlabelled_text(split).items()}
+    return {name: sentence_encoder.embed(texts) for name, texts in unlabelled_text(split).items()}
 
 
 def training_statistics() -> tuple[dict[str, torch.Tensor], torch.Tensor]:

@@ -72,7 +72,7 @@ def test_a_run_adds_the_auxiliary_loss(run_main, monkeypatch):
         return torch.randn(len(texts), 384, generator=torch.Generator().manual_seed(len(texts)))
 
     original = distillation.Distillation.auxiliary_loss
-    monkeypatch.setattr(distillation, "embed", embed)
+    monkeypatch.setattr(distillation.sentence_encoder, "embed", embed)
     monkeypatch.setattr(distillation.Distillation, "auxiliary_loss", lambda *given: 1e6 + original(*given))
     distillation.sentence_vectors.cache_clear()
     keys = {**TINY_RUN, "task_name": TASK.name, "initial_embedding": None, "bf16": False}

@@ -1,0 +1,60 @@
+"""The keys that the chosen methods read, found by building a model without weights and watching its configuration."""
+
+import torch
+
+from adapters import AdapterConfig
+from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR
+from common.keys import key_fields
+from third_party.models.t5.configuration_t5 import T5Config
+from third_party.models.t5.freezing import freeze_model_params
+from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
+
+
+class RecordingConfig(AdapterConfig):
+    """A copy of a configuration that records in `read` which of its keys are read."""
+
+    read: set[str]
+
+    def __getattribute__(self, name: str):
+        if name in object.__getattribute__(self, "__dict__").get("watched", ()):
+            object.__getattribute__(self, "read").add(name)
+        return object.__getattribute__(self, name)
+
+    @classmethod
+    def of(cls, config: AdapterConfig) -> "RecordingConfig":
+        """Copy `config`; what its own checks read does not count."""
+        recording = cls(**config.to_dict(), tasks=config.tasks)
+        recording.chosen, recording.read, recording.watched = config.methods, set(), set(config.to_dict())
+        return recording
+
+    @property
+    def methods(self) -> dict[str, str]:
+        # The base class reads all keys that select a method; these reads must not count.
+        found = self.__dict__.get("chosen")
+        return AdapterConfig.methods.fget(self) if found is None else found
+
+
+def read_keys(config: T5Config, adapter_config: AdapterConfig) -> set[str]:
+    """Return the keys of `adapter_config` that matter for a backbone of this configuration.
+
+    These are the keys that select the chosen methods, and those read while they are attached and the rest is frozen.
+    Raises ConfigError if they cannot be attached.
+    """
+    recording = RecordingConfig.of(adapter_config)
+    with torch.random.fork_rng(), torch.device("meta"):
+        model = T5ForConditionalGeneration(config, recording)
+        freeze_model_params(model)
+    return recording.read | selecting_keys(adapter_config)
+
+
+def selecting_keys(config: AdapterConfig) -> set[str]:
+    """Return the keys that select the chosen methods: those of the methods, and of what they are variants of."""
+    fields = {f.name: f.metadata for f in key_fields(AdapterConfig)}
+    keys_of = {metadata.get("method", name): name for name, metadata in fields.items()}
+    found = {"keep_serial_adapter"} if {AFTER_SUBLAYER, BESIDE_LINEAR} <= config.methods.keys() else set()
+    for method in config.methods.values():
+        key = keys_of[method]
+        while key is not None:
+            found.add(key)
+            key = fields[key].get("form_of")
+    return found
