@@ -88,7 +88,7 @@ class AdapterConfig:
     task_expansion_factor: int | None = key(
         None,
         "If set, the adapter's hidden layer has width d_model * task_expansion_factor and task_reduction_factor is "
-        "not used; null: a bottleneck.",
+        "not used; null or 0: a bottleneck.",
     )
     non_linearity: str = key("gelu_new", f"Activation inside the adapters after sublayers, one of {ACTIVATION_NAMES}.")
     use_bias: bool = key(True, "Give the linear layers of the adapters after sublayers a bias.")
@@ -128,10 +128,11 @@ class AdapterConfig:
     tt_rank: int = key(
         8, "Rank of every bond of tensor-train adapters and branches (norms: TTLayerNorm_rk, biases: TTBias_rk)."
     )
-    tt_d: int | Literal["auto", "fastest"] = key(
-        3,
-        "Number of cores of a tensor train, 1 to 20; auto: the number with the fewest parameters; fastest: the number "
-        "with the lowest time that the cost model predicts for this machine. Not used if tt_shape is set.",
+    tt_d: int | Literal["auto", "fastest"] | None = key(
+        None,
+        "Number of cores of a tensor train, 1 to 20; null: 3, or 2 if auto_shape_mode is skewed; auto: the number with "
+        "the fewest parameters; fastest: the number with the lowest time that the cost model predicts for this "
+        "machine. Not used if tt_shape is set.",
     )
     tt_shape: list[list[int]] | None = key(
         None,
@@ -148,7 +149,7 @@ class AdapterConfig:
     factorize_smaller_dim: bool = key(
         True,
         "Factorise both dimensions of a matrix; false: the smaller of two unequal dimensions is not factorised and "
-        "becomes a factor of the last core.",
+        "becomes a factor of the last core (of the first, if auto_shape_mode is not ascending).",
     )
     tensor_ring: bool = key(
         False, "Use tensor rings instead of tensor trains; the bond that closes the ring has rank tt_rank too."
@@ -157,6 +158,11 @@ class AdapterConfig:
         None,
         f"Activation between the cores, one of {ACTIVATION_NAMES}; null: none. With one, the layer is not a matrix "
         "and cannot be merged.",
+    )
+    activate_last_core: bool = key(
+        False,
+        "With cores_nonlinearity: apply it behind the last core as well, before the bias. (relu has no gradient where "
+        "a layer starts from zero, and sigmoid is not zero there; such layers then start from random cores.)",
     )
     use_checkpointing: bool = key(
         False,
@@ -218,10 +224,15 @@ class AdapterConfig:
         site=BESIDE_LINEAR,
     )
     lora_rank: int = key(8, "Rank of the branches of use_LoRA, and inner width of those of ttlora_separate.")
+    ttlora_reduction_factor: int | None = key(
+        None,
+        "If set, the inner width of the branches of ttlora_separate is in_features / ttlora_reduction_factor; null: "
+        "lora_rank.",
+    )
     lora_alpha: float | None = key(
         None,
         "Branches are scaled by lora_alpha / rank, where rank is lora_rank for use_LoRA and ttlora_separate, 1 for "
-        "lora_dense, and tt_rank otherwise; null: a scale of 1.",
+        "lora_dense, and tt_rank otherwise (also with ttlora_reduction_factor); null: a scale of 1.",
     )
     lora_dropout: float = key(0.0, "Dropout on the input of each branch during training, from 0 to below 1.")
     lora_targets: list[str] | None = key(
@@ -243,16 +254,23 @@ class AdapterConfig:
     use_ScaleNorm: bool = key(
         False, "Replace the weight vector of each layer norm by one trained number (ScaleNorm).", site=INSTEAD_OF_NORM
     )
-    ScaleNorm_scale: float | None = key(None, "Initial value of the number of use_ScaleNorm; null: 1.")
+    ScaleNorm_scale: float | None = key(
+        None, "Initial value of the number of use_ScaleNorm; null: 1. Not used with use_LayerNorm_mean."
+    )
     use_LayerNorm_mean: bool = key(
-        False, "With use_ScaleNorm: start from the mean of the weight vector that is replaced."
+        False,
+        "Start use_ScaleNorm, use_TTLayerNorm and use_KroneckerLayerNorm from the mean of the weight vector that is "
+        "replaced.",
     )
     use_TTLayerNorm: bool = key(
         False, "Replace the weight vector of each layer norm by a tensor train.", site=INSTEAD_OF_NORM
     )
     TTLayerNorm_rk: int = key(2, "Rank of the tensor trains of use_TTLayerNorm.")
+    TTLayerNorm_d: int = key(3, "Number of cores of the tensor trains of use_TTLayerNorm, 1 to 20.")
     TTLayerNorm_preinit: bool = key(
-        False, "With use_TTLayerNorm: start from the TT-SVD of the weight vector that is replaced; false: from ones."
+        False,
+        "With use_TTLayerNorm: start from the TT-SVD of the weight vector that is replaced; false: from ones. Not used "
+        "with use_LayerNorm_mean.",
     )
     use_KroneckerLayerNorm: bool = key(
         False,
@@ -262,6 +280,10 @@ class AdapterConfig:
     )
     KroneckerLayerNorm_n: int = key(
         4, "Number n of products in use_KroneckerLayerNorm, and length of the a_i; it must divide d_model."
+    )
+    freeze_norms: bool = key(
+        False,
+        "Keep the norms of use_ScaleNorm, use_TTLayerNorm and use_KroneckerLayerNorm as they start; false: train them.",
     )
 
     # Biases, prompts, prefixes.
@@ -335,6 +357,9 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         self.tasks = tuple(self.tasks)
+        self.task_expansion_factor = self.task_expansion_factor or None
+        if self.tt_d is None:
+            self.tt_d = 2 if self.auto_shape_mode == "skewed" else 3
         check_method_flags(self)
         check(self)
         if self.freeze_backbone is None:

@@ -24,6 +24,7 @@ AT_LEAST_ONE = (
     "TTBias_rk",
     "tt_basis",
     "lora_rank",
+    "ttlora_reduction_factor",
     "TTLayerNorm_rk",
     "KroneckerLayerNorm_n",
     "prefix_dim",
@@ -73,11 +74,6 @@ def check(config: "AdapterConfig") -> None:
             "freeze_embedding and unfreeze_lm_head are both true, but the embedding and the output layer may be one "
             "tensor: set at most one of them"
         )
-    if config.use_LayerNorm_mean and config.ScaleNorm_scale is not None:
-        raise ConfigError(
-            "use_LayerNorm_mean is true and ScaleNorm_scale is set; both give the initial value of a ScaleNorm: set at "
-            "most one of them"
-        )
 
 
 def _shown(config: "AdapterConfig", name: str) -> str:
@@ -92,9 +88,10 @@ def _check_ranges(config: "AdapterConfig") -> None:
     require(config, "a finite number", "ScaleNorm_scale")
     require(config, "at least 0 and below 1", "lora_dropout")
     require(config, "at least 0 and below 2**32", "intrinsic_seed")
-    if not isinstance(config.tt_d, str):
-        require(config, "at least 1", "tt_d")
-        require(config, "at most 20", "tt_d")
+    for name in ("tt_d", "TTLayerNorm_d"):
+        if not isinstance(getattr(config, name), str):
+            require(config, "at least 1", name)
+            require(config, "at most 20", name)
     for name, allowed in (("non_linearity", ACTIVATIONS), ("auto_shape_mode", SHAPE_MODES)):
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} is {getattr(config, name)!r}; allowed: {', '.join(allowed)}")
@@ -142,13 +139,8 @@ def _check_tensor_trains(config: "AdapterConfig") -> None:
     elif isinstance(config.tt_d, str) and not config.factorize_smaller_dim:
         raise ConfigError(f"factorize_smaller_dim is false; with tt_d {config.tt_d!r} it must be true")
     cores = len(config.tt_shape[0]) if config.tt_shape is not None else config.tt_d
-    for name in ("freeze_cores", "share_cores"):
-        indices = getattr(config, name)
-        if isinstance(indices, list) and isinstance(cores, int):
-            wrong = [index for index in indices if not -cores <= index < cores]
-            if wrong:
-                raise ConfigError(f"{name} contains {wrong[0]}; {cores} cores have the indices {-cores} to {cores - 1}")
-
+    if isinstance(cores, int):
+        check_core_indices(config, cores)
     if config.share_cores_among == "tasks":
         if config.share_cores is None or not config.adapters_per_task:
             raise ConfigError(
@@ -159,6 +151,15 @@ def _check_tensor_trains(config: "AdapterConfig") -> None:
                 'share_cores_among is "tasks", but only adapters after sublayers exist once per task: choose such '
                 'adapters, or set it to "layers and tasks"'
             )
+
+
+def check_core_indices(config: "AdapterConfig", d: int) -> None:
+    """Raise ConfigError if freeze_cores or share_cores names cores that a train of `d` cores does not have."""
+    for name in ("freeze_cores", "share_cores"):
+        indices = getattr(config, name)
+        wrong = [index for index in indices if not -d <= index < d] if isinstance(indices, list) else []
+        if wrong:
+            raise ConfigError(f"{name} contains {wrong[0]}; {d} cores have the indices {-d} to {d - 1}")
 
 
 def _check_branches(config: "AdapterConfig") -> None:

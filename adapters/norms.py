@@ -62,16 +62,16 @@ class NormPart(AdapterPart):
 
 
 class ScaleNorm(NormPart):
-    """w is one number, initialised with ScaleNorm_scale, the mean of the replaced vector, or 1."""
+    """w is one number, initialised with the mean of the replaced vector, ScaleNorm_scale, or 1."""
 
     def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts):
         super().__init__(norm)
-        start = norm.weight.detach().new_ones(1)
-        if config.ScaleNorm_scale is not None:
-            start *= config.ScaleNorm_scale
-        elif config.use_LayerNorm_mean:
-            start *= norm.weight.detach().mean()
-        self.scale = nn.Parameter(start)
+        weight = norm.weight.detach()
+        if config.use_LayerNorm_mean:
+            start = weight.mean().reshape(1)
+        else:
+            start = torch.full_like(weight[:1], 1.0 if config.ScaleNorm_scale is None else config.ScaleNorm_scale)
+        self.scale = nn.Parameter(start, requires_grad=not config.freeze_norms)
         self.size = norm.weight.numel()
 
     def full(self) -> torch.Tensor:
@@ -79,7 +79,7 @@ class ScaleNorm(NormPart):
 
 
 class TTLayerNorm(NormPart):
-    """w is a tensor train, initialised with ones or the TT-SVD of the replaced vector.
+    """w is a tensor train, initialised with the mean of the replaced vector, its TT-SVD, or ones.
 
     preinit_error: relative error of that approximation; None without one.
     """
@@ -87,23 +87,30 @@ class TTLayerNorm(NormPart):
     def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts):
         super().__init__(norm)
         weight = norm.weight.detach()
-        d = 3 if isinstance(config.tt_d, str) else config.tt_d
-        shape = t3nsor.auto_shape(weight.numel(), d)
+        shape = t3nsor.auto_shape(weight.numel(), config.TTLayerNorm_d)
         rank: int | list[int] = config.TTLayerNorm_rk
-        if config.TTLayerNorm_preinit:
+        from_vector = not config.use_LayerNorm_mean and config.TTLayerNorm_preinit
+        if from_vector:
             rank = t3nsor.useful_ranks(shape, rank)
-        preinit = weight if config.TTLayerNorm_preinit and not weight.is_meta else None
+        preinit = weight if from_vector and not weight.is_meta else None
         inner = t3nsor.TTLayerNorm(weight.numel(), rank=rank, shape=shape, preinit=preinit)
         self.preinit_error: float | None = inner.preinit_error
         # The TT-SVD may find lower ranks; padding keeps the number of parameters independent of the vector's values.
         self.weight = inner.weight if preinit is None else t3nsor.padded(inner.weight, rank, trainable=True)
+        if config.use_LayerNorm_mean:
+            with torch.no_grad():
+                self.weight.cores[-1].mul_(weight.mean())  # its product with the other cores is all ones
+        self.weight.requires_grad_(not config.freeze_norms)
 
     def full(self) -> torch.Tensor:
         return self.weight.full().reshape(-1)
 
 
 class KroneckerLayerNorm(NormPart):
-    """w = sum_i a_i (x) s_i (x) t_i, initialised with ones: those of the first term; in the others t_i = 0."""
+    """w = sum_i a_i (x) s_i (x) t_i, initialised with ones or the mean of the replaced vector.
+
+    At first only the first term counts, of which a_1 and s_1 are ones; in the others t_i = 0.
+    """
 
     def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts):
         super().__init__(norm)
@@ -116,7 +123,8 @@ class KroneckerLayerNorm(NormPart):
         self.right = nn.Parameter(torch.zeros(n, right))
         with torch.no_grad():
             self.left[0] = 1
-            self.right[0] = 1
+            self.right[0] = norm.weight.mean() if config.use_LayerNorm_mean else 1
+        self.requires_grad_(not config.freeze_norms)
 
     def full(self) -> torch.Tensor:
         return torch.einsum("ia,il,ir->alr", self.rule.vectors, self.left, self.right).reshape(-1)

@@ -6,6 +6,7 @@ import torch
 
 from adapters.activations import get_activation
 from adapters.adapter_configuration import AdapterConfig
+from adapters.configuration_checks import check_core_indices
 from adapters.parts import SharedParts
 from common.errors import ConfigError
 from t3nsor import ShapeError, TTBias, TTLinear, auto_shape, linear_shape, skewed_shape
@@ -13,6 +14,8 @@ from t3nsor.cores import frozen_indices
 from t3nsor.tensor_train import CoreChain
 
 MatrixShape = tuple[Sequence[int], Sequence[int]]
+# Activations f with f(0) != 0 or f'(0) = 0: behind a core that is zero, f moves the output or stops the gradient.
+NOT_FROM_ZERO = ("relu", "sigmoid")
 
 
 class TensorTrainLinear(TTLinear):
@@ -22,7 +25,8 @@ class TensorTrainLinear(TTLinear):
     config: the tt_* keys and those about cores and biases are used.
     in_features, out_features: sizes of the last dimension of x and y.
     shape: ((n_1, .., n_d), (m_1, .., m_d)), or None for an automatic shape.
-    init: "glorot", "kaiming", "zero" (W = 0 at the start) or a chain of cores to start from.
+    init: "glorot", "kaiming", "zero" (W = 0 at the start; "glorot" where activate_last_core rules that out) or a chain
+        of cores to start from.
     bias: True for a bias; with use_TTBias it is a tensor train, `tt_bias`.
     shared: holds the cores selected by share_cores; None shares nothing.
     role: layers with the same role and core sizes share these cores.
@@ -43,16 +47,23 @@ class TensorTrainLinear(TTLinear):
     ):
         self.ring = config.tensor_ring
         activation = config.cores_nonlinearity
+        if init == "zero" and activation in NOT_FROM_ZERO and config.activate_last_core:
+            init = "glorot"
         try:
+            shape = automatic_shape(config, in_features, out_features) if shape is None else shape
+            check_core_indices(config, len(shape[0]))
+            if init == "zero":
+                check_zero_core(config, len(shape[0]))
             super().__init__(
                 in_features,
                 out_features,
                 rank=config.tt_rank,
-                shape=automatic_shape(config, in_features, out_features) if shape is None else shape,
+                shape=shape,
                 bias=bias and not config.use_TTBias,
                 init=init,
                 freeze_cores=config.freeze_cores,
                 cores_nonlinearity=None if activation is None else get_activation(activation),
+                activate_last=config.activate_last_core,
                 use_checkpointing=config.use_checkpointing,
             )
             if config.share_cores is not None and shared is not None:
@@ -86,8 +97,21 @@ def automatic_shape(config: AdapterConfig, in_features: int, out_features: int) 
 
     def factors(size: int) -> tuple[int, ...]:
         if size == smaller and in_features != out_features and not config.factorize_smaller_dim:
-            return (*(1,) * (d - 1), size)
+            ones = (1,) * (d - 1)
+            return (*ones, size) if mode == "ascending" else (size, *ones)
         return auto_shape(size, d, mode=mode)
 
     outputs = factors(out_features)
     return factors(in_features), outputs[::-1] if config.reverse_out_shape else outputs
+
+
+def check_zero_core(config: AdapterConfig, d: int) -> None:
+    """Raise ConfigError if freeze_cores leaves no core, of `d`, that may start as zero."""
+    frozen = frozen_indices(config.freeze_cores, d, "freeze_cores")
+    if len(frozen) == d:
+        raise ConfigError(f"freeze_cores is {config.freeze_cores!r}, all {d} cores; leave at least one to be trained")
+    if config.cores_nonlinearity is not None and d - 1 in frozen:
+        raise ConfigError(
+            f"freeze_cores is {config.freeze_cores!r} and cores_nonlinearity is set; the last of {d} cores, which "
+            "starts as zero, must then be trained: freeze only others"
+        )

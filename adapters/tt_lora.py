@@ -128,14 +128,17 @@ class TTLoRABranch(ScaledBranch):
 
 
 class SeparateTTLoRABranch(ScaledBranch):
-    """s * x A B: LoRA whose factors A: (in_features, lora_rank) and B: (lora_rank, out_features) are TT-matrices.
+    """s * x A B: LoRA whose factors A: (in_features, inner) and B: (inner, out_features) are TT-matrices.
 
-    B starts at zero. s = lora_alpha / lora_rank, or 1 if lora_alpha is null.
+    inner is lora_rank, or in_features / ttlora_reduction_factor. B starts at zero. s = lora_alpha / lora_rank, or
+    lora_alpha / tt_rank with ttlora_reduction_factor; 1 if lora_alpha is null.
     """
 
     def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
-        super().__init__(config, config.lora_rank)
-        inner, init = config.lora_rank, config.TTLoRA_init or "glorot"
+        factor = config.ttlora_reduction_factor
+        super().__init__(config, config.lora_rank if factor is None else config.tt_rank)
+        inner = config.lora_rank if factor is None else max(1, linear.in_features // factor)
+        init = config.TTLoRA_init or "glorot"
         self.A = TensorTrainLinear(
             config, linear.in_features, inner, None, init, bias=False, shared=shared, role=f"{place.target} A"
         )

@@ -14,15 +14,16 @@ def linear_shape(
     out_features: int,
     *,
     rank: Rank = 8,
-    d: int | str = 3,
+    d: int | str | None = None,
     mode: str = "ascending",
     ring: bool = False,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return a shape ((n_1, .., n_d), (m_1, .., m_d)) for a matrix in_features -> out_features.
 
     rank: see `check_ranks`; one rank for all bonds if `d` is "auto" or "fastest".
-    d: the number of cores; "auto": the one with the fewest parameters; "fastest": the one whose forward and backward
-        passes the cost model predicts to be cheapest, for 1,024 rows in float32 on a CPU.
+    d: the number of cores; None: 3, or 2 if `mode` is "skewed"; "auto": the one with the fewest parameters; "fastest":
+        the one whose forward and backward passes the cost model predicts to be cheapest, for 1,024 rows in float32 on a
+        CPU.
     mode: order of the factors, see `auto_shape`; "skewed": `skewed_shape`, which has two cores.
     ring: True for a tensor ring.
 
@@ -34,10 +35,12 @@ def linear_shape(
     if mode not in SHAPE_MODES:
         raise ShapeError(f"auto_shape_mode is {mode!r}; allowed: {', '.join(SHAPE_MODES)}")
     if mode == "skewed":
-        if d not in (2, "auto", "fastest"):
+        if d not in (None, 2, "auto", "fastest"):
             raise ShapeError(f"d is {d!r}; a skewed shape has 2 cores")
         return skewed_shape(in_features, out_features)
-    if d == "auto":
+    if d is None:
+        d = 3
+    elif d == "auto":
         d = best_d(in_features, out_features, rank, ring, MOST_CORES)
     elif d == "fastest":
         d = min(range(2, MOST_CORES + 1), key=lambda d: _seconds(in_features, out_features, rank, d, ring))

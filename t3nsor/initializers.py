@@ -77,19 +77,20 @@ def eye(shape: MatrixShape, rank: Rank = 8, **options: Any) -> CoreChain:
 
 
 def zero_delta(
-    shape: MatrixShape, rank: Rank = 8, std: float | None = None, zero: str = "last", **options: Any
+    shape: MatrixShape, rank: Rank = 8, std: float | None = None, zero: str | int = "last", **options: Any
 ) -> CoreChain:
     """The zero matrix with one core zero and the others random, so that training can leave it.
 
     std: as for `random_matrix`, for the other cores; None: Glorot's.
-    zero: which core is zero, "last" or "first"; it must not be frozen.
+    zero: which core is zero, "last", "first" or an index; it must not be frozen.
     """
-    if zero not in ("last", "first"):
-        raise ShapeError(f"zero_delta: zero is {zero!r}; allowed: last, first")
     d, frozen = len(check_matrix_shape(shape)[0]), options.get("freeze_cores")
-    position = d - 1 if zero == "last" else 0
+    positions: dict[str | int, int] = {"last": d - 1, "first": 0, **{k: k for k in range(d)}}
+    if zero not in positions:
+        raise ShapeError(f"zero_delta: zero is {zero!r}; allowed: last, first or an index from 0 to {d - 1}")
+    position = positions[zero]
     if position in frozen_indices(frozen, d, "zero_delta"):
-        raise ShapeError(f"zero_delta: freeze_cores {frozen!r} freezes the {zero} core, which is zero: W would stay 0")
+        raise ShapeError(f"zero_delta: freeze_cores {frozen!r} freezes core {position}, which is zero: W would stay 0")
     chain = glorot_initializer(shape, rank, **options) if std is None else random_matrix(shape, rank, std, **options)
     with torch.no_grad():
         chain.cores[position].zero_()

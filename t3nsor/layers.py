@@ -39,6 +39,7 @@ class TTLinear(nn.Module):
     freeze_cores: None, "first", "last" or a list of indices of cores that are never trained.
     strategy: the contraction order, see `tt_matmul`.
     cores_nonlinearity: an activation between the cores, such as torch.relu; the layer then has no matrix.
+    activate_last: with such an activation, apply it behind the last core too, before the bias.
     use_checkpointing: with such an activation, recompute the states between the cores in the backward pass. (Without
         one nothing between x and y is kept anyway.)
 
@@ -54,7 +55,7 @@ class TTLinear(nn.Module):
         out_features: int,
         *,
         rank: Rank = 8,
-        d: int | str = 3,
+        d: int | str | None = None,
         shape: MatrixShape | None = None,
         auto_shape_mode: str = "ascending",
         bias: bool = True,
@@ -62,13 +63,15 @@ class TTLinear(nn.Module):
         freeze_cores: FreezeCores = None,
         strategy: str | Plan = "auto",
         cores_nonlinearity: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        activate_last: bool = False,
         use_checkpointing: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.in_features, self.out_features, self.strategy = in_features, out_features, strategy
-        self.cores_nonlinearity, self.use_checkpointing = cores_nonlinearity, use_checkpointing
+        self.cores_nonlinearity, self.activate_last = cores_nonlinearity, activate_last
+        self.use_checkpointing = use_checkpointing
         if isinstance(init, CoreChain):
             self.weight = self._copied(init, freeze_cores, device, dtype)
         else:
@@ -95,7 +98,8 @@ class TTLinear(nn.Module):
     def extra_repr(self) -> str:
         activation = self.cores_nonlinearity
         name = getattr(activation, "__name__", type(activation).__name__)
-        between = "" if activation is None else f", {name} between the cores"
+        where = "behind every core" if self.activate_last else "between the cores"
+        between = "" if activation is None else f", {name} {where}"
         return f"{self.in_features} -> {self.out_features}, bias={self.bias is not None}{between}"
 
     def _activated(self, x: torch.Tensor, activation: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -104,7 +108,8 @@ class TTLinear(nn.Module):
         x, bias = in_autocast_dtype(x), in_autocast_dtype(self.bias)
 
         def chain(x, *cores):
-            return activated_chain(x, cores, self.ring, activation)
+            y = activated_chain(x, cores, self.ring, activation)
+            return activation(y) if self.activate_last else y
 
         if self.use_checkpointing and torch.is_grad_enabled():
             y = checkpoint(chain, x, *cores, use_reentrant=False)
@@ -121,22 +126,20 @@ class TTLinear(nn.Module):
             options["zero"] = self._zero_core(len(shape[0]), options["freeze_cores"])
         return INITIALIZERS[init](shape, rank, ring=self.ring, trainable=True, **options)
 
-    def _zero_core(self, d: int, freeze_cores: FreezeCores) -> str:
-        """Name the core that starts as zero: the last, or the first if the last is frozen."""
-        frozen = frozen_indices(freeze_cores, d, type(self).__name__)
-        if d - 1 not in frozen:
-            return "last"
-        if 0 in frozen:
+    def _zero_core(self, d: int, freeze_cores: FreezeCores) -> int:
+        """Choose the core that starts as zero: the last of those that are trained."""
+        trained = set(range(d)) - set(frozen_indices(freeze_cores, d, type(self).__name__))
+        if not trained:
             raise ShapeError(
-                f"{type(self).__name__}: init 'zero' lets the last core start as zero, or the first; freeze_cores "
-                f"{freeze_cores!r} freezes both (number of cores: {d})"
+                f"{type(self).__name__}: init is 'zero' and freeze_cores {freeze_cores!r} freezes all {d} cores; one "
+                "must be trained, as it starts as zero"
             )
-        if self.cores_nonlinearity is not None:
+        if self.cores_nonlinearity is not None and d - 1 not in trained:
             raise ShapeError(
                 f"{type(self).__name__}: init is 'zero' and freeze_cores {freeze_cores!r} freezes the last core; with "
                 "an activation between the cores only the last one may start as zero: no other would get a gradient"
             )
-        return "first"
+        return max(trained)
 
     def _copied(
         self,

@@ -102,6 +102,9 @@ def test_the_scale_is_alpha_over_rank():
     for case, rank in (("use_LoRA", 2), ("ttlora_separate", 2), ("use_TTLoRA", 2), ("lora_dense", 1)):
         assert branch_of(config_for(case, lora_alpha=3.0), linear).scale == 3 / rank
         assert branch_of(config_for(case), linear).scale == 1
+    by_factor = branch_of(config_for("ttlora_separate", lora_alpha=3.0, ttlora_reduction_factor=8, tt_rank=5), linear)
+    assert by_factor.scale == 3 / 5
+    assert (by_factor.A.out_features, by_factor.B.in_features) == (4, 4)
 
 
 @pytest.mark.parametrize("case", NORMS)
@@ -109,7 +112,7 @@ def test_norms_start_where_they_say(case):
     torch.manual_seed(0)
     layer, norm = norm_of(config_for(case), 48)
     x = torch.randn(2, 5, 48)
-    expected = {"use_ScaleNorm mean": norm.weight.mean(), "use_TTLayerNorm preinit": norm.weight}.get(case, 1.0)
+    expected = norm.weight.mean() if case.endswith("mean") else norm.weight if case.endswith("preinit") else 1.0
     normed = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
     assert torch.allclose(layer(x), normed * expected, atol=1e-5)
     if case == "use_TTLayerNorm preinit":
@@ -118,11 +121,22 @@ def test_norms_start_where_they_say(case):
     assert all(parameter.grad.any() for parameter in layer.parameters())
 
 
+@pytest.mark.parametrize("case", NORMS)
+def test_norms_can_be_kept_as_they_start(case):
+    layer, _ = norm_of(config_for(case, freeze_norms=True), 48)
+    assert not any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def test_the_mean_wins_over_a_given_scale():
+    layer, norm = norm_of(config_for("use_ScaleNorm", use_LayerNorm_mean=True, ScaleNorm_scale=5.0), 48)
+    assert torch.allclose(layer.full(), norm.weight.mean())
+
+
 def test_norms_train_what_they_state():
     """At small ranks TTLayerNorm lies between ScaleNorm and LayerNorm, at rank 10 no longer."""
 
     def count(**keys) -> int:
-        return sum(p.numel() for p in norm_of(config_for(keys.pop("case"), tt_d=3, **keys), 768)[0].parameters())
+        return sum(p.numel() for p in norm_of(config_for(keys.pop("case"), **keys), 768)[0].parameters())
 
     assert count(case="use_ScaleNorm") == 1
     assert "112 parameters and 16 shared" in repr(norm_of(config_for("use_KroneckerLayerNorm"), 768)[0])
@@ -272,6 +286,29 @@ def test_the_projection_nearly_keeps_lengths_and_is_drawn_again(case):
         other.check_saved({other.fingerprint: other.fingerprint})
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("last", [False, True])
+def test_activated_cores_receive_gradients(activation, last):
+    """Also where the activation is not zero at zero, or has no gradient there: such layers start at random."""
+    torch.manual_seed(0)
+    config = AdapterConfig(cores_nonlinearity=activation, activate_last_core=last)
+    layer = TensorTrainLinear(config, 48, 24, init="zero", bias=False)
+    x = torch.randn(5, 48)
+    assert bool(layer(x).any()) == (last and activation in ("relu", "sigmoid"))
+    layer(x).sum().backward()
+    assert layer.weight.cores[-1].grad.any()
+
+
+def test_freezing_leaves_a_core_that_starts_as_zero():
+    with pytest.raises(ConfigError, match="all 3 cores; leave at least one"):
+        TensorTrainLinear(AdapterConfig(freeze_cores=[0, 1, 2]), 48, 24, init="zero")
+    with pytest.raises(ConfigError, match="the last of 3 cores, which starts as zero, must then be trained"):
+        config = AdapterConfig(freeze_cores=[0, 2], cores_nonlinearity="gelu")
+        TensorTrainLinear(config, 48, 24, init="zero")
+    with pytest.raises(ConfigError, match="freeze_cores contains 9; "):
+        TensorTrainLinear(AdapterConfig(freeze_cores=[9], tt_d="auto"), 48, 24)
+
+
 def test_shape_keys():
     def shape(**keys):
         layer = TensorTrainLinear(AdapterConfig(**keys), 768, 24)
@@ -282,6 +319,8 @@ def test_shape_keys():
     assert shape(auto_shape_mode="descending", tt_d=2) == ((32, 24), (6, 4))
     assert shape(auto_shape_mode="skewed", tt_d=2) == ((96, 8), (8, 3))
     assert shape(factorize_smaller_dim=False) == ((8, 8, 12), (1, 1, 24))
+    assert shape(factorize_smaller_dim=False, auto_shape_mode="descending") == ((12, 8, 8), (24, 1, 1))
+    assert shape(auto_shape_mode="skewed") == ((96, 8), (8, 3))
     best = shape(tt_d="auto")
     assert t3nsor.parameter_count(best, 8) == min(t3nsor.parameter_count((768, 24), 8, d) for d in range(1, 7))
     with_shape = config_for("tensor_train_adapters", tt_shape=[[16, 48], [4, 6]])
@@ -337,7 +376,10 @@ def test_a_linear_layer_keeps_its_keys_and_its_weight():
         (lambda: branch_of(config_for("use_TTLoRA", tt_shape=[[2, 2], [3, 3]]), nn.Linear(4, 6)), "tt_shape"),
         (lambda: branch_of(config_for("tt_basis", tt_shape=[[2, 2], [3, 3]]), nn.Linear(4, 6)), "tt_shape"),
         (lambda: branch_of(config_for("tt_cross_layer", tt_shape=[[2, 2], [3, 3]]), nn.Linear(4, 6)), "tt_shape"),
-        (lambda: adapter_of(config_for("tensor_train_single", tt_d="auto", share_cores=[7]), 48), "holds 7"),
+        (
+            lambda: adapter_of(config_for("tensor_train_single", tt_d="auto", share_cores=[7]), 48),
+            "share_cores contains 7",
+        ),
         (lambda: IntrinsicSubspace(config_for("intrinsic_model"), [9, 9]), "has only 18 parameters"),
         (lambda: IntrinsicSubspace(config_for("intrinsic_said", intrinsic_dim=2), [9, 9]), "intrinsic_dim is 2"),
         (lambda: IntrinsicSubspace(config_for("intrinsic dense"), [10**9]), 'intrinsic_projection is "dense"'),

@@ -109,6 +109,30 @@ def test_activation_between_the_cores(kind, checkpointing):
     assert "tanh between the cores" in repr(layer)
 
 
+@pytest.mark.parametrize("kind", LINEAR)
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["saved", "recomputed"])
+def test_activation_behind_the_last_core(kind, checkpointing):
+    layer = kind(24, 30, rank=3, cores_nonlinearity=torch.tanh, activate_last=True, use_checkpointing=checkpointing)
+    layer = layer.double()
+    x = torch.randn(7, 24, dtype=torch.float64, requires_grad=True)
+    y, expected = layer(x), torch.tanh(by_hand(x, list(layer.weight.cores), torch.tanh))
+    assert torch.allclose(y, expected + layer.bias)
+    tensors = [x, *layer.weight.cores]
+    got, wanted = (torch.autograd.grad(out.square().sum(), tensors) for out in (y, expected))
+    assert all(torch.allclose(a, b) for a, b in zip(got, wanted, strict=True))
+    assert "tanh behind every core" in repr(layer)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "zero"), [(None, 2), ("first", 2), ("last", 1), ([0, 2], 1), ([1, 2], 0), ([-1, 1], 0), ([0, 1], 2)]
+)
+def test_the_zero_core_is_the_last_of_those_that_are_trained(freeze, zero):
+    layer = TTLinear(24, 30, init="zero", freeze_cores=freeze, bias=False)
+    assert [bool(core.any()) for core in layer.weight.cores] == [k != zero for k in range(3)]
+    layer(torch.randn(5, 24)).sum().backward()
+    assert layer.weight.cores[zero].grad.any()
+
+
 def test_activated_layer_accepts_zero_rows_and_follows_autocast():
     layer = TTLinear(24, 30, rank=2, cores_nonlinearity=torch.relu)
     assert layer(torch.zeros(0, 24)).shape == (0, 30)
@@ -208,7 +232,8 @@ def test_automatic_shapes():
     assert parameter_count(fewest, 4) == min(counts)
     assert linear_shape(257, 263, d="auto", rank=8) == ((257,), (263,))
     assert linear_shape(768, 3072, d="fastest", rank=8) == linear_shape(768, 3072, d=6)
-    layer = TTLinear(768, 3072, rank=2, d=2, auto_shape_mode="skewed", bias=False)
+    assert linear_shape(768, 3072) == linear_shape(768, 3072, d=3)
+    layer = TTLinear(768, 3072, rank=2, auto_shape_mode="skewed", bias=False)
     assert layer.weight.raw_shape == ((96, 8), (8, 384))
     assert layer.weight.numel() == 2 * (768 + 3072)
 
@@ -220,7 +245,7 @@ def test_automatic_shapes():
         (lambda: TTLinear(6, 4, strategy="fast"), "strategy is 'fast'; allowed: auto, left_to_right"),
         (lambda: TTLinear(6, 4, strategy=Plan("chain", (1, 1))), "is a plan for 2 cores; the chain has 3"),
         (lambda: TTLinear(6, 4, freeze_cores=[3]), "freeze_cores [3] holds 3; 3 cores have the indices -3 to 2"),
-        (lambda: TTLinear(6, 4, init="zero", freeze_cores=[0, 1, 2]), "freezes both"),
+        (lambda: TTLinear(6, 4, init="zero", freeze_cores=[0, 1, 2]), "freezes all 3 cores"),
         (
             lambda: TTLinear(6, 4, init="zero", freeze_cores="last", cores_nonlinearity=torch.relu),
             "only the last one may start as zero",
@@ -230,7 +255,7 @@ def test_automatic_shapes():
         (lambda: TTLinear(0, 4), "n is 0"),
         (lambda: TTLinear(6, 4, d="many"), "d is 'many'; it must be a number of cores, 'auto' or 'fastest'"),
         (lambda: TTLinear(6, 4, auto_shape_mode="up"), "auto_shape_mode is 'up'; allowed: ascending"),
-        (lambda: TTLinear(6, 4, auto_shape_mode="skewed"), "d is 3; a skewed shape has 2 cores"),
+        (lambda: TTLinear(6, 4, d=3, auto_shape_mode="skewed"), "d is 3; a skewed shape has 2 cores"),
         (lambda: TTLinear(6, 4, init=random_matrix(((2, 2), (2, 2)))), "multiply to 4, the input dimension is 6"),
         (lambda: TRLinear(4, 4, init=random_matrix(((2, 2), (2, 2)))), "must be the matrix of a TensorRing"),
         (lambda: TTLinear(6, 4)(torch.ones(3, 5)), "x has shape (3, 5); its last dimension must be 6"),
