@@ -93,6 +93,7 @@ def automatic_shape(config: AdapterConfig, in_features: int, out_features: int) 
             in_features, out_features, rank=config.tt_rank, d=d, mode=mode, ring=config.tensor_ring
         )
         return inputs, outputs[::-1] if config.reverse_out_shape else outputs
+    assert d is not None  # AdapterConfig replaces null
     smaller = min(in_features, out_features)
 
     def factors(size: int) -> tuple[int, ...]:

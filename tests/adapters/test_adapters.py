@@ -302,8 +302,8 @@ def test_activated_cores_receive_gradients(activation, last):
 def test_freezing_leaves_a_core_that_starts_as_zero():
     with pytest.raises(ConfigError, match="all 3 cores; leave at least one"):
         TensorTrainLinear(AdapterConfig(freeze_cores=[0, 1, 2]), 48, 24, init="zero")
+    config = AdapterConfig(freeze_cores=[0, 2], cores_nonlinearity="gelu")
     with pytest.raises(ConfigError, match="the last of 3 cores, which starts as zero, must then be trained"):
-        config = AdapterConfig(freeze_cores=[0, 2], cores_nonlinearity="gelu")
         TensorTrainLinear(config, 48, 24, init="zero")
     with pytest.raises(ConfigError, match="freeze_cores contains 9; "):
         TensorTrainLinear(AdapterConfig(freeze_cores=[9], tt_d="auto"), 48, 24)
