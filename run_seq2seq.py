@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from common.errors import ConfigError
 from common.requirements import check_installed
 from seq2seq.settings import Settings, load_settings, print_keys
+from seq2seq.translation import Notes
 
 USAGE = "usage: python run_seq2seq.py FILE.json [--key value ..]    (--help lists the keys)"
 
@@ -21,9 +22,8 @@ def main(argv: list[str]) -> int:
             raise ConfigError(USAGE)
         check_installed()
         with silence_other_processes():
-            settings, warnings = load_settings(argv[0], argv[1:])
-            for warning in warnings:
-                print(f"warning: {warning}", file=sys.stderr)
+            settings, notes = load_settings(argv[0], argv[1:])
+            announce(settings, notes)
             execute(settings)
     except ConfigError as error:
         if is_first_process():
@@ -35,9 +35,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def announce(settings: Settings, notes: Notes) -> None:
+    """Print how the keys were read, and which are not read at all."""
+    from seq2seq.unread import unread_keys  # takes seconds to import, which the error for a wrong key should not
+
+    try:
+        notes.method, notes.unread = settings.method, unread_keys(settings)
+    finally:
+        for line in notes.lines() if is_first_process() else ():
+            print(f"warning: {line}", file=sys.stderr)
+
+
 def execute(settings: Settings) -> None:
     """Carry out one run, a series of runs or a dry run, as the settings say, and print the results."""
-    # Imported here because these imports take seconds, and the error for a wrong key should not.
     from seq2seq.dry_run import dry_run
     from seq2seq.pipeline import run
     from seq2seq.series import is_series, run_series, series_members

@@ -255,7 +255,7 @@ class AdapterConfig:
         False, "Replace the weight vector of each layer norm by one trained number (ScaleNorm).", site=INSTEAD_OF_NORM
     )
     ScaleNorm_scale: float | None = key(
-        None, "Initial value of the number of use_ScaleNorm; null: 1. Not used with use_LayerNorm_mean."
+        1.0, "Initial value of the number of use_ScaleNorm; null: 1. Not used with use_LayerNorm_mean."
     )
     use_LayerNorm_mean: bool = key(
         False,

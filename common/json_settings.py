@@ -5,25 +5,48 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError
+from common.errors import ConfigError, warn_once
 
 
-def read_file(path: str | Path) -> dict[str, Any]:
-    """Return the object in a JSON file. Raises ConfigError if it cannot be read or is not one object."""
+def read_file(path: str | Path, repeated: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    repeated: called with each key that is set to several values, of which the last counts; None: warn the user.
+    Raises ConfigError if the file cannot be read or is not one object.
+    """
+    if repeated is None:
+
+        def repeated(key: str) -> None:
+            warn_once(f"{path} sets {key} twice; the last value counts")
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        last = dict(pairs)
+        for key in dict.fromkeys(key for key, value in pairs if value != last[key]):
+            repeated(key)
+        return last
+
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=collect)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+        raise ConfigError(f"{path} is not valid JSON: {error}{_hint(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} contains a {type(values).__name__}; a configuration is one JSON object")
     return values
+
+
+def _hint(error: json.JSONDecodeError) -> str:
+    """What JSON does not allow at the place of the error, if it is a usual mistake; otherwise ""."""
+    rest = error.doc[error.pos :].lstrip(", \t\r\n")
+    if rest[:1] in ("}", "]"):
+        return f"; no comma may stand before {rest[0]}"
+    return "; JSON has no comments" if rest.startswith(("//", "/*", "#")) else ""
 
 
 def read_overrides(arguments: list[str], known: Mapping[str, object]) -> dict[str, Any]:

@@ -173,7 +173,9 @@ class OwnTrainingArguments:
         True, "true: score generated text with the task's metrics; false: report the loss only."
     )
     overwrite_output_dir: bool = key(
-        False, "true: replace a finished run, or a run of another configuration, in output_dir; false: refuse to."
+        False,
+        "true: replace a finished run, or a run of another configuration, in output_dir, if it has the same "
+        "experiment_name; false: refuse to.",
     )
     resume_from_checkpoint: bool | None = key(
         None,
@@ -193,6 +195,11 @@ class OwnTrainingArguments:
         "none", "Trackers that transformers itself reports to (such as tensorboard); for wandb set log_to_wandb."
     )
     log_to_wandb: bool = key(False, "Log to wandb; false: nothing is sent anywhere.")
+    dialect: Literal["compacter", "ttcompacter", "none"] | None = key(
+        None,
+        "Program whose language the file is written in, see docs/migration.md; none: ours; null: ours, unless the keys "
+        "of the file are of another program, which is then announced.",
+    )
     dry_run: bool = key(
         False, "Print what would be trained and write it to output_dir/dry_run.json; load and train nothing."
     )

@@ -87,6 +87,7 @@ class RunDirectory:
             if not found:
                 return self._start_over(resume)
             return None if resume is False else found[-1]
+        self._keep_other_experiment(previous)
         if overwrite:
             self._keep_trained_model()
             return self._start_over(resume)
@@ -95,6 +96,15 @@ class RunDirectory:
             f"output_dir is {str(self.path)!r}, which holds {held}; "
             "choose another output_dir or experiment_name, or set overwrite_output_dir to true"
         )
+
+    def _keep_other_experiment(self, previous: dict | None):
+        """Raise ConfigError if the directory holds a run with another experiment_name."""
+        held, wanted = (previous or {}).get("experiment_name"), self.resolved.get("experiment_name")
+        if previous is not None and held != wanted:
+            raise ConfigError(
+                f"output_dir is {str(self.path)!r}, which holds the experiment {held!r}, not {wanted!r}, and is never "
+                "replaced by another; choose another output_dir"
+            )
 
     def _keep_trained_model(self):
         """Raise ConfigError if a run that only evaluates would remove a trained model."""

@@ -15,25 +15,19 @@ from common.errors import ConfigError
 from common.json_settings import check_keys, describe, read_file, read_overrides
 from common.keys import key_fields, key_types
 from seq2seq.arguments import DataTrainingArguments, ModelArguments, OwnTrainingArguments
+from seq2seq.translation import (
+    Notes,
+    apply_dialect,
+    carry_tasks_along,
+    current_keys,
+    current_values,
+    dialect_of,
+    follow_evaluation,
+)
 
 if TYPE_CHECKING:  # transformers takes seconds to import, so the keys are checked first
     from seq2seq.training_arguments import TrainingArguments
 
-# Keys of older experiment files: the current name, or None if the key no longer has an effect.
-LEGACY_KEYS = {
-    "evaluation_strategy": "eval_strategy",
-    "num_beams": "generation_num_beams",
-    "use_tokenizer_fast": None,
-    "kronecker_prod": None,
-    "max_seq_length": None,
-    "adapter_config_name": None,
-    "dataset_config_name": None,
-    "eval_dataset_config_name": None,
-    "test_dataset_config_name": None,
-    "split_validation_test": None,
-    "pad_to_max_length": None,
-    "ignore_pad_token_for_loss": None,
-}
 PROGRAM = "run_seq2seq.py"
 OWN_CLASSES = (AdapterConfig, ModelArguments, DataTrainingArguments, OwnTrainingArguments)
 
@@ -63,19 +57,18 @@ class Settings:
         return {**defaults, **self.given}
 
 
-def load_settings(path: str, overrides: list[str]) -> tuple[Settings, list[str]]:
-    """Return the checked settings of a JSON file with `--key value` overrides, and warnings about legacy keys.
+def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
+    """Return the checked settings of a JSON file with `--key value` overrides, and notes on how the keys were read.
 
     An override's value is read as JSON, or else as a string. Raises ConfigError.
     """
-    ours, theirs = own_keys(), transformers_keys()
-    from_file, warnings = map_legacy(read_file(path))
-    from_command_line, more = map_legacy(read_overrides(overrides, theirs | ours))
-    values, warnings = {**from_file, **from_command_line}, warnings + more
-    if values.get("load_best_model_at_end") and "eval_strategy" in values and "save_strategy" not in values:
-        # Older files set only one of the two; transformers requires both.
-        values["save_strategy"] = values["eval_strategy"]
-        warnings.append(f"save_strategy is set to {values['save_strategy']}, the value of eval_strategy")
+    ours, theirs, notes = own_keys(), transformers_keys(), Notes()
+    file = read_file(path, lambda key: notes.changed.append(f"{key} is set twice, and the last value counts"))
+    command_line = read_overrides(overrides, theirs | ours)
+    dialect = dialect_of(file, command_line)
+    from_file, from_command_line = current_keys(file, notes), current_keys(command_line, notes)
+    carry_tasks_along(from_file, from_command_line, notes)
+    values = current_values({**from_file, **from_command_line, "dialect": None}, notes)
     check_keys(values, dict.fromkeys(theirs, Any) | ours, PROGRAM)
     check_keys(values, known_keys(), PROGRAM)
     values.setdefault("experiment_name", Path(path).stem)
@@ -85,24 +78,11 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, list[str]]
             f"experiment_name is {str(name)!r}; it must be a relative path without '..', as it names a directory below "
             "outputs/; for any other path set output_dir"
         )
+    if dialect is not None:
+        values = apply_dialect(dialect, values, set(from_command_line), notes)
+    follow_evaluation(values, "evaluation_strategy" in {**file, **command_line}, notes)
     values.setdefault("output_dir", str(Path("outputs", name)))
-    return build(values), warnings
-
-
-def map_legacy(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Replace the keys of older files; return the values and one warning for each replaced key."""
-    mapped, warnings = {}, []
-    for name, value in values.items():
-        if name not in LEGACY_KEYS:
-            mapped[name] = value
-            continue
-        current = LEGACY_KEYS[name]
-        warnings.append(f"{name} is now called {current}" if current else f"{name} is no longer needed and is ignored")
-        if current in values:
-            raise ConfigError(f"{name} and {current} are the same key; set only {current}")
-        if current:
-            mapped[current] = value
-    return mapped, warnings
+    return build(values), notes
 
 
 def own_keys() -> dict[str, Any]:

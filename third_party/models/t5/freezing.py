@@ -26,7 +26,7 @@ def freeze_model_params(model: "T5ForConditionalGeneration") -> None:
     for module in model.modules():
         if isinstance(module, AdapterPart):
             trained.update(p for p in module.parameters() if p.requires_grad)
-        elif isinstance(module, T5LayerNorm) and config.unfreeze_layer_norms:
+        elif config.unfreeze_layer_norms and isinstance(module, T5LayerNorm):
             trained.update(module.parameters())
     head_in_bitfit = config.bitfit and not config.freeze_bitfit_lm_head
     if config.unfreeze_lm_head or head_in_bitfit:

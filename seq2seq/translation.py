@@ -1,0 +1,166 @@
+"""Translates the keys of a file into ours, by the table in dialects.py, and takes notes of all that it changes."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.errors import ConfigError
+from seq2seq.arguments import TASK_KEYS
+from seq2seq.dialects import (
+    DROPPED,
+    MARKS,
+    OUR_KEYS,
+    RENAMED,
+    RENAMED_VALUES,
+    RULES,
+    TRANSLATED,
+    TTCOMPACTER_KEYS,
+    remark,
+)
+
+
+@dataclass
+class Notes:
+    """What the user should know about how the keys were read.
+
+    dialect: how a file of another program was read.
+    changed: keys and values that were replaced.
+    ignored: keys that have no effect any more.
+    unread: keys that the chosen method does not read.
+    method: its name.
+    """
+
+    dialect: str = ""
+    changed: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    method: str = ""
+
+    def lines(self) -> list[str]:
+        """Return at most one line about the dialect and one about single keys."""
+        parts = list(self.changed)
+        if self.ignored:
+            parts.append(f"no longer needed and ignored: {', '.join(dict.fromkeys(self.ignored))}")
+        if self.unread:
+            parts.append(f"not read by {self.method}: {', '.join(self.unread)}")
+        return [line for line in (self.dialect, "; ".join(parts)) if line]
+
+
+def current_keys(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
+    """Replace the keys of older files by the current ones. Raises ConfigError if both are given."""
+    current = dict(values)
+    for name in [name for name in values if name in RENAMED or name in TRANSLATED or name in DROPPED]:
+        value = current.pop(name)
+        if name in RENAMED:
+            if RENAMED[name] in values:
+                raise ConfigError(f"{name} and {RENAMED[name]} are the same key; set only {RENAMED[name]}")
+            current[RENAMED[name]] = value
+            notes.changed.append(f"{name} is now called {RENAMED[name]}")
+            continue
+        meant = TRANSLATED[name](value) if name in TRANSLATED and value else {}
+        if not meant or any(values.get(key) for key in meant):
+            notes.ignored.append(name)
+            continue
+        current |= meant
+        notes.changed.append(f"{name} is read as {_listed(meant)}")
+    return current
+
+
+def current_values(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
+    """Replace the values of older files by the current ones."""
+    current = dict(values)
+    for (name, old), new in RENAMED_VALUES.items():
+        if values.get(name) == old:
+            current[name] = new
+            notes.changed.append(f"{name} {_shown(old)} is now called {_shown(new)}{remark(name, old, values)}")
+    return current
+
+
+def dialect_of(file: dict[str, Any], command_line: dict[str, Any]) -> str | None:
+    """Return the dialect that is named, or that the keys of a file belong to; None: our own.
+
+    file, command_line: the keys as they were given.
+    Raises ConfigError for an unknown dialect, or for keys of two.
+    """
+    named = command_line.get("dialect", file.get("dialect"))
+    if named is not None and named not in (*RULES, "none"):
+        raise ConfigError(f"dialect is {_shown(named)}; it must be one of {', '.join(RULES)}, none, or null")
+    of_the_fork = sorted(file.keys() & TTCOMPACTER_KEYS)
+    if named == "compacter" and of_the_fork:
+        raise ConfigError(f'dialect is "compacter", but {of_the_fork[0]} is a key of ttcompacter: set it to that')
+    if named is not None:
+        return None if named == "none" else named
+    if not file.keys() >= MARKS:
+        return None
+    found = "ttcompacter" if of_the_fork or "experiment_name" in file else "compacter"
+    ours = sorted(file.keys() & OUR_KEYS)
+    if ours:
+        raise ConfigError(
+            f"{' and '.join(sorted(MARKS))} are keys of {found}, and {ours[0]} is one of ours, so it is not clear how "
+            f"to read the file: set dialect to {found} or none"
+        )
+    return found
+
+
+def apply_dialect(dialect: str, values: dict[str, Any], fixed: set[str], notes: Notes) -> dict[str, Any]:
+    """Return `values` in our terms.
+
+    values: the keys of the file and of the command line, with current names.
+    fixed: the keys of the command line.
+    Raises ConfigError if a key of the dialect and the one that it means are both given.
+    """
+    read, origins = dict(values), {}
+    for rule in [rule for rule in RULES[dialect] if rule.holds(values)]:
+        for old, new in rule.renamed.items():
+            if old in values and new in values:
+                raise ConfigError(
+                    f"{old} and {new} are both set; in a {dialect} file {old} means {new}: set only {old}"
+                )
+            if old in values:
+                read[new], origins[new] = read.pop(old), f" from {old}"
+        meanings = {key: meaning for key, meaning in rule.defaults.items() if key not in values}
+        meanings |= {key: meaning for key, meaning in rule.instead.items() if key not in fixed}
+        read |= {key: meaning(values) if callable(meaning) else meaning for key, meaning in meanings.items()}
+    changes = {key: value for key, value in read.items() if key not in values or values[key] != value}
+    what = ", ".join(f"{key} {_shown(value)}{origins.get(key, '')}" for key, value in changes.items())
+    notes.dialect = f"read as a {dialect} file: {what or 'nothing differs'}; --dialect none reads it as ours"
+    return read
+
+
+def carry_tasks_along(file: dict[str, Any], command_line: dict[str, Any], notes: Notes) -> None:
+    """Remove the evaluation sets of the file if the command line sets another task without sets of its own."""
+    task = TASK_KEYS["train"]
+    if task not in command_line or command_line[task] == file.get(task):
+        return
+    for key in (TASK_KEYS["validation"], TASK_KEYS["test"]):
+        if file.get(key) is not None and key not in command_line:
+            del file[key]
+            notes.changed.append(f"{key} follows --{task}")
+
+
+def follow_evaluation(values: dict[str, Any], older: bool, notes: Notes) -> None:
+    """Save when the run evaluates, as the best model can be loaded only if it was saved.
+
+    older: True for a file that was written for a transformers in which load_best_model_at_end implied this.
+    """
+    strategy = values.get("eval_strategy")
+    if not values.get("load_best_model_at_end") or strategy is None or "save_strategy" in values:
+        return
+    values["save_strategy"] = strategy
+    notes.changed.append(f"save_strategy is set to {strategy}, the value of eval_strategy")
+    if strategy != "steps":
+        if values.pop("save_steps", None) is not None:
+            notes.ignored.append("save_steps")
+        return
+    every = values.get("eval_steps") or values.get("logging_steps", 500)
+    if "save_steps" in values and values["save_steps"] != every and (older or values["save_steps"] % every):
+        values["save_steps"] = every
+        notes.changed.append(f"save_steps is set to {every}, the steps between evaluations")
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
