@@ -18,11 +18,11 @@ from seq2seq.runs import RunDirectory
 from seq2seq.settings import Settings
 from seq2seq.summary import peak_memory_mib, reset_peak_memory
 from seq2seq.timing import TimingCallback
-from seq2seq.tracking import TrackingCallback, start_tracking
+from seq2seq.tracking import TrackingCallback, summary_of, tracking
 from seq2seq.trainer import AdapterTrainer
 from third_party.models.t5.adapting import check_size, modify_model_after_init
 from third_party.models.t5.export import check_foldable
-from third_party.models.t5.parameters import count_parameters, print_num_parameters
+from third_party.models.t5.parameters import count_parameters, parameters_by_component, print_num_parameters
 
 
 def run(settings: Settings) -> dict:
@@ -38,14 +38,24 @@ def run(settings: Settings) -> dict:
     )
     trainer, rows = prepare(settings)
     trainer.started = start
-    counts = count_parameters(trainer.model)
-    tracker = start_tracking(settings, counts)
+    with tracking(settings, trainer.model) as tracker:
+        trainer.add_callback(TrackingCallback(tracker))
+        results = train_and_evaluate(settings, trainer, rows, directory)
+        tracker.summary.update(summary_of(results))
+    return results
+
+
+def train_and_evaluate(
+    settings: Settings, trainer: AdapterTrainer, rows: dict[str, list[TaskRows]], directory: RunDirectory
+) -> dict:
+    """Take over the directory, train, evaluate on every split; return the content of `results.json` and write it."""
+    training = settings.training
+    counts, components = count_parameters(trainer.model), parameters_by_component(trainer.model)
     if directory.checkpoint and training.do_train:
         trainer.resume_from(directory.checkpoint)
     PartialState().wait_for_everyone()  # nothing is removed or replaced before every process has looked
     if training.should_save:
         directory.claim()
-    trainer.add_callback(TrackingCallback(tracker))
     extra = train(settings, trainer, directory) if training.do_train else {}
     results = {
         "experiment_name": training.experiment_name,
@@ -56,6 +66,7 @@ def run(settings: Settings) -> dict:
             if split in rows
         },
         "parameters": counts,
+        "components": [vars(row) for row in components],
         **extra,
         **costs_in_accuracy(trainer.model),
         "history": trainer.state.log_history,
@@ -69,7 +80,6 @@ def run(settings: Settings) -> dict:
         trainer.export(directory.path / MERGED)
     if training.should_save:
         directory.finish(results)
-    tracker.finish()
     return results
 
 

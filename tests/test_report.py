@@ -13,6 +13,7 @@ import pytest
 import report
 from seq2seq.comparison.configurations import Statistic, collect
 from seq2seq.comparison.page import safe
+from seq2seq.comparison.plots.drawing import log_ticks
 from seq2seq.comparison.plots.parameters import pareto
 from tests.test_bad_input import tree
 
@@ -132,6 +133,34 @@ def test_the_page(two_tasks, make_report):
         ElementTree.fromstring(svg)
         assert "var(--ink, " in svg
         assert "<text" in svg
+
+
+@pytest.mark.parametrize(
+    ("norms", "drawn"),
+    [
+        ([], False),  # as in results of before it was logged
+        ([1.5, 0.5, 0.7], True),
+        ([3e38, math.nan, 1e-30], True),
+        ([0.0, math.inf, 0.0], True),
+        ([math.nan, math.inf, None], False),
+    ],
+)
+def test_the_norm_of_the_gradient_is_drawn_beside_the_loss_where_it_was_logged(tmp_path, make_report, norms, drawn):
+    for seed in (1, 2):
+        logged = [{"step": 10 * i, "loss": 1 / i, "grad_norm": norm} for i, norm in enumerate(norms, 1)]
+        write_run(tmp_path / f"runs/{seed}", seed=seed, history=[*HISTORY, *logged])
+    write_run(tmp_path / "runs/before", "before")
+    status, errors, out = make_report(tmp_path / "runs")
+    assert (status, errors) == (0, [])
+    page = (out / "report.html").read_text()
+    titles = re.findall(r">(training loss|norm of the gradient|average_metrics, validation)</text>", page)
+    assert titles == ["training loss", *["norm of the gradient"][:drawn], "average_metrics, validation"]
+    assert ("The norm of the gradient is measured before clipping." in page) == drawn
+
+
+def test_ticks_of_a_log_axis_are_few():
+    for low, high in ((0.5, 3.0), (1e-3, 1e6), (1e-30, 1e38)):
+        assert 3 <= len(log_ticks(low, high)) <= 11
 
 
 def test_the_same_runs_make_the_same_files(two_tasks, make_report):

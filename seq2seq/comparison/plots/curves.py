@@ -9,11 +9,16 @@ from seq2seq.comparison.plots.drawing import Style, log_ticks, new_figure, set_t
 from seq2seq.comparison.plots.parts import MANY, Plot, compared, largest, seeds
 
 POINTS_OF_A_LINE = 200
+GRADIENT = "norm of the gradient"
 
 
 def curves(section: Section, split: str, prefix: str) -> Plot | None:
-    """Plot training loss and validation score against the optimizer step."""
-    panels = [("training loss", "loss"), ("average_metrics, validation", "eval_average_metrics")]
+    """Plot training loss, the norm of its gradient and validation score against the optimizer step."""
+    panels = [
+        ("training loss", "loss"),
+        (GRADIENT, "grad_norm"),
+        ("average_metrics, validation", "eval_average_metrics"),
+    ]
     families = compared(section)
     panels = [(name, key) for name, key in panels if any(history(c, key)[0].size for c in families)]
     if not panels:
@@ -28,7 +33,7 @@ def curves(section: Section, split: str, prefix: str) -> Plot | None:
         for i, steps, means, deviations, diverged in reversed(lines):  # the best on top
             draw_curve(axes, Style(i), steps, means, deviations, diverged, len(lines))
         means = numpy.concatenate([line[2] for line in lines])
-        if key == "loss" and means.min() > 0 and means.max() / means.min() > 20:
+        if key in ("loss", "grad_norm") and means.min() > 0 and means.max() / means.min() > 20:
             axes.set_yscale("log")
             ticks = log_ticks(*axes.get_ylim())
             set_ticks(axes.yaxis, ticks, [f"{tick:g}" for tick in ticks])
@@ -39,6 +44,8 @@ def curves(section: Section, split: str, prefix: str) -> Plot | None:
         f"Mean over {seeds(families)} of the values logged at each step; the band is ± one sample standard deviation, "
         "where there are several seeds. × at the end of a line: the last value of a seed was not finite."
     )
+    if any(name == GRADIENT for name, _ in panels):
+        caption += f" The {GRADIENT} is measured before clipping."
     return Plot(title, to_svg(figure, prefix, title), caption + largest(section), sorted(set(shown)))
 
 

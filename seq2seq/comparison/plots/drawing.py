@@ -148,7 +148,8 @@ def to_svg(figure, prefix: str, title: str) -> str:
 
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers between `low` and `high` for a log axis, about two to ten of them."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    decades = range(first, last + 1, math.ceil((last - first) / 10) or 1)
     for steps in ((1,), (1, 3), (1, 2, 5)):
         ticks = [step * 10.0**decade for decade in decades for step in steps]
         ticks = [tick for tick in ticks if low <= tick <= high]
