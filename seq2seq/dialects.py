@@ -20,6 +20,12 @@ Values = Mapping[str, Any]
 # A value, or how to compute it from the keys of the file and the command line.
 Meaning = Any | Callable[[Values], Any]
 
+
+def names(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
 RENAMED = {
     "evaluation_strategy": "eval_strategy",
     "num_beams": "generation_num_beams",
@@ -48,7 +54,7 @@ def remark(name: str, old: str, values: Values) -> str:
 
 
 # Keys without an effect on what is trained: of Compacter and its fork, and of transformers before version 5.
-DROPPED = frozenset(
+DROPPED = names(
     "adapter_config_name cache_dir dataset_config_name eval_dataset_config_name hidden_dim ignore_pad_token_for_loss "
     "intrinsic_layer_norms kronecker_prod max_seq_length naive overwrite_cache pad_to_max_length prefix_length "
     "preprocessing_num_workers split_validation_test task_adapters task_embeddings test_dataset_config_name "
@@ -56,7 +62,7 @@ DROPPED = frozenset(
     "dispatch_batches fp16_backend fp16_opt_level half_precision_backend include_inputs_for_metrics "
     "include_tokens_per_second jit_mode_eval logging_dir mp_parameters past_index push_to_hub_model_id "
     "push_to_hub_organization push_to_hub_token ray_scope save_safetensors split_batches torchdynamo "
-    "tpu_metrics_debug tpu_num_cores use_ipex use_legacy_prediction_loop use_mps_device xpu_backend".split()
+    "tpu_metrics_debug tpu_num_cores use_ipex use_legacy_prediction_loop use_mps_device xpu_backend"
 )
 
 
@@ -111,7 +117,7 @@ RULES = {"compacter": COMPACTER, "ttcompacter": COMPACTER + TTCOMPACTER}
 
 # A file with all of these keys is of Compacter's family.
 MARKS = frozenset({"adapter_config_name", "split_validation_test"})
-COMPACTER_KEYS = frozenset(
+COMPACTER_KEYS = names(
     "add_adapter_in_feed_forward add_adapter_in_self_attention add_layer_norm_after_adapter "
     "add_layer_norm_before_adapter bitfit factorized_phm factorized_phm_rule freeze_bitfit_lm_head "
     "freeze_bitfit_lm_head_all hypercomplex_adapters hypercomplex_division hypercomplex_nonlinearity "
@@ -119,14 +125,14 @@ COMPACTER_KEYS = frozenset(
     "low_rank_adapters low_rank_rank low_rank_w_init non_linearity normalize_intrinsic_projections "
     "normalize_phm_weight phm_c_init phm_init_range phm_rank prefix_dim prefix_tuning shared_W_phm shared_phm_rule "
     "task_adapter_in_decoder task_adapter_layers_decoder task_adapter_layers_encoder task_reduction_factor "
-    "train_task_adapters unfreeze_layer_norms unfreeze_lm_head".split()
+    "train_task_adapters unfreeze_layer_norms unfreeze_lm_head"
 )
-TTCOMPACTER_KEYS = frozenset(
+TTCOMPACTER_KEYS = names(
     "ScaleNorm_scale TTBias_rk TTLayerNorm_preinit TTLayerNorm_rk TTLoRA_init auto_shape_mode cores_nonlinearity "
     "factorize_smaller_dim freeze_cores lora_dense naive reverse_out_shape task_expansion_factor "
     "tensor_train_adapters tensor_train_single tt_d tt_rank tt_shape ttcore_checkpointing ttlora_separate ttpy_eps "
     "use_LayerNorm_mean use_LoRA use_ScaleNorm use_TTBias use_TTLayerNorm use_TTLoRA use_bias use_checkpointing "
-    "use_scripted_mul".split()
+    "use_scripted_mul"
 )
 OUR_KEYS = frozenset(f.name for f in key_fields(AdapterConfig)) - COMPACTER_KEYS - TTCOMPACTER_KEYS
 

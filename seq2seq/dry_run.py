@@ -72,9 +72,9 @@ def tensor_trains(model, rows: int) -> list[dict]:
         parent = model.get_submodule(name.rpartition(".")[0])
         activated = isinstance(parent, TTLinear) and parent.cores_nonlinearity is not None
         planned = chain.is_matrix and not activated
-        row = groups.setdefault(
-            (owner, chain.raw_shape, chain.ranks, chain.closed),
-            {
+        key = owner, chain.raw_shape, chain.ranks, chain.closed
+        if key not in groups:
+            groups[key] = {
                 "part": owner,
                 "kind": "ring" if chain.closed else "train",
                 "shape": [list(side) for side in chain.raw_shape],
@@ -83,8 +83,8 @@ def tensor_trains(model, rows: int) -> list[dict]:
                 "count": 0,
                 "parameters": 0,
                 "trainable": 0,
-            },
-        )
+            }
+        row = groups[key]
         row["count"] += 1
         for tensor in set(tensors) - counted:  # count shared cores once
             row["parameters"] += tensor.numel()

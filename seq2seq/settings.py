@@ -52,9 +52,12 @@ class Settings:
         return self.adapter.method or ("none" if self.adapter.freeze_backbone else "full fine-tuning")
 
     def resolved(self) -> dict[str, Any]:
-        """Return our keys with their values, and transformers' keys that were set: a file that repeats the run."""
+        """Return our keys with their values, and transformers' keys that were set, except passwords.
+
+        As a file, it repeats the run.
+        """
         defaults = {f.name: f.default for cls in OWN_CLASSES for f in key_fields(cls)}
-        return {**defaults, **self.given}
+        return {**defaults, **{name: value for name, value in self.given.items() if not name.endswith("_token")}}
 
 
 def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:

@@ -112,7 +112,7 @@ def apply_dialect(dialect: str, values: dict[str, Any], fixed: set[str], notes: 
     read, origins = dict(values), {}
     for rule in [rule for rule in RULES[dialect] if rule.holds(values)]:
         for old, new in rule.renamed.items():
-            if old in values and new in values:
+            if old in values and new in values and not (old in fixed and new not in fixed):
                 raise ConfigError(
                     f"{old} and {new} are both set; in a {dialect} file {old} means {new}: set only {old}"
                 )
@@ -149,7 +149,7 @@ def follow_evaluation(values: dict[str, Any], older: bool, notes: Notes) -> None
     values["save_strategy"] = strategy
     notes.changed.append(f"save_strategy is set to {strategy}, the value of eval_strategy")
     if strategy != "steps":
-        if values.pop("save_steps", None) is not None:
+        if "save_steps" in values:
             notes.ignored.append("save_steps")
         return
     every = values.get("eval_steps") or values.get("logging_steps", 500)

@@ -180,7 +180,10 @@ class _ChainSpec:
         self.sizes = [(ranks[k], *mode, ranks[k + 1]) for k, mode in enumerate(self.modes)]
 
     def normal(self, size: Sequence[int], std: float) -> torch.Tensor:
-        return torch.randn(tuple(size), dtype=self.dtype, device=self.device, generator=self.generator) * std
+        entries = torch.empty(tuple(size), dtype=self.dtype, device=self.device)
+        if entries.is_meta:  # drawing takes a millisecond even where there is nothing to draw
+            return entries
+        return entries.normal_(generator=self.generator) * std
 
     def constant(self, size: Sequence[int], value: float) -> torch.Tensor:
         return torch.full(tuple(size), value, dtype=self.dtype or torch.get_default_dtype(), device=self.device)

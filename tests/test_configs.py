@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from seq2seq import pipeline
 from seq2seq.settings import load_settings
 from seq2seq.trainer import AdapterTrainer
+from seq2seq.unread import unread_keys
 from tests.conftest import CONFIGS, ROOT, TINY_RUN
 from tests.methods import FLAGS
 from third_party.models.t5 import T5ForConditionalGeneration
@@ -20,9 +21,10 @@ def settings_of(config: str):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_keys_load_without_a_warning(config):
-    settings, warnings = settings_of(config)
-    assert not warnings
+def test_keys_load_without_a_warning_and_are_read(config):
+    settings, notes = settings_of(config)
+    assert not notes.lines()
+    assert not unread_keys(settings)
     assert settings.training.experiment_name
 
 
