@@ -18,7 +18,7 @@ from seq2seq.arguments import DataTrainingArguments, ModelArguments, OwnTraining
 from seq2seq.translation import (
     Notes,
     apply_dialect,
-    carry_tasks_along,
+    carry_along,
     current_keys,
     current_values,
     dialect_of,
@@ -70,7 +70,7 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
     command_line = read_overrides(overrides, theirs | ours)
     dialect = dialect_of(file, command_line)
     from_file, from_command_line = current_keys(file, notes), current_keys(command_line, notes)
-    carry_tasks_along(from_file, from_command_line, notes)
+    carry_along(from_file, from_command_line, notes)
     values = current_values({**from_file, **from_command_line, "dialect": None}, notes)
     check_keys(values, dict.fromkeys(theirs, Any) | ours, PROGRAM)
     check_keys(values, known_keys(), PROGRAM)

@@ -127,15 +127,20 @@ def apply_dialect(dialect: str, values: dict[str, Any], fixed: set[str], notes: 
     return read
 
 
-def carry_tasks_along(file: dict[str, Any], command_line: dict[str, Any], notes: Notes) -> None:
-    """Remove the evaluation sets of the file if the command line sets another task without sets of its own."""
-    task = TASK_KEYS["train"]
-    if task not in command_line or command_line[task] == file.get(task):
-        return
-    for key in (TASK_KEYS["validation"], TASK_KEYS["test"]):
-        if file.get(key) is not None and key not in command_line:
+def carry_along(file: dict[str, Any], command_line: dict[str, Any], notes: Notes) -> None:
+    """Remove what belongs to a task or a model of the file, if the command line sets another one.
+
+    Of a task, these are its evaluation sets; of a model, the tokenizer of the same name.
+    """
+    task, model = TASK_KEYS["train"], "model_name_or_path"
+    followers = {TASK_KEYS["validation"]: task, TASK_KEYS["test"]: task}
+    if file.get("tokenizer_name") == file.get(model):
+        followers["tokenizer_name"] = model
+    for key, leader in followers.items():
+        overridden = leader in command_line and command_line[leader] != file.get(leader)
+        if overridden and file.get(key) is not None and key not in command_line:
             del file[key]
-            notes.changed.append(f"{key} follows --{task}")
+            notes.changed.append(f"{key} follows --{leader}")
 
 
 def follow_evaluation(values: dict[str, Any], older: bool, notes: Notes) -> None:

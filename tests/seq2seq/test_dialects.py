@@ -284,6 +284,16 @@ def test_another_task_takes_its_evaluation_sets_along(fork):
     assert tasks("--test_dataset_name", "rte")[0] == ["mrpc", "mrpc", "rte"]
 
 
+def test_another_model_takes_its_tokenizer_along(fork):
+    def tokenizer(*overrides, **keys):
+        return loaded(fork(**keys), *overrides)[0].model.tokenizer_name
+
+    assert tokenizer() == "t5-base"
+    assert tokenizer("--model_name_or_path", "t5-nano") is None
+    assert tokenizer("--model_name_or_path", "t5-nano", "--tokenizer_name", "t5-small") == "t5-small"
+    assert tokenizer("--model_name_or_path", "t5-nano", tokenizer_name="my/own") == "my/own"
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
