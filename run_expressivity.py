@@ -27,7 +27,9 @@ class Run:
     experiment: str = key("comparison", "The experiment to run.")
     experiment_name: str | None = key(None, "Name of the run; null: the file's name.")
     output_dir: str | None = key(None, "Output directory; null: outputs/expressivity/experiment_name.")
-    overwrite_output_dir: bool = key(False, "Replace the results of a different configuration in output_dir.")
+    overwrite_output_dir: bool = key(
+        False, "Replace the results of another configuration of the same experiment_name in output_dir."
+    )
     disable_tqdm: bool = key(False, "Hide the progress bar.")
 
     @property
@@ -96,10 +98,10 @@ def run(settings: Run, experiment) -> None:
 def _prepare(directory: Path, resolved: dict, experiment, overwrite: bool) -> None:
     """Make sure that the run may write to `directory`.
 
-    A new directory, or one from which the same run can resume, is left alone. The files of a different run are
-    deleted if `overwrite` is set.
+    A new directory, or one from which the same run can resume, is left alone. The files of a run of the same
+    experiment_name that differs are deleted if `overwrite` is set.
 
-    Raises ConfigError if `directory` holds other files or a different run and `overwrite` is not set.
+    Raises ConfigError if `directory` holds anything else.
     """
     if not directory.exists():
         return
@@ -112,13 +114,18 @@ def _prepare(directory: Path, resolved: dict, experiment, overwrite: bool) -> No
     different = [k for k in resolved if k not in incidental and (there is None or there.get(k) != resolved[k])]
     if not different:
         return
-    if not overwrite:
-        what = (
-            "files that this program did not write"
-            if there is None
-            else f"a run that differs in {', '.join(different)}"
+    if there is None:
+        raise ConfigError(f"{directory} holds files that this program did not write; choose another output_dir")
+    if there.get("experiment_name") != resolved["experiment_name"]:
+        raise ConfigError(
+            f"{directory} holds the experiment {there.get('experiment_name')!r}, not {resolved['experiment_name']!r}, "
+            "and is never replaced by another; choose another output_dir"
         )
-        raise ConfigError(f"{directory} holds {what}; choose another output_dir or set overwrite_output_dir")
+    if not overwrite:
+        raise ConfigError(
+            f"{directory} holds a run that differs in {', '.join(different)}; choose another output_dir or set "
+            "overwrite_output_dir"
+        )
     for name in {name for cls in EXPERIMENTS.values() for name in cls.files}:
         (directory / name).unlink(missing_ok=True)
 

@@ -40,7 +40,7 @@ def announce(settings: Settings, notes: Notes) -> None:
     from seq2seq.unread import unread_keys  # takes seconds to import, which the error for a wrong key should not
 
     try:
-        notes.method, notes.unread = settings.method, unread_keys(settings)
+        notes.unread = unread_keys(settings)
     finally:
         for line in notes.lines() if is_first_process() else ():
             print(f"warning: {line}", file=sys.stderr)

@@ -80,7 +80,7 @@ class RunDirectory:
     def _checkpoint_to_resume(self, overwrite: bool, resume: bool | None) -> Path | None:
         if not self.path.is_dir() or all(path.name[0] == "." or path.name == DRY_RUN for path in self.path.iterdir()):
             return self._start_over(resume)
-        previous = _read_json(self.path / CONFIGURATION)
+        previous = read_json(self.path / CONFIGURATION)
         finished = (self.path / RESULTS).exists()
         if previous is not None and not finished and _comparable(previous) == _comparable(self.resolved):
             found = checkpoints(self.path)
@@ -129,16 +129,17 @@ def finished_results(directory: str, resolved: dict) -> dict | None:
 
     resolved: the resolved configuration.
     """
-    held, results = _read_json(Path(directory, CONFIGURATION)), Path(directory, RESULTS)
+    held, results = read_json(Path(directory, CONFIGURATION)), Path(directory, RESULTS)
     if held is None or _comparable(held) != _comparable(json.loads(json.dumps(resolved))) or not results.exists():
         return None
     named = [Path(resolved[name]) for name in DATA_FILES if resolved.get(name)]
     files = [file for path in named for file in (path, *path.rglob("*")) if file.exists()]
     changed = any(file.stat().st_mtime > results.stat().st_mtime for file in files)
-    return None if changed else _read_json(results)
+    return None if changed else read_json(results)
 
 
-def _read_json(path: Path):
+def read_json(path: Path):
+    """Return the content of a JSON file; None if there is none that can be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError):

@@ -9,7 +9,7 @@ from common.files import write_json
 from seq2seq.data.batches import load_texts, tasks_of_splits
 from seq2seq.layout import CONFIGURATION, SERIES
 from seq2seq.pipeline import run
-from seq2seq.runs import finished_results
+from seq2seq.runs import finished_results, read_json
 from seq2seq.settings import Settings, build
 
 
@@ -26,11 +26,8 @@ def run_series(settings: Settings) -> dict:
     """
     members = series_members(settings)
     _check_rows(members)
-    if Path(settings.training.output_dir, CONFIGURATION).exists():
-        raise ConfigError(
-            f"output_dir is {settings.training.output_dir!r}, which holds a single run; choose another one for a series"
-        )
     directory, results = Path(settings.training.output_dir), []
+    _check_directory(directory, settings.training.experiment_name)
     for number, member in enumerate(members, 1):
         out = member.training.output_dir
         keep = settings.training.resume_from_checkpoint is not False
@@ -63,6 +60,20 @@ def series_members(settings: Settings) -> list[Settings]:
         own = {"low_resource": size, "seed": seed, "output_dir": str(Path(settings.training.output_dir, *parts))}
         members.append(build({**{k: v for k, v in settings.given.items() if k != "seeds"}, **own}))
     return members
+
+
+def _check_directory(directory: Path, name: str) -> None:
+    """Raise ConfigError if the directory holds a single run, or a series with another experiment_name."""
+    if (directory / CONFIGURATION).exists():
+        raise ConfigError(
+            f"output_dir is {str(directory)!r}, which holds a single run; choose another one for a series"
+        )
+    held = (read_json(directory / SERIES) or {}).get("experiment_name", name)
+    if held != name:
+        raise ConfigError(
+            f"output_dir is {str(directory)!r}, which holds the series {held!r}, not {name!r}, and is never replaced "
+            "by another; choose another output_dir"
+        )
 
 
 def _check_rows(members: list[Settings]) -> None:

@@ -26,23 +26,20 @@ class Notes:
     dialect: how a file of another program was read.
     changed: keys and values that were replaced.
     ignored: keys that have no effect any more.
-    unread: keys that the chosen method does not read.
-    method: its name.
+    unread: who does not read which keys.
     """
 
     dialect: str = ""
     changed: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-    method: str = ""
+    unread: dict[str, list[str]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Return at most one line about the dialect and one about single keys."""
         parts = list(self.changed)
         if self.ignored:
             parts.append(f"no longer needed and ignored: {', '.join(dict.fromkeys(self.ignored))}")
-        if self.unread:
-            parts.append(f"not read by {self.method}: {', '.join(self.unread)}")
+        parts += [f"not read by {reader}: {', '.join(names)}" for reader, names in self.unread.items()]
         return [line for line in (self.dialect, "; ".join(parts)) if line]
 
 

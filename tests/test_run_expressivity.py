@@ -104,17 +104,20 @@ def test_another_configuration_is_refused_and_on_request_replaces_it(run):
     status, *_ = run("n_diagonal", "--overwrite_output_dir", **keys, seed=1)
     assert status == 0
     assert (out / "comparison.json").read_bytes() != before
-    status, *_ = run("trajectory_depth", "--overwrite_output_dir", **SMALL["trajectory_depth"])
-    assert status == 0
-    assert not (out / "comparison.json").exists()
+    before = (out / "comparison.json").read_bytes()
+    status, _, errors, _ = run("trajectory_depth", "--overwrite_output_dir", **SMALL["trajectory_depth"])
+    assert (status, len(errors)) == (2, 1)
+    assert "holds the experiment 'n_diagonal', not 'trajectory_depth', and is never replaced" in errors[0]
+    assert (out / "comparison.json").read_bytes() == before
 
 
 def test_files_of_something_else_are_left_alone(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    status, _, errors, out = run("n_diagonal")
-    assert (status, len(errors)) == (2, 1)
-    assert "holds files that this program did not write" in errors[0]
+    for flags in ((), ("--overwrite_output_dir",)):
+        status, _, errors, out = run("n_diagonal", *flags)
+        assert (status, len(errors)) == (2, 1)
+        assert "holds files that this program did not write" in errors[0]
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 
 

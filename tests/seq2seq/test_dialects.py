@@ -12,9 +12,20 @@ from torch.nn.functional import gelu
 from adapters import Place, SharedParts, build
 from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
 from common.errors import ConfigError
-from seq2seq.dialects import COMPACTER_KEYS, DROPPED, OUR_KEYS, RENAMED, RULES, TRANSLATED, TTCOMPACTER_KEYS
+from run_seq2seq import main
+from seq2seq.dialects import (
+    COMPACTER_KEYS,
+    DROPPED,
+    OUR_KEYS,
+    RENAMED,
+    RENAMED_VALUES,
+    RULES,
+    TRANSLATED,
+    TTCOMPACTER_KEYS,
+)
 from seq2seq.settings import known_keys, load_settings
-from tests.conftest import ROOT
+from seq2seq.unread import unread_keys
+from tests.conftest import ROOT, TINY_RUN
 
 SHARED = ROOT.parent / "shared" / "experiments"
 EXPECTED = SHARED / "expected.json"
@@ -271,6 +282,17 @@ def test_the_directory_is_that_of_the_experiment(fork):
     assert loaded(path, "--dialect", "none")[0].training.output_dir == "outputs/old"
 
 
+def test_files_with_the_same_directory_do_not_replace_each_other(fork, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    keys = {**TINY_RUN, "max_train_samples": 8, "max_val_samples": 4, "max_test_samples": 4}
+    overrides = [part for key, value in keys.items() for part in (f"--{key}", json.dumps(value))]
+    for name in ("one", "two", "one"):  # the third starts the first again, as its file says
+        assert main([fork(name, experiment_name=name, tt_rank=1, compute_time=False), *overrides]) == 0
+    results = [tmp_path / f"outputs/vader-amazon/{name}/results.json" for name in ("one", "two")]
+    assert [json.loads(path.read_text())["experiment_name"] for path in results] == ["one", "two"]
+    assert not (tmp_path / "outputs/old").exists()
+
+
 def test_another_task_takes_its_evaluation_sets_along(fork):
     def tasks(*overrides):
         settings, lines = loaded(fork(), *overrides)
@@ -353,6 +375,30 @@ def test_keys_that_transformers_dropped_keep_their_meaning(fork, keys, expected)
     assert not (set(keys) - set(expected)) & set(given)
 
 
+@pytest.mark.parametrize(
+    ("config", "overrides", "expected"),
+    [
+        ("lora", ["--tt_rank", "4", "--tt_d", "2"], {"use_LoRA": ["tt_rank", "tt_d"]}),
+        ("lora", ["--tt_rank", "8", "--tt_d", "3"], {}),  # the defaults
+        ("tt_lora", ["--lora_rank", "4"], {"use_TTLoRA": ["lora_rank"]}),
+        ("tt_lora", ["--train_task_adapters", "true"], {"use_TTLoRA": ["train_task_adapters"]}),
+        ("tt_lora", ["--train_task_adapters", "true", "--keep_serial_adapter", "true"], {}),
+        ("tt_adapter", ["--task_expansion_factor", "1"], {"tensor_train_adapters": ["task_reduction_factor"]}),
+        ("tt_adapter", ["--tt_shape", "[[16, 16], [8, 8]]", "--tt_d", "2"], {"tensor_train_adapters": ["tt_d"]}),
+        ("baseline", ["--tt_rank", "4"], {"full fine-tuning": ["tt_rank"]}),
+        ("tt_adapter", ["--tokenizer_vocab_size", "90"], {"a pretrained model": ["tokenizer_vocab_size"]}),
+        ("tt_adapter", ["--mixing", "equal"], {"a single task": ["mixing"]}),
+        ("vader_multitask", ["--mixing", "equal"], {}),
+        ("tt_adapter", ["--target_column", "y"], {'tasks other than "file"': ["target_column"]}),
+    ],
+)
+def test_keys_that_nothing_reads_are_said(config, overrides, expected):
+    settings, notes = load_settings(str(ROOT / f"configs/{config}.json"), overrides)
+    notes.unread = unread_keys(settings)
+    assert notes.unread == expected
+    assert len(notes.lines()) == bool(expected)
+
+
 def test_a_key_that_is_set_twice_is_said(fork, tmp_path):
     path = tmp_path / "twice.json"
     text = Path(fork()).read_text()
@@ -380,6 +426,12 @@ def test_what_is_not_json_is_an_error_with_its_place(tmp_path, text, words):
         load_settings(str(path), [])
     assert re.match(re.escape(str(path)) + r" is not valid JSON: [^\n]* line \d+ column \d+ ", str(error.value))
     assert str(error.value).endswith(words)
+
+
+def test_the_page_on_migration_names_every_key_of_the_table():
+    named = set(re.findall(r"\w+", (ROOT / "docs/migration.md").read_text()))
+    read = {key for rules in RULES.values() for rule in rules for key in (*rule.defaults, *rule.instead, *rule.renamed)}
+    assert {*DROPPED, *RENAMED, *TRANSLATED, *(value for _, value in RENAMED_VALUES), *read} <= named
 
 
 def test_the_table_names_keys_that_exist():

@@ -85,6 +85,16 @@ def test_a_finished_run_is_not_overwritten_unless_asked(run_main, finished):
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def test_another_experiment_is_never_replaced(run_main, finished):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    keys = {**KEYS, "experiment_name": "another", "overwrite_output_dir": True}
+    for more in ({}, {"resume_from_checkpoint": False}):
+        status, errors, _ = run_main(CONFIG, **keys, **more)
+        assert (status, len(errors)) == (2, 1)
+        assert "holds the experiment 'tt_adapter', not 'another'" in errors[0]
+        assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
 def test_a_moved_run_resumes_and_keeps_its_best_checkpoint(run_main, tmp_path, monkeypatch):
     """The first epoch is made the best; the run is interrupted in the third, moved, and given by a relative path."""
     scores = iter([90.0, 10.0])
@@ -185,6 +195,8 @@ def test_states_of_a_directory(tmp_path):
         open_run({"a": 2})
     with pytest.raises(ConfigError, match="no unfinished run of this configuration"):
         open_run({"a": 2}, overwrite=True, resume=True)
+    with pytest.raises(ConfigError, match="holds the experiment None, not 'b'"):  # nor if it is unfinished
+        open_run({"a": 1, "experiment_name": "b"}, overwrite=True)
     same.claim()
     assert not (tmp_path / "out/.unfinished").exists()
     assert (tmp_path / "out/checkpoint-5").exists()

@@ -72,6 +72,11 @@ def test_a_changed_file_runs_again_and_a_run_is_not_a_series(run_main, counted_r
     status, errors, _ = run_main(CONFIG, **keys, output_dir=str(out / "seed_1"))
     assert (status, len(errors)) == (2, 1)
     assert "which holds a single run" in errors[0]
+    before = (out / "series.json").read_bytes()
+    status, errors, _ = run_main(CONFIG, **{**keys, "seeds": [2]}, experiment_name="another")
+    assert (status, len(errors)) == (2, 1)
+    assert "holds the series 'tt_adapter', not 'another'" in errors[0]
+    assert (out / "series.json").read_bytes() == before
 
 
 def test_statistics_by_hand():
