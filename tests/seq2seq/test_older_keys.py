@@ -1,0 +1,147 @@
+"""Keys of older files, keys that nothing reads, overrides that take others along, and what is no JSON."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from seq2seq.settings import load_settings
+from seq2seq.unread import unread_keys
+from tests.conftest import ROOT
+from tests.seq2seq.fork_files import loaded
+
+
+def test_another_task_takes_its_evaluation_sets_along(fork):
+    def tasks(*overrides):
+        settings, lines = loaded(fork(), *overrides)
+        return [settings.data.tasks_of(split)[0] for split in ("train", "validation", "test")], lines[-1]
+
+    assert tasks()[0] == ["mrpc"] * 3
+    names, said = tasks("--task_name", "cola")
+    assert names == ["cola"] * 3
+    assert "eval_dataset_name follows --task_name; test_dataset_name follows --task_name" in said
+    assert tasks("--task_name", "cola", "--test_dataset_name", "rte")[0] == ["cola", "cola", "rte"]
+    assert tasks("--test_dataset_name", "rte")[0] == ["mrpc", "mrpc", "rte"]
+
+
+def test_another_model_takes_its_tokenizer_along(fork):
+    def tokenizer(*overrides, **keys):
+        return loaded(fork(**keys), *overrides)[0].model.tokenizer_name
+
+    assert tokenizer() == "t5-base"
+    assert tokenizer("--model_name_or_path", "t5-nano") is None
+    assert tokenizer("--model_name_or_path", "t5-nano", "--tokenizer_name", "t5-small") == "t5-small"
+    assert tokenizer("--model_name_or_path", "t5-nano", tokenizer_name="my/own") == "my/own"
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, ("epoch", "epoch", 1000)),
+        ({"eval_strategy": "steps", "evaluation_strategy": ..., "eval_steps": 150}, ("steps", "steps", 150)),
+        ({"eval_strategy": "steps", "evaluation_strategy": ..., "eval_steps": 500}, ("steps", "steps", 1000)),
+        ({"evaluation_strategy": "steps", "eval_steps": 500}, ("steps", "steps", 500)),
+        ({"evaluation_strategy": "steps", "logging_steps": 20}, ("steps", "steps", 20)),
+        ({"evaluation_strategy": "steps"}, ("steps", "steps", 500)),
+    ],
+)
+def test_saving_follows_the_evaluation(fork, keys, expected):
+    """In older versions of transformers load_best_model_at_end implied it, and save_steps did not count."""
+    training = loaded(fork(**keys))[0].training
+    assert (training.eval_strategy, training.save_strategy, training.save_steps) == expected
+
+
+def test_what_is_said_of_single_keys(fork):
+    keys = {"use_TTLoRA": True, "TTLoRA_init": "kaiming_zero", "naive": True, "max_seq_length": 128, "use_bias": False}
+    settings, notes = load_settings(fork(**keys, ttcore_checkpointing=True, use_checkpointing=False), [])
+    assert settings.adapter.TTLoRA_init == "kaiming"
+    assert settings.adapter.use_checkpointing is True
+    _, line = notes.lines()
+    assert "\n" not in line
+    for words in (
+        "evaluation_strategy is now called eval_strategy",
+        "save_strategy is set to epoch",
+        '"kaiming_zero" is now called "kaiming" (there, 2 of 3 cores started as zero',
+        "ttcore_checkpointing is read as use_checkpointing true",
+        "no longer needed and ignored: ",
+        "naive",
+        "logging_dir",
+        "save_steps",
+    ):
+        assert words in line
+    two_cores = loaded(fork(**keys, tt_d=2))[1][1]
+    assert "kaiming" in two_cores
+    assert "(there" not in two_cores
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"warmup_ratio": 0.1, "warmup_steps": ...}, {"warmup_steps": 0.1}),
+        ({"warmup_ratio": 0.0}, {"warmup_steps": 500}),
+        ({"warmup_ratio": 0.1}, {"warmup_steps": 500}),
+        ({"adafactor": True}, {"optim": "adafactor"}),
+        ({"group_by_length": True}, {"train_sampling_strategy": "group_by_length"}),
+        ({"no_cuda": True}, {"use_cpu": True}),
+        ({"per_gpu_train_batch_size": 7, "per_device_train_batch_size": ...}, {"per_device_train_batch_size": 7}),
+        ({"val_max_target_length": 9}, {"generation_max_length": 9}),
+    ],
+)
+def test_keys_that_transformers_dropped_keep_their_meaning(fork, keys, expected):
+    given = loaded(fork(**keys))[0].given
+    assert expected.items() <= given.items()
+    assert not (set(keys) - set(expected)) & set(given)
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "expected"),
+    [
+        ("lora", ["--tt_rank", "4", "--tt_d", "2"], {"use_LoRA": ["tt_rank", "tt_d"]}),
+        ("lora", ["--tt_rank", "8", "--tt_d", "3"], {}),  # the defaults
+        ("tt_lora", ["--lora_rank", "4"], {"use_TTLoRA": ["lora_rank"]}),
+        ("tt_lora", ["--train_task_adapters", "true"], {"use_TTLoRA": ["train_task_adapters"]}),
+        ("tt_lora", ["--train_task_adapters", "true", "--keep_serial_adapter", "true"], {}),
+        ("tt_adapter", ["--task_expansion_factor", "1"], {"tensor_train_adapters": ["task_reduction_factor"]}),
+        ("tt_adapter", ["--tt_shape", "[[16, 16], [8, 8]]", "--tt_d", "2"], {"tensor_train_adapters": ["tt_d"]}),
+        ("baseline", ["--tt_rank", "4"], {"full fine-tuning": ["tt_rank"]}),
+        ("tt_adapter", ["--tokenizer_vocab_size", "90"], {"a pretrained model": ["tokenizer_vocab_size"]}),
+        ("tt_adapter", ["--mixing", "equal"], {"a single task": ["mixing"]}),
+        ("vader_multitask", ["--mixing", "equal"], {}),
+        ("tt_adapter", ["--target_column", "y"], {'tasks other than "file"': ["target_column"]}),
+    ],
+)
+def test_keys_that_nothing_reads_are_said(config, overrides, expected):
+    settings, notes = load_settings(str(ROOT / f"configs/{config}.json"), overrides)
+    notes.unread = unread_keys(settings)
+    assert notes.unread == expected
+    assert len(notes.lines()) == bool(expected)
+
+
+def test_a_key_that_is_set_twice_is_said(fork, tmp_path):
+    path = tmp_path / "twice.json"
+    text = Path(fork()).read_text()
+    path.write_text(text[:-1] + ', "evaluation_strategy": "steps", "learning_rate": 0.0003}')
+    settings, lines = loaded(str(path))
+    assert settings.training.eval_strategy == "steps"
+    assert "evaluation_strategy is set twice, and the last value counts" in lines[1]
+    assert "learning_rate" not in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{\n"a": 1,\n}', "; no comma may stand before }"),
+        ('{\n"a": [1, 2,\n]}', "; no comma may stand before ]"),
+        ('{\n"a": 1, // why\n"b": 2}', "; JSON has no comments"),
+        ('# why\n{"a": 1}', "line 1 column 1 (char 0); JSON has no comments"),
+        ('{"a" 1}', "line 1 column 6 (char 5)"),
+    ],
+)
+def test_what_is_not_json_is_an_error_with_its_place(tmp_path, text, words):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_settings(str(path), [])
+    assert re.match(re.escape(str(path)) + r" is not valid JSON: [^\n]* line \d+ column \d+ ", str(error.value))
+    assert str(error.value).endswith(words)
