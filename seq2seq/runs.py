@@ -98,9 +98,13 @@ class RunDirectory:
         )
 
     def _keep_other_experiment(self, previous: dict | None):
-        """Raise ConfigError if the directory holds a run with another experiment_name."""
-        held, wanted = (previous or {}).get("experiment_name"), self.resolved.get("experiment_name")
-        if previous is not None and held != wanted:
+        """Raise ConfigError if the directory holds a run with another experiment_name.
+
+        previous: its configuration; None if that cannot be read, and then the results tell.
+        """
+        held = (previous or read_json(self.path / RESULTS) or {}).get("experiment_name")
+        wanted = self.resolved.get("experiment_name")
+        if held not in (None, wanted):
             raise ConfigError(
                 f"output_dir is {str(self.path)!r}, which holds the experiment {held!r}, not {wanted!r}, and is never "
                 "replaced by another; choose another output_dir"
