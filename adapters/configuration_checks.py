@@ -4,11 +4,13 @@ import json
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from adapters.activations import ACTIVATIONS
+from adapters.activations import ACTIVATIONS, get_activation
 from adapters.parts import module_name
 from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR, LINEARS
 from common.errors import ConfigError, require
 from t3nsor.automatic_shape import SHAPE_MODES
+from t3nsor.cores import frozen_indices
+from t3nsor.layers import passes_zero
 from t3nsor.shapes import check_matrix_shape
 
 if TYPE_CHECKING:  # AdapterConfig imports this module
@@ -140,7 +142,7 @@ def _check_tensor_trains(config: "AdapterConfig") -> None:
         raise ConfigError(f"factorize_smaller_dim is false; with tt_d {config.tt_d!r} it must be true")
     cores = len(config.tt_shape[0]) if config.tt_shape is not None else config.tt_d
     if isinstance(cores, int):
-        check_core_indices(config, cores)
+        check_cores(config, cores)
     if config.share_cores_among == "tasks":
         if config.share_cores is None or not config.adapters_per_task:
             raise ConfigError(
@@ -153,13 +155,25 @@ def _check_tensor_trains(config: "AdapterConfig") -> None:
             )
 
 
-def check_core_indices(config: "AdapterConfig", d: int) -> None:
-    """Raise ConfigError if freeze_cores or share_cores names cores that a train of `d` cores does not have."""
+def check_cores(config: "AdapterConfig", d: int) -> None:
+    """Raise ConfigError if freeze_cores or share_cores does not fit a train of `d` cores.
+
+    A core that is trained must be left to start as zero, behind which the activation must let a gradient through.
+    """
     for name in ("freeze_cores", "share_cores"):
         indices = getattr(config, name)
         wrong = [index for index in indices if not -d <= index < d] if isinstance(indices, list) else []
         if wrong:
             raise ConfigError(f"{name} contains {wrong[0]}; {d} cores have the indices {-d} to {d - 1}")
+    frozen, shown = frozen_indices(config.freeze_cores, d, "freeze_cores"), _shown(config, "freeze_cores")
+    if len(frozen) == d:
+        raise ConfigError(f"freeze_cores is {shown}, all of {d} cores; leave at least one to be trained")
+    activation = config.cores_nonlinearity
+    if d - 1 in frozen and activation is not None and not passes_zero(get_activation(activation)):
+        raise ConfigError(
+            f"freeze_cores is {shown} and cores_nonlinearity is {activation!r}, behind which no core may start as zero: "
+            "leave the last core to be trained"
+        )
 
 
 def _check_branches(config: "AdapterConfig") -> None:

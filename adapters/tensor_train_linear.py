@@ -6,16 +6,15 @@ import torch
 
 from adapters.activations import get_activation
 from adapters.adapter_configuration import AdapterConfig
-from adapters.configuration_checks import check_core_indices
+from adapters.configuration_checks import check_cores
 from adapters.parts import SharedParts
 from common.errors import ConfigError
 from t3nsor import ShapeError, TTBias, TTLinear, auto_shape, linear_shape, skewed_shape
 from t3nsor.cores import frozen_indices
+from t3nsor.layers import passes_zero
 from t3nsor.tensor_train import CoreChain
 
 MatrixShape = tuple[Sequence[int], Sequence[int]]
-# Activations f with f(0) != 0 or f'(0) = 0: behind a core that is zero, f moves the output or stops the gradient.
-NOT_FROM_ZERO = ("relu", "sigmoid")
 
 
 class TensorTrainLinear(TTLinear):
@@ -46,14 +45,14 @@ class TensorTrainLinear(TTLinear):
         role: str = "",
     ):
         self.ring = config.tensor_ring
-        activation = config.cores_nonlinearity
-        if init == "zero" and activation in NOT_FROM_ZERO and config.activate_last_core:
+        name = config.cores_nonlinearity
+        activation = None if name is None else get_activation(name)
+        activate_last = activation is not None and config.activate_last_core
+        if activation is not None and activate_last and init == "zero" and not passes_zero(activation):
             init = "glorot"
         try:
             shape = automatic_shape(config, in_features, out_features) if shape is None else shape
-            check_core_indices(config, len(shape[0]))
-            if init == "zero":
-                check_zero_core(config, len(shape[0]))
+            check_cores(config, len(shape[0]))
             super().__init__(
                 in_features,
                 out_features,
@@ -62,9 +61,9 @@ class TensorTrainLinear(TTLinear):
                 bias=bias and not config.use_TTBias,
                 init=init,
                 freeze_cores=config.freeze_cores,
-                cores_nonlinearity=None if activation is None else get_activation(activation),
-                activate_last=config.activate_last_core,
-                use_checkpointing=config.use_checkpointing,
+                cores_nonlinearity=activation,
+                activate_last=activate_last,
+                use_checkpointing=activation is not None and config.use_checkpointing,
             )
             if config.share_cores is not None and shared is not None:
                 self._share(config, shared, role)
@@ -104,15 +103,3 @@ def automatic_shape(config: AdapterConfig, in_features: int, out_features: int) 
 
     outputs = factors(out_features)
     return factors(in_features), outputs[::-1] if config.reverse_out_shape else outputs
-
-
-def check_zero_core(config: AdapterConfig, d: int) -> None:
-    """Raise ConfigError if freeze_cores leaves no core, of `d`, that may start as zero."""
-    frozen = frozen_indices(config.freeze_cores, d, "freeze_cores")
-    if len(frozen) == d:
-        raise ConfigError(f"freeze_cores is {config.freeze_cores!r}, all {d} cores; leave at least one to be trained")
-    if config.cores_nonlinearity is not None and d - 1 in frozen:
-        raise ConfigError(
-            f"freeze_cores is {config.freeze_cores!r} and cores_nonlinearity is set; the last of {d} cores, which "
-            "starts as zero, must then be trained: freeze only others"
-        )

@@ -19,10 +19,7 @@ def read_file(path: str | Path, repeated: Callable[[str], None] | None = None) -
     repeated: called with each key that is set to several values, of which the last counts; None: warn the user.
     Raises ConfigError if the file cannot be read or is not one object.
     """
-    if repeated is None:
-
-        def repeated(key: str) -> None:
-            warn_once(f"{path} sets {key} twice; the last value counts")
+    repeated = repeated or (lambda key: warn_once(f"{path} sets {key} twice; the last value counts"))
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         last = dict(pairs)

@@ -34,25 +34,17 @@ RENAMED = {
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
 }
-# Keys that stand for another key, unless they are false or 0.
-TRANSLATED: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "adafactor": lambda value: {"optim": "adafactor"},
-    "group_by_length": lambda value: {"train_sampling_strategy": "group_by_length"},
-    "warmup_ratio": lambda value: {"warmup_steps": value},
-    "ttcore_checkpointing": lambda value: {"use_checkpointing": True},
+# Keys that stand for another key unless they are false or 0: their type, and what they mean.
+TRANSLATED: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
+    "adafactor": (bool, lambda value: {"optim": "adafactor"}),
+    "evaluate_during_training": (bool, lambda value: {"eval_strategy": "steps"}),
+    "group_by_length": (bool, lambda value: {"train_sampling_strategy": "group_by_length"}),
+    "ttcore_checkpointing": (bool, lambda value: {"use_checkpointing": True}),
+    "warmup_ratio": (float, lambda value: {"warmup_steps": value}),
 }
 RENAMED_VALUES = {("TTLoRA_init", "kaiming_zero"): "kaiming", ("intrinsic_projection", "random"): "dense"}
-
-
-def remark(name: str, old: str, values: Values) -> str:
-    """What a renamed value did in the older program, if it was a fault; otherwise ""."""
-    shape, d = values.get("tt_shape"), values.get("tt_d", 3)
-    cores = len(shape[0]) if shape else d
-    if old == "kaiming_zero" and values.get("use_TTLoRA") and isinstance(cores, int) and cores >= 3:
-        return f" (there, {cores - 1} of {cores} cores started as zero, and none would ever have been trained)"
-    return ""
-
-
+# Keys that have no effect at this value; others are not supported.
+ONE_VALUE = {"config_name": None, "model_revision": "main"}
 # Keys without an effect on what is trained: of Compacter and its fork, and of transformers before version 5.
 DROPPED = names(
     "adapter_config_name cache_dir dataset_config_name eval_dataset_config_name hidden_dim ignore_pad_token_for_loss "
@@ -62,7 +54,8 @@ DROPPED = names(
     "dispatch_batches fp16_backend fp16_opt_level half_precision_backend include_inputs_for_metrics "
     "include_tokens_per_second jit_mode_eval logging_dir mp_parameters past_index push_to_hub_model_id "
     "push_to_hub_organization push_to_hub_token ray_scope save_safetensors split_batches torchdynamo "
-    "tpu_metrics_debug tpu_num_cores use_ipex use_legacy_prediction_loop use_mps_device xpu_backend"
+    "tpu_metrics_debug tpu_num_cores use_ipex use_legacy_prediction_loop use_mps_device xpu_backend sharded_ddp "
+    "fsdp_min_num_params fsdp_transformer_layer_cls_to_wrap no_safetensors"
 )
 
 
@@ -106,7 +99,7 @@ TTCOMPACTER = (
     Rule(when=("cores_nonlinearity", "use_TTLoRA"), defaults={"activate_last_core": True}),
     Rule(when=("use_LoRA",), defaults={"lora_targets": TARGETS}),
     Rule(when=("use_LoRA",), unless=("lora_dense",), renamed={"tt_rank": "lora_rank"}, defaults={"lora_alpha": 1.0}),
-    Rule(when=("use_LoRA", "lora_dense"), defaults={"lora_alpha": lambda values: 1 / values.get("tt_rank", 8)}),
+    Rule(when=("use_LoRA", "lora_dense"), defaults={"lora_alpha": lambda values: 1 / (values.get("tt_rank", 8) or 1)}),
     Rule(when=("use_TTLoRA",), defaults={"lora_targets": TARGETS, "lora_alpha": 1.0}),
     Rule(when=("use_TTLoRA", "ttlora_separate"), defaults={"ttlora_reduction_factor": 32}),
     Rule(when=("use_TTLayerNorm", "use_ScaleNorm"), instead={"use_ScaleNorm": False}),
@@ -139,5 +132,5 @@ OUR_KEYS = frozenset(f.name for f in key_fields(AdapterConfig)) - COMPACTER_KEYS
 
 def _tasks(values: Values) -> str:
     """The task of a run, or its tasks joined by "+"."""
-    tasks = values.get("task_name", "")
+    tasks = values["task_name"]
     return tasks if isinstance(tasks, str) else "+".join(tasks)

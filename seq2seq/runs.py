@@ -7,7 +7,7 @@ from pathlib import Path
 from common.errors import ConfigError
 from common.files import check_writable, write_json
 from seq2seq.checkpoints import STAGING, checkpoints
-from seq2seq.layout import CONFIGURATION, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS
+from seq2seq.layout import CONFIGURATION, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS, SERIES
 
 # Files that starting a run over replaces. Nothing else is ever removed, nor are these unless the directory holds a run.
 OWN_FILES = (
@@ -98,10 +98,12 @@ class RunDirectory:
         )
 
     def _keep_other_experiment(self, previous: dict | None):
-        """Raise ConfigError if the directory holds a run with another experiment_name.
+        """Raise ConfigError if the directory holds a series, or a run with another experiment_name.
 
         previous: its configuration; None if that cannot be read, and then the results tell.
         """
+        if (self.path / SERIES).exists():
+            raise ConfigError(f"output_dir is {str(self.path)!r}, which holds a series of runs; choose another one")
         held = (previous or read_json(self.path / RESULTS) or {}).get("experiment_name")
         wanted = self.resolved.get("experiment_name")
         if held not in (None, wanted):
@@ -142,12 +144,13 @@ def finished_results(directory: str, resolved: dict) -> dict | None:
     return None if changed else read_json(results)
 
 
-def read_json(path: Path):
-    """Return the content of a JSON file; None if there is none that can be read."""
+def read_json(path: Path) -> dict | None:
+    """Return the object in a JSON file; None if there is none that can be read."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    return content if isinstance(content, dict) else None
 
 
 def _comparable(resolved: dict) -> dict:

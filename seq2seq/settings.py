@@ -23,6 +23,7 @@ from seq2seq.translation import (
     current_values,
     dialect_of,
     follow_evaluation,
+    remark_on_kaiming_zero,
 )
 
 if TYPE_CHECKING:  # transformers takes seconds to import, so the keys are checked first
@@ -83,9 +84,13 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
         )
     if dialect is not None:
         values = apply_dialect(dialect, values, set(from_command_line), notes)
-    follow_evaluation(values, "evaluation_strategy" in {**file, **command_line}, notes)
+    older = "evaluation_strategy" in {**file, **command_line}
+    follow_evaluation(values, set(from_command_line), older, notes)
     values.setdefault("output_dir", str(Path("outputs", name)))
-    return build(values), notes
+    settings = build(values)
+    if "kaiming_zero" in (file.get("TTLoRA_init"), command_line.get("TTLoRA_init")):
+        remark_on_kaiming_zero(settings.adapter, notes)
+    return settings, notes
 
 
 def own_keys() -> dict[str, Any]:

@@ -2,21 +2,27 @@
 
 import json
 from dataclasses import dataclass, field
+from math import isclose
 from typing import Any
 
+from adapters import AdapterConfig
+from adapters.sites import BESIDE_LINEAR
 from common.errors import ConfigError
+from common.json_settings import describe, has_type
 from seq2seq.arguments import TASK_KEYS
 from seq2seq.dialects import (
     DROPPED,
     MARKS,
+    ONE_VALUE,
     OUR_KEYS,
     RENAMED,
     RENAMED_VALUES,
     RULES,
     TRANSLATED,
     TTCOMPACTER_KEYS,
-    remark,
 )
+
+OLDER = {*RENAMED, *TRANSLATED, *ONE_VALUE, *DROPPED}
 
 
 @dataclass
@@ -36,25 +42,28 @@ class Notes:
 
     def lines(self) -> list[str]:
         """Return at most one line about the dialect and one about single keys."""
-        parts = list(self.changed)
+        parts = list(dict.fromkeys(self.changed))
         if self.ignored:
-            parts.append(f"no longer needed and ignored: {', '.join(dict.fromkeys(self.ignored))}")
+            parts.append(f"ignored: {', '.join(dict.fromkeys(self.ignored))}")
         parts += [f"not read by {reader}: {', '.join(names)}" for reader, names in self.unread.items()]
         return [line for line in (self.dialect, "; ".join(parts)) if line]
 
 
 def current_keys(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
-    """Replace the keys of older files by the current ones. Raises ConfigError if both are given."""
-    current = dict(values)
-    for name in [name for name in values if name in RENAMED or name in TRANSLATED or name in DROPPED]:
-        value = current.pop(name)
+    """Replace the keys of older files by the current ones.
+
+    Raises ConfigError if both are given, or for a value that has no meaning here.
+    """
+    current = {name: value for name, value in values.items() if name not in OLDER}
+    for name in [name for name in values if name in OLDER]:
+        value = values[name]
         if name in RENAMED:
             if RENAMED[name] in values:
                 raise ConfigError(f"{name} and {RENAMED[name]} are the same key; set only {RENAMED[name]}")
             current[RENAMED[name]] = value
             notes.changed.append(f"{name} is now called {RENAMED[name]}")
             continue
-        meant = TRANSLATED[name](value) if name in TRANSLATED and value else {}
+        meant = _meaning(name, value)
         if not meant or any(values.get(key) for key in meant):
             notes.ignored.append(name)
             continue
@@ -63,14 +72,41 @@ def current_keys(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
     return current
 
 
+def _meaning(name: str, value: Any) -> dict[str, Any]:
+    """Return the keys that a key of an older file stands for. Raises ConfigError for a value without a meaning."""
+    if name in ONE_VALUE and value != ONE_VALUE[name]:
+        raise ConfigError(
+            f"{name} is {_shown(value)}; only {_shown(ONE_VALUE[name])} is supported: name a local directory in "
+            "model_name_or_path instead"
+        )
+    if name not in TRANSLATED or not value:
+        return {}
+    kind, meaning = TRANSLATED[name]
+    if not has_type(value, kind):
+        raise ConfigError(f"{name} is {_shown(value)}; it must be {describe(kind)}")
+    if name == "warmup_ratio" and not 0 <= value < 1:
+        raise ConfigError(f"warmup_ratio is {value}; it must be at least 0 and below 1")
+    return meaning(value)
+
+
 def current_values(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
     """Replace the values of older files by the current ones."""
     current = dict(values)
     for (name, old), new in RENAMED_VALUES.items():
         if values.get(name) == old:
             current[name] = new
-            notes.changed.append(f"{name} {_shown(old)} is now called {_shown(new)}{remark(name, old, values)}")
+            notes.changed.append(f"{name} {_shown(old)} is now called {_shown(new)}")
     return current
+
+
+def remark_on_kaiming_zero(adapter: AdapterConfig, notes: Notes) -> None:
+    """Note that a file with this start trained nothing: all cores but the first were zero, in each of its trains."""
+    d = adapter.tt_d if adapter.tt_shape is None else len(adapter.tt_shape[0])
+    if adapter.methods.get(BESIDE_LINEAR) in ("use_TTLoRA", "ttlora_separate") and isinstance(d, int) and d > 2:
+        notes.changed.append(
+            f"with TTLoRA_init kaiming_zero, {d - 1} of {d} cores started as zero and none would ever have been trained; "
+            "here only the last starts as zero"
+        )
 
 
 def dialect_of(file: dict[str, Any], command_line: dict[str, Any]) -> str | None:
@@ -104,8 +140,10 @@ def apply_dialect(dialect: str, values: dict[str, Any], fixed: set[str], notes: 
 
     values: the keys of the file and of the command line, with current names.
     fixed: the keys of the command line.
-    Raises ConfigError if a key of the dialect and the one that it means are both given.
+    Raises ConfigError if a key of the dialect and the one that it means are both given, or if there is no task.
     """
+    if "task_name" not in values:
+        raise ConfigError(f"task_name is not set, which a {dialect} file must do: it has no default task")
     read, origins = dict(values), {}
     for rule in [rule for rule in RULES[dialect] if rule.holds(values)]:
         for old, new in rule.renamed.items():
@@ -120,7 +158,7 @@ def apply_dialect(dialect: str, values: dict[str, Any], fixed: set[str], notes: 
         read |= {key: meaning(values) if callable(meaning) else meaning for key, meaning in meanings.items()}
     changes = {key: value for key, value in read.items() if key not in values or values[key] != value}
     what = ", ".join(f"{key} {_shown(value)}{origins.get(key, '')}" for key, value in changes.items())
-    notes.dialect = f"read as a {dialect} file: {what or 'nothing differs'}; --dialect none reads it as ours"
+    notes.dialect = f"read as a {dialect} file: {what or 'its keys mean the same'}; --dialect none reads it as ours"
     return read
 
 
@@ -140,9 +178,10 @@ def carry_along(file: dict[str, Any], command_line: dict[str, Any], notes: Notes
             notes.changed.append(f"{key} follows --{leader}")
 
 
-def follow_evaluation(values: dict[str, Any], older: bool, notes: Notes) -> None:
+def follow_evaluation(values: dict[str, Any], fixed: set[str], older: bool, notes: Notes) -> None:
     """Save when the run evaluates, as the best model can be loaded only if it was saved.
 
+    fixed: the keys of the command line.
     older: True for a file that was written for a transformers in which load_best_model_at_end implied this.
     """
     strategy = values.get("eval_strategy")
@@ -150,14 +189,20 @@ def follow_evaluation(values: dict[str, Any], older: bool, notes: Notes) -> None
         return
     values["save_strategy"] = strategy
     notes.changed.append(f"save_strategy is set to {strategy}, the value of eval_strategy")
+    if "save_steps" not in values or "save_steps" in fixed:
+        return
     if strategy != "steps":
-        if "save_steps" in values:
-            notes.ignored.append("save_steps")
+        notes.ignored.append("save_steps")
         return
     every = values.get("eval_steps") or values.get("logging_steps", 500)
-    if "save_steps" in values and values["save_steps"] != every and (older or values["save_steps"] % every):
+    if values["save_steps"] != every and (older or not _is_multiple(values["save_steps"], every)):
         values["save_steps"] = every
         notes.changed.append(f"save_steps is set to {every}, the steps between evaluations")
+
+
+def _is_multiple(a: float, b: float) -> bool:
+    """True for 300 and 100 steps, and for the fractions 0.3 and 0.1 of all steps."""
+    return b != 0 and isclose(a / b, round(a / b), rel_tol=1e-6)
 
 
 def _shown(value: Any) -> str:

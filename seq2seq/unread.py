@@ -31,7 +31,8 @@ def unread_keys(settings: Settings) -> dict[str, list[str]]:
 
 def changed(settings: Settings, names: Iterable[str]) -> list[str]:
     """Return those of the keys that were set to another value than the default, in the order of the user."""
-    given = [name for name in settings.given if name in set(names)]
+    names = set(names)
+    given = [name for name in settings.given if name in names]
     parts = [(part, type(part)()) for part in (settings.adapter, settings.model, settings.data)]
     return [
         name

@@ -134,10 +134,11 @@ class TTLinear(nn.Module):
                 f"{type(self).__name__}: init is 'zero' and freeze_cores {freeze_cores!r} freezes all {d} cores; one "
                 "must be trained, as it starts as zero"
             )
-        if self.cores_nonlinearity is not None and d - 1 not in trained:
+        activation = self.cores_nonlinearity
+        if activation is not None and d - 1 not in trained and not passes_zero(activation):
             raise ShapeError(
-                f"{type(self).__name__}: init is 'zero' and freeze_cores {freeze_cores!r} freezes the last core; with "
-                "an activation between the cores only the last one may start as zero: no other would get a gradient"
+                f"{type(self).__name__}: init is 'zero' and freeze_cores {freeze_cores!r} freezes the last core; "
+                "another one may start as zero only if the activation is 0 at 0 and has a gradient there"
             )
         return max(trained)
 
@@ -163,6 +164,15 @@ class TRLinear(TTLinear):
     """
 
     ring = True
+
+
+def passes_zero(activation: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+    """True if f(0) = 0 and f'(0) != 0: behind a core that is zero, f then leaves output and training as they are."""
+    with torch.enable_grad():
+        x = torch.zeros(1, device="cpu", requires_grad=True)
+        y = activation(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+    return not y.any() and bool(slope.any())
 
 
 def activated_chain(

@@ -300,13 +300,23 @@ def test_activated_cores_receive_gradients(activation, last):
 
 
 def test_freezing_leaves_a_core_that_starts_as_zero():
-    with pytest.raises(ConfigError, match="all 3 cores; leave at least one"):
-        TensorTrainLinear(AdapterConfig(freeze_cores=[0, 1, 2]), 48, 24, init="zero")
-    config = AdapterConfig(freeze_cores=[0, 2], cores_nonlinearity="gelu")
-    with pytest.raises(ConfigError, match="the last of 3 cores, which starts as zero, must then be trained"):
-        TensorTrainLinear(config, 48, 24, init="zero")
-    with pytest.raises(ConfigError, match="freeze_cores contains 9; "):
-        TensorTrainLinear(AdapterConfig(freeze_cores=[9], tt_d="auto"), 48, 24)
+    for keys, words in (
+        ({"freeze_cores": "first", "tt_shape": [[48], [24]]}, "all of 1 cores; leave at least one"),
+        ({"freeze_cores": [9], "tt_d": "auto"}, "freeze_cores contains 9; "),
+        ({"freeze_cores": [*range(-9, 0)], "tt_d": "auto"}, "freeze_cores contains -9; "),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            TensorTrainLinear(AdapterConfig(**keys), 48, 24, keys.get("tt_shape"), "zero")
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS.keys() - {"relu", "sigmoid"}))
+def test_another_core_than_the_last_may_start_as_zero_before_an_activation(activation):
+    torch.manual_seed(0)
+    config = AdapterConfig(freeze_cores=[0, 2], cores_nonlinearity=activation)
+    layer, x = TensorTrainLinear(config, 48, 24, init="zero", bias=False), torch.randn(5, 48)
+    assert not layer(x).any()
+    layer(x).sum().backward()
+    assert layer.weight.cores[1].grad.any()
 
 
 def test_shape_keys():

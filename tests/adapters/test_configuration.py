@@ -81,6 +81,11 @@ SVD = {"use_TTLoRA": True, "TTLoRA_init": "svd"}
         ({"ScaleNorm_scale": float("nan")}, "ScaleNorm_scale is nan"),
         ({"tasks": ("a.b", "a_b")}, "gives two the same name"),
         ({"auto_shape_mode": "skewed", "tt_d": 3}, "tt_d is 3; with auto_shape_mode skewed it must be 2"),
+        ({"freeze_cores": [0, 1, -1]}, "freeze_cores is [0, 1, -1], all of 3 cores; leave at least one"),
+        (
+            {"freeze_cores": "last", "cores_nonlinearity": "relu"},
+            "cores_nonlinearity is 'relu', behind which no core may start as zero: leave the last core to be trained",
+        ),
         ({"TTLayerNorm_d": 21}, "TTLayerNorm_d is 21; it must be at most 20"),
         ({"task_expansion_factor": -1}, "task_expansion_factor is -1; it must be at least 1"),
         ({"ttlora_reduction_factor": 0}, "ttlora_reduction_factor is 0; it must be at least 1"),

@@ -44,12 +44,47 @@ def test_another_model_takes_its_tokenizer_along(fork):
         ({"evaluation_strategy": "steps", "eval_steps": 500}, ("steps", "steps", 500)),
         ({"evaluation_strategy": "steps", "logging_steps": 20}, ("steps", "steps", 20)),
         ({"evaluation_strategy": "steps"}, ("steps", "steps", 500)),
+        (
+            {"eval_strategy": "steps", "evaluation_strategy": ..., "eval_steps": 0.1, "save_steps": 0.3},
+            ("steps", "steps", 0.3),
+        ),
+        ({"save_strategy": "epoch"}, ("epoch", "epoch", 1000)),
     ],
 )
 def test_saving_follows_the_evaluation(fork, keys, expected):
     """In older versions of transformers load_best_model_at_end implied it, and save_steps did not count."""
     training = loaded(fork(**keys))[0].training
     assert (training.eval_strategy, training.save_strategy, training.save_steps) == expected
+
+
+def test_the_command_line_decides_when_to_save(fork):
+    training = loaded(fork(evaluation_strategy="steps", eval_steps=10), "--save_steps", "20")[0].training
+    assert (training.eval_steps, training.save_steps) == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"adafactor": "False"}, 'adafactor is "False"; it must be true or false'),
+        ({"ttcore_checkpointing": 1}, "ttcore_checkpointing is 1; it must be true or false"),
+        ({"warmup_ratio": "0.1"}, 'warmup_ratio is "0.1"; it must be a number'),
+        ({"warmup_ratio": 1.0}, "warmup_ratio is 1.0; it must be at least 0 and below 1"),
+        ({"model_revision": "v2"}, 'model_revision is "v2"; only "main" is supported: name a local directory'),
+        ({"config_name": "t5-small"}, 'config_name is "t5-small"; only null is supported'),
+        ({"evaluation_strategy": "epoch", "eval_strategy": "no"}, "are the same key; set only eval_strategy"),
+        ({"use_TTLoRA": True, "TTLoRA_init": "kaiming_zero", "tt_shape": 5}, "tt_shape is 5; it must be a list"),
+        ({"use_LoRA": True, "lora_dense": True, "tt_rank": 0}, "tt_rank is 0; it must be at least 1"),
+        ({"use_LoRA": True, "tt_rank": "2"}, 'tt_rank is "2"; it must be a whole number'),
+        ({"experiment_name": ["a"]}, 'experiment_name is ["a"]; it must be a string'),
+        ({"experiment_name": None}, "experiment_name is null; it must be a string"),
+        ({"task_name": ...}, "task_name is not set, which a ttcompacter file must do"),
+    ],
+)
+def test_values_of_older_keys_that_mean_nothing(fork, keys, words):
+    with pytest.raises(ConfigError) as error:
+        load_settings(fork(**keys), [])
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_said_of_single_keys(fork):
@@ -62,17 +97,21 @@ def test_what_is_said_of_single_keys(fork):
     for words in (
         "evaluation_strategy is now called eval_strategy",
         "save_strategy is set to epoch",
-        '"kaiming_zero" is now called "kaiming" (there, 2 of 3 cores started as zero',
+        'TTLoRA_init "kaiming_zero" is now called "kaiming"',
+        "with TTLoRA_init kaiming_zero, 2 of 3 cores started as zero and none would ever have been trained",
         "ttcore_checkpointing is read as use_checkpointing true",
-        "no longer needed and ignored: ",
+        "; ignored: ",
         "naive",
         "logging_dir",
         "save_steps",
     ):
         assert words in line
-    two_cores = loaded(fork(**keys, tt_d=2))[1][1]
-    assert "kaiming" in two_cores
-    assert "(there" not in two_cores
+    for more in ({"tt_d": 2}, {"tt_d": ..., "auto_shape_mode": "skewed"}, {"use_TTLoRA": False}):
+        _, line = loaded(fork(**{**keys, **more}))[1]
+        assert "kaiming" in line
+        assert "started as zero" not in line
+    _, line = loaded(fork(**keys, ttlora_separate=True, tt_d=5))[1]
+    assert "4 of 5 cores started as zero" in line
 
 
 @pytest.mark.parametrize(
@@ -82,6 +121,9 @@ def test_what_is_said_of_single_keys(fork):
         ({"warmup_ratio": 0.0}, {"warmup_steps": 500}),
         ({"warmup_ratio": 0.1}, {"warmup_steps": 500}),
         ({"adafactor": True}, {"optim": "adafactor"}),
+        ({"adafactor": False}, {}),
+        ({"evaluate_during_training": True, "evaluation_strategy": ...}, {"eval_strategy": "steps"}),
+        ({"model_revision": "main", "config_name": None}, {}),
         ({"group_by_length": True}, {"train_sampling_strategy": "group_by_length"}),
         ({"no_cuda": True}, {"use_cpu": True}),
         ({"per_gpu_train_batch_size": 7, "per_device_train_batch_size": ...}, {"per_device_train_batch_size": 7}),
@@ -103,6 +145,9 @@ def test_keys_that_transformers_dropped_keep_their_meaning(fork, keys, expected)
         ("tt_lora", ["--train_task_adapters", "true"], {"use_TTLoRA": ["train_task_adapters"]}),
         ("tt_lora", ["--train_task_adapters", "true", "--keep_serial_adapter", "true"], {}),
         ("tt_adapter", ["--task_expansion_factor", "1"], {"tensor_train_adapters": ["task_reduction_factor"]}),
+        ("tt_adapter", ["--activate_last_core"], {"tensor_train_adapters": ["activate_last_core"]}),
+        ("tt_adapter", ["--use_checkpointing"], {"tensor_train_adapters": ["use_checkpointing"]}),
+        ("tt_adapter_nonlinear_cores", ["--activate_last_core", "--use_checkpointing"], {}),
         ("tt_adapter", ["--tt_shape", "[[16, 16], [8, 8]]", "--tt_d", "2"], {"tensor_train_adapters": ["tt_d"]}),
         ("baseline", ["--tt_rank", "4"], {"full fine-tuning": ["tt_rank"]}),
         ("tt_adapter", ["--tokenizer_vocab_size", "90"], {"a pretrained model": ["tokenizer_vocab_size"]}),

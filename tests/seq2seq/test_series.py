@@ -72,11 +72,15 @@ def test_a_changed_file_runs_again_and_a_run_is_not_a_series(run_main, counted_r
     status, errors, _ = run_main(CONFIG, **keys, output_dir=str(out / "seed_1"))
     assert (status, len(errors)) == (2, 1)
     assert "which holds a single run" in errors[0]
-    before = (out / "series.json").read_bytes()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    single = {name: value for name, value in keys.items() if name != "seeds"}
+    status, errors, _ = run_main(CONFIG, **single, experiment_name="another", overwrite_output_dir=True)
+    assert (status, len(errors)) == (2, 1)
+    assert "holds a series of runs" in errors[0]
     status, errors, _ = run_main(CONFIG, **{**keys, "seeds": [2]}, experiment_name="another")
     assert (status, len(errors)) == (2, 1)
     assert "holds the series 'tt_adapter', not 'another'" in errors[0]
-    assert (out / "series.json").read_bytes() == before
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_statistics_by_hand():

@@ -102,7 +102,7 @@ def test_older_keys_load_with_one_warning(tmp_path):
     assert settings.training.generation_num_beams == 2
     assert notes.lines() == [
         "evaluation_strategy is now called eval_strategy; num_beams is now called generation_num_beams; "
-        "no longer needed and ignored: max_seq_length, eval_dataset_config_name"
+        "ignored: max_seq_length, eval_dataset_config_name"
     ]
 
 
