@@ -171,8 +171,8 @@ def check_cores(config: "AdapterConfig", d: int) -> None:
     activation = config.cores_nonlinearity
     if d - 1 in frozen and activation is not None and not passes_zero(get_activation(activation)):
         raise ConfigError(
-            f"freeze_cores is {shown} and cores_nonlinearity is {activation!r}, behind which no core may start as zero: "
-            "leave the last core to be trained"
+            f"freeze_cores is {shown} and cores_nonlinearity is {activation!r}, behind which no core may start as "
+            "zero: leave the last core to be trained"
         )
 
 

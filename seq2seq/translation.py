@@ -104,8 +104,8 @@ def remark_on_kaiming_zero(adapter: AdapterConfig, notes: Notes) -> None:
     d = adapter.tt_d if adapter.tt_shape is None else len(adapter.tt_shape[0])
     if adapter.methods.get(BESIDE_LINEAR) in ("use_TTLoRA", "ttlora_separate") and isinstance(d, int) and d > 2:
         notes.changed.append(
-            f"with TTLoRA_init kaiming_zero, {d - 1} of {d} cores started as zero and none would ever have been trained; "
-            "here only the last starts as zero"
+            f"with TTLoRA_init kaiming_zero, {d - 1} of {d} cores started as zero and none would ever have been "
+            "trained; here only the last starts as zero"
         )
 
 
