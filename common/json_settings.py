@@ -28,7 +28,7 @@ def read_file(path: str | Path, repeated: Callable[[str], None] | None = None) -
         return last
 
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=collect)
+        values = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=collect)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except json.JSONDecodeError as error:

@@ -87,7 +87,10 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
     older = "evaluation_strategy" in {**file, **command_line}
     follow_evaluation(values, set(from_command_line), older, notes)
     values.setdefault("output_dir", str(Path("outputs", name)))
-    settings = build(values)
+    try:
+        settings = build(values)
+    except ConfigError as error:  # which may name a key that the user did not write
+        raise ConfigError(f"{error} ({notes.dialect})" if notes.dialect else str(error)) from None
     if "kaiming_zero" in (file.get("TTLoRA_init"), command_line.get("TTLoRA_init")):
         remark_on_kaiming_zero(settings.adapter, notes)
     return settings, notes

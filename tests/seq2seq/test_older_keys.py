@@ -74,6 +74,7 @@ def test_the_command_line_decides_when_to_save(fork):
         ({"evaluation_strategy": "epoch", "eval_strategy": "no"}, "are the same key; set only eval_strategy"),
         ({"use_TTLoRA": True, "TTLoRA_init": "kaiming_zero", "tt_shape": 5}, "tt_shape is 5; it must be a list"),
         ({"use_LoRA": True, "lora_dense": True, "tt_rank": 0}, "tt_rank is 0; it must be at least 1"),
+        ({"use_LoRA": True, "tt_rank": -1}, "lora_rank is -1; it must be at least 1 (read as a ttcompacter file: "),
         ({"use_LoRA": True, "tt_rank": "2"}, 'tt_rank is "2"; it must be a whole number'),
         ({"experiment_name": ["a"]}, 'experiment_name is ["a"]; it must be a string'),
         ({"experiment_name": None}, "experiment_name is null; it must be a string"),
@@ -190,3 +191,10 @@ def test_what_is_not_json_is_an_error_with_its_place(tmp_path, text, words):
         load_settings(str(path), [])
     assert re.match(re.escape(str(path)) + r" is not valid JSON: [^\n]* line \d+ column \d+ ", str(error.value))
     assert str(error.value).endswith(words)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    """Some editors write one in front of UTF-8."""
+    path = tmp_path / "x.json"
+    path.write_text('{"tt_rank": 5}', encoding="utf-8-sig")
+    assert load_settings(str(path), [])[0].adapter.tt_rank == 5
