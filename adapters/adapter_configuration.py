@@ -226,8 +226,8 @@ class AdapterConfig:
     lora_rank: int = key(8, "Rank of the branches of use_LoRA, and inner width of those of ttlora_separate.")
     ttlora_reduction_factor: int | None = key(
         None,
-        "If set, the inner width of the branches of ttlora_separate is in_features / ttlora_reduction_factor; null: "
-        "lora_rank.",
+        "If set, the inner width of the branches of ttlora_separate is in_features / ttlora_reduction_factor, and "
+        "lora_alpha is divided by tt_rank; null: the inner width is lora_rank.",
     )
     lora_alpha: float | None = key(
         None,
@@ -255,7 +255,7 @@ class AdapterConfig:
         False, "Replace the weight vector of each layer norm by one trained number (ScaleNorm).", site=INSTEAD_OF_NORM
     )
     ScaleNorm_scale: float | None = key(
-        1.0, "Initial value of the number of use_ScaleNorm; null: 1. Not used with use_LayerNorm_mean."
+        1.0, "Initial value of the number of use_ScaleNorm (null: 1). Not used with use_LayerNorm_mean."
     )
     use_LayerNorm_mean: bool = key(
         False,

@@ -197,8 +197,8 @@ class OwnTrainingArguments:
     log_to_wandb: bool = key(False, "Log to wandb; false: nothing is sent anywhere.")
     dialect: Literal["compacter", "ttcompacter", "none"] | None = key(
         None,
-        "Program whose language the file is written in, see docs/migration.md; none: ours; null: ours, unless the keys "
-        "of the file are of another program, which is then announced.",
+        "Program that the file was written for, see docs/migration.md; none: this one; null: found from the keys of "
+        "the file, and announced.",
     )
     dry_run: bool = key(
         False, "Print what would be trained and write it to output_dir/dry_run.json; load and train nothing."

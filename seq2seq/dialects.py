@@ -108,8 +108,10 @@ TTCOMPACTER = (
 )
 RULES = {"compacter": COMPACTER, "ttcompacter": COMPACTER + TTCOMPACTER}
 
-# A file with all of these keys is of Compacter's family.
-MARKS = frozenset({"adapter_config_name", "split_validation_test"})
+# A file of Compacter's family has this key, and the next one or one of the methods that do without it.
+FAMILY_KEY = "split_validation_test"
+ADAPTER_KEY = "adapter_config_name"
+WITHOUT_ADAPTER_KEY = ("bitfit", "prefix_tuning", "intrinsic_model")
 COMPACTER_KEYS = names(
     "add_adapter_in_feed_forward add_adapter_in_self_attention add_layer_norm_after_adapter "
     "add_layer_norm_before_adapter bitfit factorized_phm factorized_phm_rule freeze_bitfit_lm_head "

@@ -11,8 +11,9 @@ from common.errors import ConfigError
 from common.json_settings import describe, has_type
 from seq2seq.arguments import TASK_KEYS
 from seq2seq.dialects import (
+    ADAPTER_KEY,
     DROPPED,
-    MARKS,
+    FAMILY_KEY,
     ONE_VALUE,
     OUR_KEYS,
     RENAMED,
@@ -20,6 +21,7 @@ from seq2seq.dialects import (
     RULES,
     TRANSLATED,
     TTCOMPACTER_KEYS,
+    WITHOUT_ADAPTER_KEY,
 )
 
 OLDER = {*RENAMED, *TRANSLATED, *ONE_VALUE, *DROPPED}
@@ -123,14 +125,15 @@ def dialect_of(file: dict[str, Any], command_line: dict[str, Any]) -> str | None
         raise ConfigError(f'dialect is "compacter", but {of_the_fork[0]} is a key of ttcompacter: set it to that')
     if named is not None:
         return None if named == "none" else named
-    if not file.keys() >= MARKS:
+    adapters = ADAPTER_KEY in file
+    if FAMILY_KEY not in file or not (adapters or any(map(file.get, WITHOUT_ADAPTER_KEY))):
         return None
-    found = "ttcompacter" if of_the_fork or "experiment_name" in file else "compacter"
+    found = "ttcompacter" if of_the_fork or (adapters and "experiment_name" in file) else "compacter"
     ours = sorted(file.keys() & OUR_KEYS)
     if ours:
         raise ConfigError(
-            f"{' and '.join(sorted(MARKS))} are keys of {found}, and {ours[0]} is one of ours, so it is not clear how "
-            f"to read the file: set dialect to {found} or none"
+            f"{FAMILY_KEY} is a key of {found}, and {ours[0]} is one of ours, so it is not clear how to read the file: "
+            f"set dialect to {found} or none"
         )
     return found
 
@@ -158,7 +161,9 @@ def apply_dialect(dialect: str, values: dict[str, Any], fixed: set[str], notes: 
         read |= {key: meaning(values) if callable(meaning) else meaning for key, meaning in meanings.items()}
     changes = {key: value for key, value in read.items() if key not in values or values[key] != value}
     what = ", ".join(f"{key} {_shown(value)}{origins.get(key, '')}" for key, value in changes.items())
-    notes.dialect = f"read as a {dialect} file: {what or 'its keys mean the same'}; --dialect none reads it as ours"
+    notes.dialect = (
+        f"read as a {dialect} file: {what or 'nothing is read differently'}; --dialect none reads it as ours"
+    )
     return read
 
 

@@ -251,10 +251,13 @@ def test_which_language_a_file_is_in(fork):
     assert first_words(experiment_name=...) == "read as a ttcompacter"
     only_compacter = {name: ... for name in FORK if name in TTCOMPACTER_KEYS | {"experiment_name", "project_name"}}
     assert first_words(**only_compacter) == "read as a compacter"
+    no_adapters = {**only_compacter, "adapter_config_name": ..., "train_task_adapters": ...}
+    assert first_words(**no_adapters, bitfit=True) == "read as a compacter"
+    assert first_words(**no_adapters).startswith("evaluation_strategy is now called")
     assert first_words("--dialect", "none").startswith("evaluation_strategy is now called")
     assert first_words(adapter_config_name=...).startswith("evaluation_strategy is now called")
     assert first_words(adapter_config_name=..., dialect="ttcompacter") == "read as a ttcompacter"
-    # what is named decides, and then our keys may be used beside
+    # what is named decides, and then our keys may be used beside the others
     settings, _ = loaded(fork(use_LoRA=True, lora_targets=["q"], dialect="ttcompacter"), "--lora_alpha", "8")
     assert (settings.adapter.lora_targets, settings.adapter.lora_alpha, settings.adapter.lora_rank) == (["q"], 8, 2)
 
