@@ -194,13 +194,11 @@ def follow_evaluation(values: dict[str, Any], fixed: set[str], older: bool, note
         return
     values["save_strategy"] = strategy
     notes.changed.append(f"save_strategy is set to {strategy}, the value of eval_strategy")
-    if "save_steps" not in values or "save_steps" in fixed:
-        return
     if strategy != "steps":
-        notes.ignored.append("save_steps")
+        notes.ignored += ["save_steps"] if "save_steps" in values else []
         return
-    every = values.get("eval_steps") or values.get("logging_steps", 500)
-    if values["save_steps"] != every and (older or not _is_multiple(values["save_steps"], every)):
+    steps, every = values.get("save_steps", 500), values.get("eval_steps") or values.get("logging_steps", 500)
+    if "save_steps" not in fixed and steps != every and (older or not _is_multiple(steps, every)):
         values["save_steps"] = every
         notes.changed.append(f"save_steps is set to {every}, the steps between evaluations")
 

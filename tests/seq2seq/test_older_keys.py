@@ -44,6 +44,7 @@ def test_another_model_takes_its_tokenizer_along(fork):
         ({"evaluation_strategy": "steps", "eval_steps": 500}, ("steps", "steps", 500)),
         ({"evaluation_strategy": "steps", "logging_steps": 20}, ("steps", "steps", 20)),
         ({"evaluation_strategy": "steps"}, ("steps", "steps", 500)),
+        ({"evaluation_strategy": "steps", "eval_steps": 150, "save_steps": ...}, ("steps", "steps", 150)),
         (
             {"eval_strategy": "steps", "evaluation_strategy": ..., "eval_steps": 0.1, "save_steps": 0.3},
             ("steps", "steps", 0.3),
