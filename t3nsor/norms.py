@@ -11,6 +11,7 @@ from t3nsor.cores import FreezeCores
 from t3nsor.decompositions import to_tt_tensor
 from t3nsor.errors import ShapeError
 from t3nsor.initializers import tensor_const
+from t3nsor.scaling import relative_error
 from t3nsor.shapes import Rank, auto_shape, check_tensor_shape
 from t3nsor.tensor_train import CoreChain, TensorTrain
 
@@ -62,8 +63,7 @@ class TTLayerNorm(nn.Module):
             given = preinit.detach().to(device=device, dtype=dtype)
             cores = list(to_tt_tensor(given.reshape(shape), rank).cores)
             self.weight = TensorTrain(cores, trainable=True, freeze_cores=freeze_cores)
-            difference = torch.linalg.vector_norm(self.full().detach() - given)
-            self.preinit_error = (difference / torch.linalg.vector_norm(given).clamp(min=1e-30)).item()
+            self.preinit_error = relative_error(self.full().detach(), given)
 
     def full(self) -> torch.Tensor:
         """w as a dense vector (size,)."""
