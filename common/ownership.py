@@ -5,6 +5,7 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from common.errors import ConfigError, warn_once
 
@@ -22,6 +23,7 @@ class Ownership:
         self.directory, self.key = Path(directory), key
         self._file: int | None = None
         self._identity: tuple[int, int] | None = None
+        self._created = False
 
     def acquire(self) -> None:
         """Create the directory if necessary, and take it.
@@ -30,6 +32,7 @@ class Ownership:
         """
         path = self.directory / LOCK
         try:
+            self._created = not self.directory.exists()
             self.directory.mkdir(parents=True, exist_ok=True)
             while True:
                 file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -49,13 +52,22 @@ class Ownership:
         self._file, self._identity = file, _identity(self.directory)
 
     def release(self) -> None:
-        """Give the directory back, if it is owned, and remove the lock."""
+        """Give the directory back, if it is owned, without the lock; one that was created and is empty is removed."""
         if self._file is not None:
             with suppress(OSError):
                 if os.path.samestat(os.fstat(self._file), (self.directory / LOCK).stat()):
                     (self.directory / LOCK).unlink()
+                    if self._created:
+                        self.directory.rmdir()
             os.close(self._file)
             self._file = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def check(self) -> None:
         """Raise ConfigError if the directory is no longer the one that was acquired; without `acquire`, do nothing."""
