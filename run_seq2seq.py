@@ -4,8 +4,9 @@ import os
 import sys
 from contextlib import ExitStack, contextmanager, redirect_stdout
 
-from common.errors import ConfigError
+from common.errors import ConfigError, RunFailed, Terminated
 from common.requirements import check_installed
+from common.termination import termination
 from seq2seq.settings import Settings, load_settings, print_keys
 from seq2seq.translation import Notes
 
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> int:
         if not argv or argv[0].startswith("--"):
             raise ConfigError(USAGE)
         check_installed()
-        with silence_other_processes():
+        with termination.handled(), silence_other_processes():
             settings, notes = load_settings(argv[0], argv[1:])
             announce(settings, notes)
             execute(settings)
@@ -29,6 +30,13 @@ def main(argv: list[str]) -> int:
         if is_first_process():
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        if is_first_process():
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Terminated as error:
+        print(error, file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint, if there is one", file=sys.stderr)
         return 130

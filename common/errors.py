@@ -22,6 +22,14 @@ class ConfigError(ValueError):
     """A setting that cannot work. The message is one line: the key, the given value and the allowed ones."""
 
 
+class RunFailed(Exception):
+    """A run that ends by itself without a result, with status 1. The message is one line: what happened, what to do."""
+
+
+class Terminated(BaseException):
+    """The end of the program on SIGTERM, with status 143. The message is the line to print."""
+
+
 def one_line(error: BaseException) -> str:
     """Return the first line of another library's error message, for use inside a message of ours."""
     lines = str(error).strip().splitlines()

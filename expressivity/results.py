@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from common.checksums import damage, is_sealed, sealed
 from common.files import write_file
 from expressivity.errors import ExpressivityError
 from expressivity.intervals import Interval, confidence_interval
@@ -183,19 +184,24 @@ class ComparisonResult:
             errors = {"fresh": _lists(size.fresh), "training": _lists(size.training)}
             whole["sizes"].append({**vars(size), **errors})
         whole["estimates"] = [{name: _finite(value) for name, value in row.items()} for row in self.rows()]
-        write_file(path, json.dumps(whole, indent=1) + "\n")
+        write_file(path, json.dumps(sealed(whole, {}), indent=1) + "\n")
 
     @classmethod
     def from_json(cls, path: str | os.PathLike) -> "ComparisonResult":
-        """Read a file written by `to_json`. Raises ExpressivityError."""
+        """Read a file written by `to_json`. Raises ExpressivityError if it cannot be read, or was changed since."""
         try:
             whole = json.loads(Path(path).read_text(encoding="utf-8"))
+            fault = damage(whole, Path(path).parent, Path(path).name) if is_sealed(whole) else None
+            if fault is not None:
+                raise ExpressivityError(f"{path} cannot be used: {fault}; delete it to start over")
             sizes = [
                 SizeResult(**{**size, "fresh": _tensors(size["fresh"]), "training": _tensors(size["training"])})
                 for size in whole["sizes"]
             ]
             return cls(whole["names"], whole["confidence"], whole["settings"], sizes)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except ExpressivityError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ExpressivityError(f"{path} cannot be read as a comparison result: {error}") from None
 
 

@@ -1,6 +1,7 @@
 """One run: load data and model, train, evaluate on every split, write the results."""
 
 import time
+from contextlib import nullcontext
 
 import datasets
 import torch
@@ -9,8 +10,10 @@ from transformers import set_seed
 
 from adapters import rounding_losses
 from adapters.norms import preinit_errors
-from common.errors import ConfigError
+from common.errors import ConfigError, warn_once
+from common.termination import termination
 from seq2seq.data.batches import TaskRows, load_texts, longest_target, tasks_of_splits, tokenise
+from seq2seq.divergence import Diverged
 from seq2seq.layout import MERGED
 from seq2seq.models import check_tasks, load_backbone, load_tokenizer
 from seq2seq.predictions import split_results
@@ -38,10 +41,13 @@ def run(settings: Settings) -> dict:
     )
     trainer, rows = prepare(settings)
     trainer.started = start
-    with tracking(settings, trainer.model) as tracker:
-        trainer.add_callback(TrackingCallback(tracker))
-        results = train_and_evaluate(settings, trainer, rows, directory)
-        tracker.summary.update(summary_of(results))
+    try:
+        with tracking(settings, trainer.model) as tracker:
+            trainer.add_callback(TrackingCallback(tracker))
+            results = train_and_evaluate(settings, trainer, rows, directory)
+            tracker.summary.update(summary_of(results))
+    finally:
+        directory.release()
     return results
 
 
@@ -56,6 +62,7 @@ def train_and_evaluate(
     PartialState().wait_for_everyone()  # nothing is removed or replaced before every process has looked
     if training.should_save:
         directory.claim()
+        trainer.ownership = directory.ownership
     extra = train(settings, trainer, directory) if training.do_train else {}
     results = {
         "experiment_name": training.experiment_name,
@@ -130,7 +137,15 @@ def train(settings: Settings, trainer: AdapterTrainer, directory: RunDirectory) 
         reports["memory"] = memory.to_dict()
     if directory.checkpoint:
         print(f"resuming from {directory.checkpoint}")
-    trainer.train(resume_from_checkpoint=directory.checkpoint)
+    try:
+        with termination.awaited() if training.world_size == 1 else nullcontext():
+            trainer.train(resume_from_checkpoint=directory.checkpoint)
+    except Diverged as error:
+        if training.should_save:
+            directory.give_up(error)
+        raise
+    if training.load_best_model_at_end and trainer.state.best_model_checkpoint is None:
+        warn_once("no evaluation gave a score, so the last model is saved, not the best one")
     trainer.save_final(getattr(torch, settings.model.save_dtype))
     return {**reports, "time": timing.summary()} if training.compute_time else reports
 

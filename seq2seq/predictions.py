@@ -29,6 +29,7 @@ def split_results(trainer: AdapterTrainer, split: str, parts: Sequence[TaskRows]
         if f"{prefix}_average_metrics" in logged:
             tasks[task.name]["average_metrics"] = logged[f"{prefix}_average_metrics"]
         if task.name in trainer.predictions and trainer.args.should_save:
+            trainer.check_directory()
             path = directory / PREDICTIONS / f"{split}-{task.name}.jsonl"
             write_predictions(path, rows, trainer.predictions[task.name])
     average = logged.get(f"{split}_average_metrics")

@@ -6,13 +6,17 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.files import check_writable, write_json
-from seq2seq.checkpoints import STAGING, checkpoints
-from seq2seq.layout import CONFIGURATION, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS, SERIES
+from common.ownership import Ownership
+from seq2seq.checkpoint_files import checkpoints, newest_whole
+from seq2seq.checkpoints import STAGING
+from seq2seq.divergence import Diverged
+from seq2seq.layout import CONFIGURATION, DIVERGED, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS, SERIES
 
 # Files that starting a run over replaces. Nothing else is ever removed, nor are these unless the directory holds a run.
 OWN_FILES = (
     CONFIGURATION,
     RESULTS,
+    DIVERGED,
     "adapter_model.safetensors",
     "adapter_config.json",
     "model.safetensors",
@@ -31,6 +35,7 @@ class RunDirectory:
 
     checkpoint: the checkpoint to resume from; None: the run starts from the beginning, and `claim` removes an earlier
         one.
+    ownership: the right to write to it, from `claim` to `release`.
     """
 
     def __init__(self, directory: str, resolved: dict, *, overwrite: bool, resume: bool | None):
@@ -44,12 +49,25 @@ class RunDirectory:
         self._check_sources(resolved)
         self.resolved = json.loads(json.dumps(resolved))
         check_writable(self.path)
-        self.checkpoint = self._checkpoint_to_resume(overwrite, resume)
+        self.ownership = Ownership(self.path)
+        self.ownership.refuse_second()
+        self._overwrite, self._resume = overwrite, resume
+        found = self._checkpoints_to_resume()
+        self.checkpoint = newest_whole(found) if found else None
 
     def claim(self):
-        """Take over the directory: remove what an overwritten run left, write the configuration."""
+        """Take over the directory: remove what an overwritten run left, write the configuration.
+
+        Raises ConfigError if another process owns the directory, or has changed what can be resumed.
+        """
+        self.ownership.acquire()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            found = self._checkpoints_to_resume()
+            if self.checkpoint is None and found or self.checkpoint is not None and self.checkpoint not in found:
+                raise ConfigError(
+                    f"another run has written to {str(self.path)!r} in the meantime; start this one again"
+                )
+            (self.path / DIVERGED).unlink(missing_ok=True)
             shutil.rmtree(self.path / STAGING, ignore_errors=True)
             if self.checkpoint is None and (self.path / CONFIGURATION).exists():
                 for old in checkpoints(self.path):
@@ -64,7 +82,17 @@ class RunDirectory:
 
     def finish(self, results: dict):
         """Write the results, which mark the run as finished."""
+        self.ownership.check()
         write_json(self.path / RESULTS, results, key="output_dir")
+
+    def give_up(self, error: Diverged):
+        """Write that the run diverged."""
+        facts = {"experiment_name": self.resolved.get("experiment_name"), **error.facts}
+        write_json(self.path / DIVERGED, facts, key="output_dir")
+
+    def release(self):
+        """Let other processes write to the directory again."""
+        self.ownership.release()
 
     def _check_sources(self, resolved: dict):
         """Raise ConfigError if the run would replace what it reads."""
@@ -77,7 +105,9 @@ class RunDirectory:
                     f"{name} is {source!r}, inside output_dir {str(self.path)!r}; choose another output_dir"
                 )
 
-    def _checkpoint_to_resume(self, overwrite: bool, resume: bool | None) -> Path | None:
+    def _checkpoints_to_resume(self) -> list[Path]:
+        """Return the checkpoints of an unfinished run of this configuration, oldest first; [] to start over."""
+        resume = self._resume
         if not self.path.is_dir() or all(path.name[0] == "." or path.name == DRY_RUN for path in self.path.iterdir()):
             return self._start_over(resume)
         previous = read_json(self.path / CONFIGURATION)
@@ -86,9 +116,9 @@ class RunDirectory:
             found = checkpoints(self.path)
             if not found:
                 return self._start_over(resume)
-            return None if resume is False else found[-1]
+            return [] if resume is False else found
         self._keep_other_experiment(previous)
-        if overwrite:
+        if self._overwrite:
             self._keep_trained_model()
             return self._start_over(resume)
         held = "files of something else" if previous is None else "a finished run" if finished else "another run"
@@ -121,13 +151,14 @@ class RunDirectory:
                 "to evaluate it, set model_name_or_path to this directory and output_dir to another one"
             )
 
-    def _start_over(self, resume: bool | None) -> None:
-        """Return None, for no checkpoint. Raises ConfigError if `resume` requires one."""
+    def _start_over(self, resume: bool | None) -> list[Path]:
+        """Return [], for no checkpoint. Raises ConfigError if `resume` requires one."""
         if resume:
             raise ConfigError(
                 f"resume_from_checkpoint is true but {str(self.path)!r} holds no unfinished run of this configuration; "
                 "set it to null or false to start one"
             )
+        return []
 
 
 def finished_results(directory: str, resolved: dict) -> dict | None:

@@ -1,11 +1,14 @@
 """One configuration run with several seeds, and with several numbers of training rows."""
 
+import math
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
 from common.errors import ConfigError
-from common.files import write_json
+from common.files import check_writable, write_json
+from common.ownership import Ownership
 from seq2seq.data.batches import load_texts, tasks_of_splits
 from seq2seq.layout import CONFIGURATION, SERIES
 from seq2seq.pipeline import run
@@ -26,8 +29,16 @@ def run_series(settings: Settings) -> dict:
     """
     members = series_members(settings)
     _check_rows(members)
-    directory, results = Path(settings.training.output_dir), []
+    directory = Path(settings.training.output_dir)
     _check_directory(directory, settings.training.experiment_name)
+    check_writable(directory)
+    with Ownership(directory) if settings.training.should_save else nullcontext():
+        return _run_members(settings, members, directory)
+
+
+def _run_members(settings: Settings, members: list[Settings], directory: Path) -> dict:
+    """Run the members that are not finished, and write the summary after each of them."""
+    results = []
     for number, member in enumerate(members, 1):
         out = member.training.output_dir
         keep = settings.training.resume_from_checkpoint is not False
@@ -90,15 +101,16 @@ def statistics(results: list[dict]) -> list[dict]:
         for split, entry in result["splits"].items():
             for task, scored in entry["tasks"].items():
                 for metric, score in scored["scores"].items():
-                    values.setdefault((result["low_resource"], split, task, metric), []).append(score)
+                    number = math.nan if score is None else score  # JSON has no NaN
+                    values.setdefault((result["low_resource"], split, task, metric), []).append(number)
             if len(entry["tasks"]) > 1 and "average_metrics" in entry:
                 key = result["low_resource"], split, "average", "average_metrics"
                 values.setdefault(key, []).append(entry["average_metrics"])
     return [
         {
             **dict(zip(("low_resource", "split", "task", "metric"), key, strict=True)),
-            "mean": mean(scores),
-            "deviation": stdev(scores) if len(scores) > 1 else None,
+            "mean": mean(scores) if all(map(math.isfinite, scores)) else math.nan,
+            "deviation": stdev(scores) if len(scores) > 1 and all(map(math.isfinite, scores)) else None,
             "runs": len(scores),
         }
         for key, scores in values.items()

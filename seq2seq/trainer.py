@@ -17,6 +17,7 @@ from seq2seq.checkpoints import CheckpointTrainer
 from seq2seq.data.batches import TaskRows, collator_for, concatenate_tokens
 from seq2seq.data.mixing import TaskSampler
 from seq2seq.data.tasks import Task, average_of
+from seq2seq.divergence import DivergenceGuard
 from seq2seq.memory import MemoryReport, measure_memory
 
 
@@ -69,6 +70,8 @@ class AdapterTrainer(CheckpointTrainer):
         data_hash = hashlib.sha256("".join(str(rows.fingerprint) for rows in (*training, *validation)).encode())
         self.must_match = {"processes": self.args.world_size, "data": data_hash.hexdigest()[:16]}
         self.sampler = None
+        self.guard = DivergenceGuard(self)
+        self.add_callback(self.guard)
         self.add_callback(_SetSamplerEpoch(self))
 
     def _check_optimizer(self):
@@ -106,6 +109,12 @@ class AdapterTrainer(CheckpointTrainer):
         parts = 1 if tokens is None else self.current_gradient_accumulation_steps
         loss = loss + self.task.auxiliary_loss(outputs, inputs, fields) / parts
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, *args, **kwargs):
+        """Take a step as the base class does, and show its loss to the guard against divergence."""
+        loss = super().training_step(*args, **kwargs)
+        self.guard.loss = self.guard.loss + loss
+        return loss
 
     def _get_train_sampler(self, train_dataset=None):
         args, data = self.args, self.data
@@ -196,6 +205,7 @@ class AdapterTrainer(CheckpointTrainer):
     def export(self, directory: Path):
         """Write the model as a plain T5, with its tokenizer. Raises ConfigError if the adapters cannot be merged."""
         if self.args.should_save:
+            self.check_directory()
             self.model.merge_and_export(directory)
             self.processing_class.save_pretrained(directory)
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from datasets import Dataset
-from pyarrow import ArrowInvalid
 
+from common.checksums import sha256_of
 from common.errors import warn_once
 from seq2seq.data.downloads import cache_directory
 
@@ -28,31 +29,35 @@ def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> tu
         return {"input_ids": sources["input_ids"], "labels": targets["input_ids"]}
 
     fingerprint = content_hash(texts, tokenizer, max_source, max_target)
-    file = cache_directory() / "tokens" / f"{fingerprint}.arrow"
+    directory = cache_directory() / "tokens"
     options = {
         "batched": True,
         "remove_columns": ["source", "target"],
         "desc": "tokens",
         "new_fingerprint": fingerprint,
+        "load_from_cache_file": False,
     }
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _remove_if_damaged(file, len(texts))
-        return texts.map(encode, cache_file_name=str(file), load_from_cache_file=True, **options), fingerprint
+        directory.mkdir(parents=True, exist_ok=True)
+        tokens = _cached(directory, fingerprint)
+        if tokens is None:
+            unfinished = directory / f".{os.getpid()}-{fingerprint}.arrow"
+            texts.map(encode, cache_file_name=str(unfinished), **options)
+            file = directory / f"{fingerprint}-{sha256_of(unfinished)}.arrow"
+            tokens = Dataset.from_file(str(unfinished.replace(file)))
+        return tokens, fingerprint
     except OSError as error:
-        warn_once(f"tokens are not cached in {file.parent}: {error.strerror or error}")
-        return texts.map(encode, load_from_cache_file=False, **options), fingerprint
+        warn_once(f"tokens are not cached in {directory}: {error.strerror or error}")
+        return texts.map(encode, **options), fingerprint
 
 
-def _remove_if_damaged(file: Path, rows: int) -> None:
-    """Remove a cached file unless it can be read and has the right number of rows."""
-    if file.exists():
-        try:
-            whole = len(Dataset.from_file(str(file))) == rows
-        except (ArrowInvalid, OSError, ValueError):
-            whole = False
-        if not whole:
-            file.unlink(missing_ok=True)
+def _cached(directory: Path, fingerprint: str) -> Dataset | None:
+    """Return the cached tokens, from a file whose name ends with the SHA-256 of its content; remove damaged files."""
+    for file in directory.glob(f"{fingerprint}-*.arrow"):
+        if file.stem.rpartition("-")[2] == sha256_of(file):
+            return Dataset.from_file(str(file))
+        file.unlink(missing_ok=True)
+    return None
 
 
 def content_hash(texts: Dataset, tokenizer, *limits: int) -> str:

@@ -68,6 +68,11 @@ def test_another_comparison_does_not_go_on_with_it(families, space, tmp_path):
         ):
             comparator.compare(**QUICK | options, save_path=tmp_path)
     assert (tmp_path / STATE).read_bytes() == content
+    whole = json.loads(content)
+    whole["sizes"][0]["fresh"]["A"][0][0] += 1e-12
+    (tmp_path / STATE).write_text(json.dumps(whole))
+    with pytest.raises(ExpressivityError, match=r"comparison.json was changed after it was written; delete it"):
+        ArchitectureComparator(*families).compare(**QUICK, save_path=tmp_path)
     (tmp_path / STATE).write_bytes(content[:100])
     with pytest.raises(ExpressivityError, match="comparison.json cannot be read as a comparison result"):
         ArchitectureComparator(*families).compare(**QUICK, save_path=tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch.distributed import TCPStore
 
+from common.checksums import sealed, sha256_of
 from tests.conftest import ROOT
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -18,6 +19,13 @@ CONTEXT.set_forkserver_preload(["seq2seq.pipeline", "tests.conftest", "tests.met
 def arguments_of(config: str, **keys) -> list[str]:
     """The command line of a run."""
     return [str(ROOT / config), *(part for key, value in keys.items() for part in (f"--{key}", json.dumps(value)))]
+
+
+def resealed(checkpoint: Path, **facts) -> None:
+    """Change the run facts of a checkpoint, and make its checksums fit all its files as they are now."""
+    file = checkpoint / "run_facts.json"
+    files = {path.name: sha256_of(path) for path in checkpoint.iterdir() if path != file}
+    file.write_text(json.dumps(sealed({**json.loads(file.read_text()), **facts}, files)))
 
 
 def exit_codes(target, *arguments, log: Path, processes: int = 1) -> list[int]:

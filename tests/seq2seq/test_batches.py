@@ -187,10 +187,24 @@ def test_any_change_is_noticed(counted, change):
     assert seen > 0
 
 
-def test_a_damaged_cache_is_made_anew(counted, tmp_path):
+@pytest.mark.parametrize("damage", ["truncated", "a token changed", "empty", "another set's tokens"])
+def test_a_damaged_cache_is_made_anew(damage, counted, tmp_path):
     first = counted(TEXTS)[0].to_dict()
     (file,) = (tmp_path / "cache/t5-tensor-lab/tokens").iterdir()
-    file.write_bytes(file.read_bytes()[:100])
+    content = file.read_bytes()
+    token = first["input_ids"][0][0].to_bytes(4, "little")
+    assert token in content
+    damages = {
+        "truncated": content[:100],
+        "a token changed": content.replace(token, (7).to_bytes(4, "little")),
+        "empty": b"",
+        "another set's tokens": None,
+    }
+    if damages[damage] is None:
+        counted({"source": ["a dull film", "fine"], "target": ["1", "0"]})
+        (other,) = set((tmp_path / "cache/t5-tensor-lab/tokens").iterdir()) - {file}
+        damages[damage] = other.read_bytes()
+    file.write_bytes(damages[damage])
     again, seen = counted(TEXTS)
     assert seen == 4
     assert again.to_dict() == first

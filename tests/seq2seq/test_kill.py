@@ -44,7 +44,8 @@ def run(arguments: list[str], out: Path, kill_at: int | None) -> int:
 
     def audit(name: str, arguments: tuple) -> None:
         writes = name in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "open")
-        if writes and arguments and isinstance(arguments[0], str | os.PathLike) and str(out) in str(arguments[0]):
+        path = str(arguments[0]) if arguments and isinstance(arguments[0], str | os.PathLike) else ""
+        if writes and str(out) in path and not path.endswith(".lock"):  # which outlives the results for a moment
             happened(f"{name} {arguments[0]}")
 
     pipeline.AdapterTrainer = Watched

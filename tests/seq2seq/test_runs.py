@@ -13,7 +13,7 @@ from run_seq2seq import main
 from seq2seq.runs import RunDirectory
 from seq2seq.trainer import AdapterTrainer
 from tests.conftest import TINY_RUN
-from tests.seq2seq.processes import arguments_of
+from tests.seq2seq.processes import arguments_of, resealed
 from third_party.models.t5 import T5ForConditionalGeneration
 
 CONFIG = "configs/tt_adapter.json"
@@ -149,13 +149,13 @@ def test_a_run_resumes_only_with_the_same_data(run_main, interrupted):
     assert "cannot be resumed: data changed from" in errors[0]
     Path(keys["train_file"]).write_text(rows)
     (checkpoint,) = out.glob("checkpoint-*")
-    facts = json.loads((checkpoint / "run_facts.json").read_text())
-    assert facts["processes"] == 1
-    (checkpoint / "run_facts.json").write_text(json.dumps({**facts, "processes": 2}))
+    for rank in range(2):
+        shutil.copy(checkpoint / "rng_state.pth", checkpoint / f"rng_state_{rank}.pth")
+    resealed(checkpoint, processes=2)
     status, errors, _ = run_main(CONFIG, **keys)
     assert (status, len(errors)) == (2, 1)
     assert "processes changed from 2 to 1" in errors[0]
-    (checkpoint / "run_facts.json").write_text(json.dumps({**facts, "seconds": 1000.0}))
+    resealed(checkpoint, processes=1, seconds=1000.0)
     status, errors, _ = run_main(CONFIG, **keys)
     assert status == 0, errors
     assert 1000 < results(out)["seconds"] < 1100  # the seconds before the interruption count
@@ -178,17 +178,28 @@ def test_adapters_trained_further_belong_to_the_new_task(run_main, tmp_path):
     assert "task_name is 'vader-nyt'; the model has adapters for: vader-amazon" in errors[-1]
 
 
-def test_states_of_a_directory(tmp_path):
+def test_states_of_a_directory(tmp_path, interrupted):
+    (whole,) = interrupted[1].glob("checkpoint-*")
+
+    def checkpoint(step: int) -> None:
+        path = shutil.copytree(whole, tmp_path / f"run/checkpoint-{step}")
+        state = json.loads((path / "trainer_state.json").read_text())
+        (path / "trainer_state.json").write_text(json.dumps({**state, "global_step": step}))
+        resealed(path, best_checkpoint=None)
+
     def open_run(resolved, overwrite=False, resume=None):
-        return RunDirectory(str(tmp_path / "out"), resolved, overwrite=overwrite, resume=resume)
+        return RunDirectory(str(tmp_path / "run"), resolved, overwrite=overwrite, resume=resume)
 
     first = open_run({"a": 1, "overwrite_output_dir": False})
     assert first.checkpoint is None
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "run").exists()
     first.claim()
-    (tmp_path / "out/checkpoint-5").mkdir()
-    (tmp_path / "out/checkpoint-10").mkdir()
-    (tmp_path / "out/.unfinished/checkpoint-15").mkdir(parents=True)
+    first.release()
+    for step in (5, 10):
+        checkpoint(step)
+    (tmp_path / "run/.unfinished/checkpoint-15").mkdir(parents=True)
+    for name in ("checkpoint-\N{SUPERSCRIPT TWO}", "checkpoint-007", "checkpoint-x"):
+        (tmp_path / "run" / name).mkdir()
     same = open_run({"a": 1, "overwrite_output_dir": True}, overwrite=True)
     assert same.checkpoint.name == "checkpoint-10"
     assert open_run({"a": 1}, resume=False).checkpoint is None
@@ -197,12 +208,14 @@ def test_states_of_a_directory(tmp_path):
     with pytest.raises(ConfigError, match="no unfinished run of this configuration"):
         open_run({"a": 2}, overwrite=True, resume=True)
     same.claim()
-    assert not (tmp_path / "out/.unfinished").exists()
-    assert (tmp_path / "out/checkpoint-5").exists()
+    assert not (tmp_path / "run/.unfinished").exists()
+    assert (tmp_path / "run/checkpoint-5").exists()
+    same.release()
     other = open_run({"a": 2}, overwrite=True)
     other.claim()
-    assert not list((tmp_path / "out").glob("checkpoint-*"))
+    assert not list((tmp_path / "run").glob("checkpoint-*[0-9][05]"))
     other.finish({})
+    other.release()
     with pytest.raises(ConfigError, match="holds a finished run"):
         open_run({"a": 2})
 

@@ -1,10 +1,12 @@
 """Several seeds and several numbers of training rows in one command."""
 
 import json
+from math import isnan
 from statistics import mean, stdev
 
 import pytest
 
+from common.ownership import Ownership
 from seq2seq import series
 from seq2seq.series import statistics
 from tests.conftest import TINY_RUN
@@ -55,6 +57,25 @@ def test_every_size_runs_with_every_seed_and_the_rest_is_kept(run_main, counted_
     keys = {**SERIES, "low_resource": 16, "seeds": [1], "tt_rank": 1, "output_dir": str(tmp_path / "out/rows_16")}
     assert run_main(CONFIG, **keys)[0] == 0
     assert counted_runs == [str(out / "rows_16/seed_1")]
+
+
+def test_a_second_series_in_the_directory_is_refused(run_main, tmp_path):
+    (tmp_path / "out").mkdir()
+    with Ownership(tmp_path / "out"):
+        status, errors, _ = run_main(CONFIG, **SERIES)
+    assert (status, len(errors)) == (2, 1)
+    assert "to which another run is writing" in errors[0]
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_score_that_is_no_number_leaves_the_mean_open():
+    def result(loss):
+        return {"low_resource": None, "splits": {"test": {"tasks": {"t": {"scores": {"loss": loss, "f1": 50.0}}}}}}
+
+    loss, f1 = statistics([result(1.0), result(None), result(float("nan"))])
+    assert isnan(loss["mean"])
+    assert loss["deviation"] is None
+    assert (f1["mean"], f1["deviation"]) == (50.0, 0.0)
 
 
 def test_a_changed_file_runs_again_and_a_run_is_not_a_series(run_main, counted_runs, tmp_path):
