@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.boundary import guarded
 from common.errors import ConfigError
 from common.files import check_writable, write_file
 from common.requirements import check_installed
@@ -36,20 +37,20 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    try:
-        check_installed()
-        from seq2seq.comparison.configurations import collect
+    return guarded(program, argv, "interrupted; the same command starts again")
 
-        given = arguments(argv)
-        check_writable(Path(given.output_dir))
-        configurations, warnings = collect(given.paths, given.split)
-        for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        report(configurations, given.split, Path(given.output_dir))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+def program(argv: list[str]) -> None:
+    """Do what the command line says. Raises what `guarded` turns into one line."""
+    check_installed()
+    from seq2seq.comparison.configurations import collect
+
+    given = arguments(argv)
+    check_writable(Path(given.output_dir))
+    configurations, warnings = collect(given.paths, given.split)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    report(configurations, given.split, Path(given.output_dir))
 
 
 def report(configurations: list, split: str, directory: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.boundary import guarded
 from common.errors import ConfigError
 from common.files import write_json
 from common.json_settings import check_keys, describe, read_file, read_overrides
@@ -16,6 +17,7 @@ from expressivity.experiments import EXPERIMENTS
 
 PROGRAM = "run_expressivity.py"
 USAGE = f"usage: python {PROGRAM} FILE.json [--key value ..]    (--help lists the keys)"
+INTERRUPTED = "interrupted; the same command resumes a comparison and restarts other experiments"
 CONFIGURATION = "resolved_config.json"
 RUN_KEYS = ("experiment_name", "output_dir", "overwrite_output_dir", "disable_tqdm")  # they do not affect results
 
@@ -38,23 +40,20 @@ class Run:
 
 
 def main(argv: list[str]) -> int:
+    return guarded(program, argv, INTERRUPTED)
+
+
+def program(argv: list[str]) -> None:
+    """Do what the command line says. Raises what `guarded` turns into one line."""
     if {"--help", "-h"} & set(argv):
         print_keys()
-        return 0
-    try:
-        if not argv or argv[0].startswith("--"):
-            raise ConfigError(USAGE)
-        check_installed()
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-            run(*load(argv[0], argv[1:]))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes a comparison and restarts other experiments", file=sys.stderr)
-        return 130
-    return 0
+        return
+    if not argv or argv[0].startswith("--"):
+        raise ConfigError(USAGE)
+    check_installed()
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+        run(*load(argv[0], argv[1:]))
 
 
 def load(path: str, overrides: list[str]) -> tuple[Run, object]:

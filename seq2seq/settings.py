@@ -14,6 +14,7 @@ from adapters import AdapterConfig
 from common.errors import ConfigError
 from common.json_settings import check_keys, describe, read_file, read_overrides
 from common.keys import key_fields, key_types
+from common.secrets import without_secrets
 from seq2seq.arguments import DataTrainingArguments, ModelArguments, OwnTrainingArguments
 from seq2seq.translation import (
     Notes,
@@ -53,12 +54,12 @@ class Settings:
         return self.adapter.method or ("none" if self.adapter.freeze_backbone else "full fine-tuning")
 
     def resolved(self) -> dict[str, Any]:
-        """Return our keys with their values, and transformers' keys that were set, except passwords.
+        """Return our keys with their values, and transformers' keys that were set, except secrets.
 
         As a file, it repeats the run.
         """
         defaults = {f.name: f.default for cls in OWN_CLASSES for f in key_fields(cls)}
-        return {**defaults, **{name: value for name, value in self.given.items() if not name.endswith("_token")}}
+        return {**defaults, **without_secrets(self.given)}
 
 
 def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
@@ -67,9 +68,13 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
     An override's value is read as JSON, or else as a string. Raises ConfigError.
     """
     ours, theirs, notes = own_keys(), transformers_keys(), Notes()
-    file = read_file(path, lambda key: notes.changed.append(f"{key} is set twice, and the last value counts"))
+    twice: list[str] = []
+    file = read_file(path, twice.append)
     command_line = read_overrides(overrides, theirs | ours)
     dialect = dialect_of(file, command_line)
+    if twice and dialect is None:  # files of the ancestors, whose parser did not mind, run as they did
+        raise ConfigError(f"{path} sets {twice[0]} twice, to different values; set it once")
+    notes.changed += [f"{key} is set twice, and the last value counts" for key in twice]
     from_file, from_command_line = current_keys(file, notes), current_keys(command_line, notes)
     carry_along(from_file, from_command_line, notes)
     values = current_values({**from_file, **from_command_line, "dialect": None}, notes)
