@@ -9,6 +9,7 @@ from common.boundary import guarded
 from common.errors import ConfigError
 from common.files import check_writable, write_file
 from common.requirements import check_installed
+from common.tables import csv_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,7 +57,7 @@ def program(argv: list[str]) -> None:
 def report(configurations: list, split: str, directory: Path) -> None:
     """Write the three files of the report, then print the table."""
     from seq2seq.comparison.configurations import sections, table_rows
-    from seq2seq.comparison.page import csv_text, markdown, page
+    from seq2seq.comparison.page import markdown, page
     from seq2seq.comparison.plots import plots
 
     parts = sections(configurations)

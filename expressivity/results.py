@@ -1,16 +1,15 @@
 """Results of a comparison: the errors of all fits, and the estimates, tables and figures made from them."""
 
-import csv
-import io
-import json
 import math
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from common.files import write_file
+from common.errors import type_and_line
+from common.files import write_file, write_json
+from common.json_text import read_json
+from common.tables import csv_text
 from expressivity.errors import ExpressivityError
 from expressivity.intervals import Interval, confidence_interval
 
@@ -170,33 +169,31 @@ class ComparisonResult:
 
     def to_csv(self, path: str | os.PathLike) -> None:
         """Write the `rows`."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.rows()[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        write_file(path, text.getvalue())
+        write_file(path, csv_text(self.rows()))
 
     def to_json(self, path: str | os.PathLike) -> None:
         """Write everything, including the errors of all fits, in the form that `from_json` reads."""
         whole = {"names": self.names, "confidence": self.confidence, "settings": self.settings, "sizes": []}
         for size in self.sizes:
-            errors = {"fresh": _lists(size.fresh), "training": _lists(size.training)}
+            errors = {
+                name: {f: rows.tolist() for f, rows in vars(size)[name].items()} for name in ("fresh", "training")
+            }
             whole["sizes"].append({**vars(size), **errors})
-        whole["estimates"] = [{name: _finite(value) for name, value in row.items()} for row in self.rows()]
-        write_file(path, json.dumps(whole, indent=1) + "\n")
+        whole["estimates"] = self.rows()
+        write_json(path, whole)
 
     @classmethod
     def from_json(cls, path: str | os.PathLike) -> "ComparisonResult":
         """Read a file written by `to_json`. Raises ExpressivityError."""
         try:
-            whole = json.loads(Path(path).read_text(encoding="utf-8"))
+            whole = read_json(path)
             sizes = [
                 SizeResult(**{**size, "fresh": _tensors(size["fresh"]), "training": _tensors(size["training"])})
                 for size in whole["sizes"]
             ]
-            return cls(whole["names"], whole["confidence"], whole["settings"], sizes)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ExpressivityError(f"{path} cannot be read as a comparison result: {error}") from None
+            return cls(dict(whole["names"]), float(whole["confidence"]), dict(whole["settings"]), sizes)
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
+            raise ExpressivityError(f"{path} cannot be read as a comparison result: {type_and_line(error)}") from None
 
 
 def _row(size: SizeResult, estimate: Estimate) -> dict:
@@ -222,12 +219,7 @@ def _checked(statistic: str) -> str:
 
 
 def _lists(errors: dict[str, torch.Tensor]) -> dict[str, list]:
-    return {family: [[_finite(error) for error in row] for row in rows.tolist()] for family, rows in errors.items()}
-
-
-def _finite(value):
-    """The value, or None for nan and infinity, which JSON cannot represent."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {family: rows.tolist() for family, rows in errors.items()}
 
 
 def _tensors(errors: dict[str, list]) -> dict[str, torch.Tensor]:

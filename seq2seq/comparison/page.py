@@ -1,8 +1,6 @@
 """The files of a report: numbers as CSV, the table as Markdown, and table and plots as one HTML page."""
 
-import csv
 import html
-import io
 import math
 from dataclasses import dataclass
 
@@ -101,15 +99,6 @@ def summary(sections: list[Section], split: str) -> str:
 
 def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s'[: number != 1]}"
-
-
-def csv_text(rows: list[dict]) -> str:
-    """The rows as CSV, with full precision."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
 
 
 def markdown(sections: list[Section], split: str) -> str:
