@@ -32,12 +32,11 @@ def guarded(program: Callable[[list[str]], object], argv: list[str], interrupted
         if isinstance(error, BrokenPipeError):
             _discard_output()
         if shown:
-            _print(_whole(error))
-        elif line is not None:
-            if is_first_process():
-                _print(line)
-        else:
-            _print(_fault(error))
+            _print(masked(_whole(error)))
+        elif line is None:
+            _print(shortened(masked(_fault(error))))
+        elif is_first_process():
+            _print(shortened(masked(line)))
         return status
     return 0
 
@@ -106,13 +105,12 @@ def _whole(error: BaseException) -> str:
     while cause is not None:
         cause.__suppress_context__ = False
         cause = cause.__cause__ or cause.__context__
-    return "".join(traceback.format_exception(error))
+    return "".join(traceback.format_exception(error)).rstrip()
 
 
 def _print(text: str) -> None:
-    """Print a line or a traceback to standard error, without secrets."""
     try:
-        print(masked(text) if text.startswith("Traceback") else shortened(masked(text)), file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
             raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from common.json_text import check_storable, parse_json, read_json
+from common.json_text import check_texts, parse_json, read_json
 from common.secrets import HIDDEN, is_secret, remember_secrets
 
 
@@ -24,6 +24,7 @@ def read_file(path: str | Path, repeated: Callable[[str], None] | None = None) -
     values = read_json(path, repeated)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} contains a {type(values).__name__}; a configuration is one JSON object")
+    check_texts(values, str(path))
     remember_secrets(values)
     return values
 
@@ -49,21 +50,20 @@ def read_overrides(arguments: list[str], known: Mapping[str, object]) -> dict[st
                     continue
                 raise ConfigError(f"{name} has no value; write {name} VALUE")
             text = rest.pop(0)
-        values[name[2:]] = _read_value(text, name)
+        values[name[2:]] = parse_json(text, name) if _is_json(text) else text
+        check_texts(values[name[2:]], name)
     remember_secrets(values)
     return values
 
 
-def _read_value(text: str, name: str) -> Any:
-    """Return the value of an override: JSON, or else the text itself. A text that is almost JSON stays a text."""
+def _is_json(text: str) -> bool:
     try:
         json.loads(text)
     except json.JSONDecodeError:
-        check_storable(text, name)
-        return text
-    except (ValueError, RecursionError):  # it is JSON, which parse_json refuses
-        pass
-    return parse_json(text, name)
+        return False
+    except (ValueError, RecursionError):  # a number of thousands of digits or brackets without end, which is refused
+        return True
+    return True
 
 
 def check_keys(values: Mapping[str, Any], known: Mapping[str, object], program: str) -> None:

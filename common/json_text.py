@@ -31,8 +31,8 @@ def parse_json(text: str, place: str, repeated: Callable[[str], None] | None = N
 
     place: what errors name.
     repeated: called with each key that an object sets to several values, of which the last counts; None: an error.
-    Raises ConfigError for what is no JSON, for a key with several values, and for values that nothing could store:
-    nested more than DEEPEST deep, whole numbers from LARGEST, texts with a NUL or half a surrogate pair.
+    Raises ConfigError for what is no JSON, for a key with several values, for values nested more than DEEPEST deep, and
+    for whole numbers from LARGEST.
     """
 
     def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -53,25 +53,24 @@ def parse_json(text: str, place: str, repeated: Callable[[str], None] | None = N
         raise
     except ValueError:  # the only other one is about a number of thousands of digits
         raise ConfigError(f"{place} has a number of thousands of digits; the largest is {LARGEST - 1}") from None
-    check_storable(value, place)
-    return value
-
-
-def check_storable(value: Any, place: str) -> None:
-    """Raise ConfigError if a JSON value holds what nothing could store. See `parse_json`."""
     for each, depth, key in _parts(value):
         where = f"{place}: {key}" if key else place
         if depth > DEEPEST:
             raise ConfigError(f"{where} is nested more than {DEEPEST} deep")
         if isinstance(each, int) and abs(each) >= LARGEST:
             raise ConfigError(f"{where} has a number of {len(str(abs(each)))} digits; the largest is {LARGEST - 1}")
-        wrong = unstorable(each) if isinstance(each, str) else None
+    return value
+
+
+def check_texts(value: Any, place: str) -> None:
+    """Raise ConfigError for a text in a JSON value that no file name or no file can hold. See `parse_json`."""
+    for each, _, key in _parts(value):
+        wrong = _unstorable(each) if isinstance(each, str) else None
         if wrong is not None:
-            raise ConfigError(f"{where} has a text with {wrong}: {each[:40]!r}")
+            raise ConfigError(f"{place}: {f'{key} ' if key else ''}has a text with {wrong}: {each[:40]!r}")
 
 
-def unstorable(text: str) -> str | None:
-    """Return the name of a character that no file name and no UTF-8 can hold, if the text has one."""
+def _unstorable(text: str) -> str | None:
     if "\0" in text:
         return "the character NUL"
     if any("\ud800" <= c <= "\udfff" for c in text):

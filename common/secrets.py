@@ -9,6 +9,7 @@ SHORTEST = 6  # a shorter value would also be found inside harmless words
 _NAME = re.compile(
     r"(^|[._-])(token|password|passwd|passphrase|secret|credentials?|authorization|api_?key|access_key)$"
 )
+_IN_ADDRESS = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 _known: set[str] = set()
 
 
@@ -43,4 +44,4 @@ def masked(text: str) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= SHORTEST:
             text = text.replace(secret, HIDDEN)
-    return text
+    return _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)

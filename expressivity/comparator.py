@@ -209,7 +209,7 @@ class ArchitectureComparator:
             )
 
     def _check_sizes(self) -> None:
-        """Raise ExpressivityError unless all networks have equal input and output sizes and those to fit, parameters."""
+        """Raise ExpressivityError unless all networks have the same sizes and those to fit have parameters."""
         first = self.spaces["A"]
         fitted = {self.spaces[family] for family in FAMILIES if self.spaces[family].train is None}
         for space in self.spaces.values():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adapters import AdapterConfig
 from common.errors import ConfigError
 from common.json_settings import check_keys, describe, read_file, read_overrides
+from common.json_text import not_finite
 from common.keys import key_fields, key_types
 from common.secrets import without_secrets
 from seq2seq.arguments import DataTrainingArguments, ModelArguments, OwnTrainingArguments
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # transformers takes seconds to import, so the keys are check
     from seq2seq.training_arguments import TrainingArguments
 
 PROGRAM = "run_seq2seq.py"
+MOST_MEMBERS = 1000  # of a series
 OWN_CLASSES = (AdapterConfig, ModelArguments, DataTrainingArguments, OwnTrainingArguments)
 
 
@@ -149,7 +151,15 @@ def build(values: dict[str, Any]) -> Settings:
 
     data = _build_one(DataTrainingArguments, values)
     adapter = _build_one(AdapterConfig, values, tasks=data.tasks_of("train"))
-    return Settings(adapter, _build_one(ModelArguments, values), data, _build_one(TrainingArguments, values), values)
+    model, training = _build_one(ModelArguments, values), _build_one(TrainingArguments, values)
+    sizes = data.low_resource if isinstance(data.low_resource, list) else []
+    members = max(1, len(sizes)) * max(1, len(training.seeds or []))
+    if members > MOST_MEMBERS:
+        raise ConfigError(f"seeds and low_resource ask for {members:,} runs; the largest series has {MOST_MEMBERS:,}")
+    for name, value in values.items():
+        if not_finite(value) is not None:  # the classes know the ranges of single numbers, but not what objects hold
+            raise ConfigError(f"{name} contains {not_finite(value)}; numbers must be finite")
+    return Settings(adapter, model, data, training, values)
 
 
 def _build_one(cls: type, values: dict[str, Any], **more: Any) -> Any:
