@@ -145,6 +145,11 @@ class AdapterConfig:
         "[[in/q, q], [q, out/q]] with q the common divisor nearest to 8; it has as many parameters as LoRA of the same "
         "rank, and q * q times its matrix rank.",
     )
+    tt_pad: bool = key(
+        False,
+        "Let automatically chosen factors multiply to more than a dimension that splits badly, such as a prime: the "
+        "layer pads its input with zeros and cuts its output. Not used if tt_shape is set.",
+    )
     reverse_out_shape: bool = key(False, "Reverse the order of automatically chosen output factors.")
     factorize_smaller_dim: bool = key(
         True,

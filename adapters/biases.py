@@ -11,7 +11,7 @@ from torch import nn
 
 from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import AdapterPart, SharedParts
-from t3nsor import TTBias
+from adapters.tensor_train_linear import bias_of
 
 
 class AddedBias(AdapterPart):
@@ -22,7 +22,7 @@ class AddedBias(AdapterPart):
     def __init__(self, config: AdapterConfig, size: int, shared: SharedParts):
         super().__init__()
         if config.use_TTBias:
-            self.tt_bias = TTBias(size, rank=config.TTBias_rk)
+            self.tt_bias = bias_of(config, size)
         else:
             self.bias = nn.Parameter(torch.zeros(size))
 

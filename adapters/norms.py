@@ -18,7 +18,7 @@ from torch import nn
 import t3nsor
 from adapters.adapter_configuration import AdapterConfig
 from adapters.merged_weight import HasWeight
-from adapters.parts import AdapterPart, SharedParts
+from adapters.parts import AdapterPart, SharedParts, saying_shape_warnings
 from common.errors import ConfigError
 
 
@@ -87,13 +87,15 @@ class TTLayerNorm(NormPart):
     def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts):
         super().__init__(norm)
         weight = norm.weight.detach()
-        shape = t3nsor.auto_shape(weight.numel(), config.TTLayerNorm_d)
+        shape = t3nsor.auto_shape(weight.numel(), config.TTLayerNorm_d, pad=config.tt_pad)
         rank: int | list[int] = config.TTLayerNorm_rk
         from_vector = not config.use_LayerNorm_mean and config.TTLayerNorm_preinit
         if from_vector:
             rank = t3nsor.useful_ranks(shape, rank)
         preinit = weight if from_vector and not weight.is_meta else None
-        inner = t3nsor.TTLayerNorm(weight.numel(), rank=rank, shape=shape, preinit=preinit)
+        with saying_shape_warnings("TTLayerNorm_rk"):
+            inner = t3nsor.TTLayerNorm(weight.numel(), rank=rank, shape=shape, pad=config.tt_pad, preinit=preinit)
+        self.size = weight.numel()
         self.preinit_error: float | None = inner.preinit_error
         # The TT-SVD may find lower ranks; padding keeps the number of parameters independent of the vector's values.
         self.weight = inner.weight if preinit is None else t3nsor.padded(inner.weight, rank, trainable=True)
@@ -103,7 +105,7 @@ class TTLayerNorm(NormPart):
         self.weight.requires_grad_(not config.freeze_norms)
 
     def full(self) -> torch.Tensor:
-        return self.weight.full().reshape(-1)
+        return self.weight.full().flatten()[: self.size]
 
 
 class KroneckerLayerNorm(NormPart):

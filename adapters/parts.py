@@ -1,11 +1,16 @@
 """Base classes and helpers common to the modules of all adapter methods."""
 
-from collections.abc import Callable, Hashable, Mapping
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
+
+from common.errors import warn_once
+from t3nsor import ShapeWarning
 
 Part = TypeVar("Part")
 
@@ -55,6 +60,23 @@ class Place:
     layer: int = 0
     layers: int = 1
     targets: tuple[str, ...] = ("wi",)
+
+
+@contextmanager
+def saying_shape_warnings(key: str) -> Iterator[None]:
+    """Print each ShapeWarning of the block once per process, behind the key that it is about."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def say(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, ShapeWarning):
+                warn_once(f"{key}: {message}")
+            else:
+                show(message, category, *place, **options)
+
+        warnings.simplefilter("always", ShapeWarning)
+        setattr(warnings, "showwarning", say)  # noqa: B010
+        yield
 
 
 def module_name(task: str) -> str:

@@ -1,13 +1,14 @@
 """A tensor-train linear layer that takes its shape, rank, cores and bias from the configuration."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from adapters.activations import get_activation
 from adapters.adapter_configuration import AdapterConfig
 from adapters.configuration_checks import check_cores
-from adapters.parts import SharedParts
+from adapters.parts import SharedParts, saying_shape_warnings
 from common.errors import ConfigError
 from t3nsor import ShapeError, TTBias, TTLinear, auto_shape, linear_shape, skewed_shape
 from t3nsor.cores import frozen_indices
@@ -53,23 +54,25 @@ class TensorTrainLinear(TTLinear):
         try:
             shape = automatic_shape(config, in_features, out_features) if shape is None else shape
             check_cores(config, len(shape[0]))
-            super().__init__(
-                in_features,
-                out_features,
-                rank=config.tt_rank,
-                shape=shape,
-                bias=bias and not config.use_TTBias,
-                init=init,
-                freeze_cores=config.freeze_cores,
-                cores_nonlinearity=activation,
-                activate_last=activate_last,
-                use_checkpointing=activation is not None and config.use_checkpointing,
-            )
+            with saying_shape_warnings("tt_d"):
+                super().__init__(
+                    in_features,
+                    out_features,
+                    rank=config.tt_rank,
+                    shape=shape,
+                    pad=config.tt_shape is None and config.tt_pad,
+                    bias=bias and not config.use_TTBias,
+                    init=init,
+                    freeze_cores=config.freeze_cores,
+                    cores_nonlinearity=activation,
+                    activate_last=activate_last,
+                    use_checkpointing=activation is not None and config.use_checkpointing,
+                )
             if config.share_cores is not None and shared is not None:
                 self._share(config, shared, role)
         except ShapeError as error:
             raise ConfigError(f"{'tt_shape' if config.tt_shape else 'tt_d'}: {error}") from None
-        self.tt_bias = TTBias(out_features, rank=config.TTBias_rk) if bias and config.use_TTBias else None
+        self.tt_bias = bias_of(config, out_features) if bias and config.use_TTBias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = super().forward(x)
@@ -82,15 +85,20 @@ class TensorTrainLinear(TTLinear):
             cores.register_parameter(str(k), shared.parts.setdefault(key, cores[k]))
 
 
+def bias_of(config: AdapterConfig, size: int) -> TTBias:
+    """Build the bias of use_TTBias, (size,)."""
+    with saying_shape_warnings("TTBias_rk"):
+        return TTBias(size, rank=config.TTBias_rk, pad=config.tt_pad)
+
+
 def automatic_shape(config: AdapterConfig, in_features: int, out_features: int) -> MatrixShape:
-    """Choose a shape as tt_d, auto_shape_mode, reverse_out_shape and factorize_smaller_dim say."""
-    d, mode = config.tt_d, config.auto_shape_mode
+    """Choose a shape as tt_d, auto_shape_mode, reverse_out_shape, factorize_smaller_dim and tt_pad say."""
+    d, mode, pad = config.tt_d, config.auto_shape_mode, config.tt_pad
     if mode == "skewed":
-        return skewed_shape(in_features, out_features)
+        return skewed_shape(in_features, out_features, pad=pad)
     if isinstance(d, str):
-        inputs, outputs = linear_shape(
-            in_features, out_features, rank=config.tt_rank, d=d, mode=mode, ring=config.tensor_ring
-        )
+        options: dict[str, Any] = {"mode": mode, "ring": config.tensor_ring, "pad": pad}
+        inputs, outputs = linear_shape(in_features, out_features, rank=config.tt_rank, d=d, **options)
         return inputs, outputs[::-1] if config.reverse_out_shape else outputs
     assert d is not None  # AdapterConfig replaces null
     smaller = min(in_features, out_features)
@@ -99,7 +107,7 @@ def automatic_shape(config: AdapterConfig, in_features: int, out_features: int) 
         if size == smaller and in_features != out_features and not config.factorize_smaller_dim:
             ones = (1,) * (d - 1)
             return (*ones, size) if mode == "ascending" else (size, *ones)
-        return auto_shape(size, d, mode=mode)
+        return auto_shape(size, d, mode=mode, pad=pad)
 
     outputs = factors(out_features)
     return factors(in_features), outputs[::-1] if config.reverse_out_shape else outputs

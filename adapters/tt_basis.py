@@ -56,8 +56,8 @@ class TTBasisBranch(ChainBranch):
     """s * sum_k c_k x B_k."""
 
     def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
-        super().__init__(config)
-        sizes = linear.in_features, linear.out_features
+        super().__init__(config, linear)
+        sizes = self.sizes
         assert config.tt_basis is not None, "this class is chosen by setting tt_basis"
         self.basis = shared.get(("basis", *sizes), partial(RandomBasis, config, config.tt_basis, *sizes))
         self.coefficients = nn.Parameter(torch.zeros(config.tt_basis))

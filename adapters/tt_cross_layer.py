@@ -56,7 +56,7 @@ class CrossLayerBranch(ChainBranch):
     """s * x W[l, t], or with its transpose in layers that map from the larger to the smaller size."""
 
     def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
-        super().__init__(config)
+        super().__init__(config, linear)
         self.layer, self.kind = place.layer, place.targets.index(place.target)
         small, large = sorted((linear.in_features, linear.out_features))
         self.transposed = linear.in_features > linear.out_features

@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from adapters.adapter_configuration import AdapterConfig
 from adapters.lora import ScaledBranch
@@ -21,6 +22,7 @@ from adapters.parts import Place, SharedParts
 from adapters.tensor_train_linear import MatrixShape, TensorTrainLinear, automatic_shape
 from common.errors import ConfigError
 from t3nsor import from_matrix, kaiming, linear_with_branch, padded, tt_matmul, useful_ranks, zero_delta
+from t3nsor.layers import cut, widened
 from t3nsor.tensor_train import CoreChain
 
 NONLINEAR = "it has an activation between its cores, so it is not a matrix"
@@ -42,31 +44,38 @@ def branch_shape(config: AdapterConfig, in_features: int, out_features: int) -> 
     )
 
 
-def dense_matrix(chain: CoreChain, dtype: torch.dtype) -> torch.Tensor:
-    """The dense matrix of a tensor train or ring, computed in `dtype`."""
-    return type(chain)([core.to(dtype) for core in chain.cores]).full()
+def dense_matrix(chain: CoreChain, sizes: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+    """The upper left part, of these sizes, of the matrix of a tensor train or ring, computed in `dtype`."""
+    return type(chain)([core.to(dtype) for core in chain.cores]).full()[: sizes[0], : sizes[1]]
+
+
+def multiplied(x: torch.Tensor, chain: CoreChain, out_features: int) -> torch.Tensor:
+    """x W, (.., out_features), with W the upper left part of the matrix of `chain`; x: (.., in_features)."""
+    return cut(tt_matmul(widened(x, chain.shape[0]), chain), out_features)
 
 
 class ChainBranch(ScaledBranch):
     """Base class of branches s * x W, where a subclass computes the tensor train or ring W."""
 
-    def __init__(self, config: AdapterConfig):
+    def __init__(self, config: AdapterConfig, linear: nn.Linear):
         super().__init__(config, config.tt_rank)
+        self.sizes = linear.in_features, linear.out_features
 
     def chain(self, dtype: torch.dtype) -> CoreChain:
-        """Return W, (in_features, out_features), computed in `dtype`."""
+        """Return a chain, computed in `dtype`, whose matrix is W or, with tt_pad, has W in its upper left part."""
         raise NotImplementedError(f"{type(self).__name__} does not implement chain")
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
-        return tt_matmul(self.dropout(x), self.chain(x.dtype)) * self.scale
+        return multiplied(self.dropout(x), self.chain(x.dtype), self.sizes[1]) * self.scale
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
-        return self.scale * self.chain(dtype).full().t()
+        return self.scale * dense_matrix(self.chain(dtype), self.sizes, dtype).t()
 
     def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        if self.training and self.dropout.p:
+        chain = self.chain(x.dtype)
+        if chain.shape != self.sizes or (self.training and self.dropout.p):
             return super().layer_output(x, weight, bias)
-        return linear_with_branch(x, weight, self.chain(x.dtype), scale=self.scale, bias=bias)
+        return linear_with_branch(x, weight, chain, scale=self.scale, bias=bias)
 
 
 class TTLoRABranch(ScaledBranch):
@@ -77,7 +86,7 @@ class TTLoRABranch(ScaledBranch):
 
     def __init__(self, config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts):
         super().__init__(config, config.tt_rank)
-        sizes = linear.in_features, linear.out_features
+        self.sizes = sizes = linear.in_features, linear.out_features
         shape = branch_shape(config, *sizes)
         decomposed = self._decompose(config, linear, shape) if config.TTLoRA_init == "svd" else None
         init = "zero" if decomposed is None else decomposed
@@ -93,17 +102,17 @@ class TTLoRABranch(ScaledBranch):
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
         x = self.dropout(x)
-        y = self.tt(x) if self.start is None else self.tt(x) - tt_matmul(x, self.start)
+        y = self.tt(x) if self.start is None else self.tt(x) - multiplied(x, self.start, self.sizes[1])
         return y * self.scale
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
-        dense = dense_matrix(self.tt.weight, dtype)
+        dense = dense_matrix(self.tt.weight, self.sizes, dtype)
         if self.start is not None:
-            dense = dense - dense_matrix(self.start, dtype)
+            dense = dense - dense_matrix(self.start, self.sizes, dtype)
         return self.scale * dense.t()
 
     def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        if self.unmergeable or (self.training and self.dropout.p):
+        if self.unmergeable or self.tt.weight.shape != self.sizes or (self.training and self.dropout.p):
             return super().layer_output(x, weight, bias)
         y = linear_with_branch(x, weight, self.tt.weight, scale=self.scale, bias=bias)
         return y if self.start is None else y - self.scale * tt_matmul(x, self.start)
@@ -114,7 +123,9 @@ class TTLoRABranch(ScaledBranch):
         ranks = useful_ranks(shape, config.tt_rank, ring)
         if weight.is_meta:  # there are no values to decompose
             return zero_delta(shape, ranks, ring=ring, dtype=weight.dtype, device="meta")
-        return padded(from_matrix(weight.t().float(), shape, config.tt_rank, ring=ring, dtype=weight.dtype), ranks)
+        rows, columns = map(math.prod, shape)
+        wide = functional.pad(weight.t().float(), (0, columns - weight.shape[0], 0, rows - weight.shape[1]))
+        return padded(from_matrix(wide, shape, config.tt_rank, ring=ring, dtype=weight.dtype), ranks)
 
     @torch.no_grad()
     def _redraw_with_kaiming_variance(self) -> None:
@@ -152,4 +163,5 @@ class SeparateTTLoRABranch(ScaledBranch):
         return self.B(self.A(self.dropout(x))) * self.scale
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
-        return self.scale * (dense_matrix(self.A.weight, dtype) @ dense_matrix(self.B.weight, dtype)).t()
+        a, b = (dense_matrix(tt.weight, (tt.in_features, tt.out_features), dtype) for tt in (self.A, self.B))
+        return self.scale * (a @ b).t()

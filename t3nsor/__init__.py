@@ -7,7 +7,7 @@ from t3nsor.contraction.ops import linear_with_branch, tt_matmul
 from t3nsor.contraction.plans import Plan
 from t3nsor.decompositions import to_tr_matrix, to_tr_tensor, to_tt_matrix, to_tt_tensor
 from t3nsor.embeddings import TREmbedding, TTEmbedding
-from t3nsor.errors import ShapeError
+from t3nsor.errors import ShapeError, ShapeWarning
 from t3nsor.initializers import (
     const_initializer,
     eye,
@@ -34,6 +34,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Plan",
     "ShapeError",
+    "ShapeWarning",
     "TRLinear",
     "TREmbedding",
     "TTBias",

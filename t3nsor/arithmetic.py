@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from t3nsor.autocast import without_autocast
 from t3nsor.cores import close_cores
+from t3nsor.scaling import comfortable, exponent, normalised, rejoined, split_number, times_power, wide
 
 Tensors = Sequence[torch.Tensor]
 UNBOUNDED = sys.maxsize
@@ -28,27 +29,52 @@ def add(left: Tensors, right: Tensors, closed: bool) -> list[torch.Tensor]:
     return cores
 
 
+def scale(cores: Tensors, factor: torch.Tensor | float) -> list[torch.Tensor]:
+    """Return the cores of the product with a number: it goes into the first core, or into all where that is too much.
+
+    factor: a number or a tensor without dimensions.
+    """
+    d, dtype = len(cores), cores[0].dtype
+    mantissa, power = split_number(factor, cores[0])
+    first = cores[0] * mantissa
+    fits = (exponent(wide(first)) + power).abs() <= comfortable(dtype)
+    share = torch.where(fits, 0, power.div(d, rounding_mode="floor"))
+    scaled = [times_power(wide(core), share) for core in cores[1:]]
+    return [core.to(dtype) for core in (times_power(wide(first), power - (d - 1) * share), *scaled)]
+
+
 def hadamard(left: Tensors, right: Tensors) -> list[torch.Tensor]:
     """Return the cores of the entrywise product: Kronecker products of the slices, so the ranks multiply."""
+    products, power = [], torch.zeros((), dtype=torch.int32, device=left[0].device)
     with without_autocast(left[0].device):
-        products = [torch.einsum("a...b,c...d->ac...bd", a, b) for a, b in zip(left, right, strict=True)]
-    return [product.flatten(-2, -1).flatten(0, 1) for product in products]
+        for a, b in zip(left, right, strict=True):
+            (a, a_power), (b, b_power) = normalised(wide(a)), normalised(wide(b))
+            products.append(torch.einsum("a...b,c...d->ac...bd", a, b).flatten(-2, -1).flatten(0, 1))
+            power = power + a_power + b_power
+    return [product.to(left[0].dtype) for product in rejoined(products, power, left[0].dtype)]
 
 
 def dot(left: Tensors, right: Tensors) -> torch.Tensor:
     """Return the sum of all entries of the entrywise product, a tensor without dimensions."""
-    a_cores, b_cores = _flat(left), _flat(right)
+    return times_power(*_dot(_flat(left), _flat(right))).to(left[0].dtype)
+
+
+def _dot(a_cores: list[torch.Tensor], b_cores: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (value, e) with `dot` = value * 2^e, for cores (r, n, r')."""
     # A ring can be cut open at any bond; the narrowest is the cheapest.
     widths = [a.shape[0] * b.shape[0] for a, b in zip(a_cores, b_cores, strict=True)]
     start = widths.index(min(widths))
     a_cores, b_cores = _rotated(a_cores, start), _rotated(b_cores, start)
     bonds = a_cores[0].shape[0], b_cores[0].shape[0]
     state = torch.eye(math.prod(bonds), dtype=a_cores[0].dtype, device=a_cores[0].device).unflatten(1, bonds)
+    power = torch.zeros((), dtype=torch.int32, device=state.device)
     with without_autocast(state.device):
         for a, b in zip(a_cores, b_cores, strict=True):
+            (a, a_power), (b, b_power) = normalised(a), normalised(b)
             state = torch.einsum("sab,anc->sbnc", state, a)
-            state = torch.einsum("sbnc,bnd->scd", state, b)
-    return state.flatten(1).diagonal().sum().to(left[0].dtype)
+            state, own = normalised(torch.einsum("sbnc,bnd->scd", state, b))
+            power = power + a_power + b_power + own
+    return state.flatten(1).diagonal().sum(), power
 
 
 def norm(cores: Tensors, closed: bool) -> torch.Tensor:
@@ -58,14 +84,25 @@ def norm(cores: Tensors, closed: bool) -> torch.Tensor:
     """
     flat = _flat(cores)
     with torch.no_grad(), without_autocast(flat[0].device):
-        value = dot(flat, flat).clamp_min(0).sqrt() if closed else torch.linalg.vector_norm(_orthogonalised(flat)[0])
+        value, power = _norm(flat, closed)
     if torch.is_grad_enabled() and any(core.requires_grad for core in flat):
         # Orthogonalisation has no gradient at rank-deficient cores, the square has. `relative` is 0 and carries the
         # derivatives of |x|^2 / value^2; the Taylor series of the root at 1 turns them into the first two of |x|.
-        relative = dot(flat, flat) / torch.where(value > 0, value, 1).square()
+        square, square_power = _dot(flat, flat)
+        relative = times_power(square, square_power - 2 * power) / torch.where(value > 0, value, 1).square()
         relative = relative - relative.detach()
         value = value * (1 + relative / 2 - relative.square() / 8)
-    return value.to(cores[0].dtype)
+    return times_power(value, power).to(cores[0].dtype)
+
+
+def _norm(cores: list[torch.Tensor], closed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (value, e) with `norm` = value * 2^e, for cores (r, n, r')."""
+    if not closed:
+        cores, power = _orthogonalised(cores)
+        return torch.linalg.vector_norm(cores[0]), power
+    square, power = _dot(cores, cores)
+    half = power.div(2, rounding_mode="floor")
+    return times_power(square, power - 2 * half).clamp_min(0).sqrt(), half
 
 
 def round_cores(cores: Tensors, closed: bool, epsilon: float, bounds: tuple[int, ...]) -> list[torch.Tensor]:
@@ -80,15 +117,19 @@ def round_cores(cores: Tensors, closed: bool, epsilon: float, bounds: tuple[int,
     flat = _flat(cores)
     passes = 2 if closed else 1
     with without_autocast(flat[0].device):
-        budget = epsilon * norm([core.detach() for core in flat], closed) / passes if epsilon else 0.0
+        size, size_power = _norm([core.detach() for core in flat], closed) if epsilon else (flat[0].new_zeros(()), 0)
+        power = torch.zeros((), dtype=torch.int32, device=flat[0].device)
         if d == 1:
             flat = [flat[0].diagonal(dim1=0, dim2=-1).sum(-1).reshape(1, -1, 1)]
-        for _ in range(passes if d > 1 else 0):
-            flat = _truncated(_orthogonalised(flat), budget / math.sqrt(flat[0].shape[0] * (d - 1)), bounds)
-            if closed:
-                flat, bounds = _rotated(flat, 1), (*bounds[1:], bounds[1])
-        if closed:
-            flat = _rotated(flat, -passes % d)
+        for step in range(passes if d > 1 else 0):
+            flat, own = _orthogonalised(_rotated(flat, step))
+            power = power + own
+            budget = times_power(epsilon * size, size_power - power) / passes
+            flat = _truncated(flat, budget / math.sqrt(flat[0].shape[0] * (d - 1)), bounds)
+            bounds = (*bounds[1:], bounds[1])
+        flat = rejoined(flat, power, dtype)
+        if closed and d > 1:
+            flat = _rotated(flat, 1 - passes)
     return [
         core.reshape(core.shape[0], *mode, core.shape[-1]).to(dtype) for core, mode in zip(flat, modes, strict=True)
     ]
@@ -144,23 +185,28 @@ class TruncatedSVD(torch.autograd.Function):
 
 
 def _flat(cores: Tensors) -> list[torch.Tensor]:
-    """Cores (r, modes, r'), those of half precision in float32, which decompositions need."""
-    precise = [core.float() if core.dtype in (torch.float16, torch.bfloat16) else core for core in cores]
-    return [core.flatten(1, -2) for core in precise]
+    """Cores (r, modes, r'), those of half precision in float32."""
+    return [wide(core).flatten(1, -2) for core in cores]
 
 
 def _rotated(cores: Tensors, start: int) -> list[torch.Tensor]:
     return [*cores[start:], *cores[:start]]
 
 
-def _orthogonalised(cores: Tensors) -> list[torch.Tensor]:
-    """The same open chain with orthonormal rows in the unfoldings (r, modes * r') of all cores but the first."""
+def _orthogonalised(cores: Tensors) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Return (cores, e): the same open chain as the cores times 2^e.
+
+    All cores but the first have orthonormal rows in their unfoldings (r, modes * r').
+    """
     cores = list(cores)
+    cores[-1], power = normalised(cores[-1])
     for k in range(len(cores) - 1, 0, -1):
         q, r = torch.linalg.qr(cores[k].flatten(1).T)
         cores[k] = q.T.reshape(-1, *cores[k].shape[1:])
-        cores[k - 1] = cores[k - 1] @ r.T
-    return cores
+        before, own = normalised(cores[k - 1])
+        cores[k - 1], product = normalised(before @ r.T)
+        power = power + own + product
+    return cores, power
 
 
 def _truncated(cores: Tensors, budget: torch.Tensor | float, bounds: Sequence[int]) -> list[torch.Tensor]:

@@ -17,6 +17,7 @@ def linear_shape(
     d: int | str | None = None,
     mode: str = "ascending",
     ring: bool = False,
+    pad: bool = False,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return a shape ((n_1, .., n_d), (m_1, .., m_d)) for a matrix in_features -> out_features.
 
@@ -26,6 +27,7 @@ def linear_shape(
         CPU.
     mode: order of the factors, see `auto_shape`; "skewed": `skewed_shape`, which has two cores.
     ring: True for a tensor ring.
+    pad: True to allow sizes above in_features and out_features that split better, see `auto_shape`.
 
     Raises ShapeError for other arguments.
 
@@ -37,20 +39,21 @@ def linear_shape(
     if mode == "skewed":
         if d not in (None, 2, "auto", "fastest"):
             raise ShapeError(f"d is {d!r}; a skewed shape has 2 cores")
-        return skewed_shape(in_features, out_features)
+        return skewed_shape(in_features, out_features, pad=pad)
     if d is None:
         d = 3
     elif d == "auto":
-        d = best_d(in_features, out_features, rank, ring, MOST_CORES)
+        d = best_d(in_features, out_features, rank, ring, MOST_CORES, pad)
     elif d == "fastest":
-        d = min(range(2, MOST_CORES + 1), key=lambda d: _seconds(in_features, out_features, rank, d, ring))
+        d = min(range(2, MOST_CORES + 1), key=lambda d: _seconds(in_features, out_features, rank, d, ring, pad))
     if isinstance(d, str):
         raise ShapeError(f"d is {d!r}; it must be a number of cores, 'auto' or 'fastest'")
-    return auto_shape(in_features, d, mode=mode), auto_shape(out_features, d, mode=mode)
+    return auto_shape(in_features, d, mode=mode, pad=pad), auto_shape(out_features, d, mode=mode, pad=pad)
 
 
-def _seconds(in_features: int, out_features: int, rank: Rank, d: int, ring: bool) -> float:
+def _seconds(in_features: int, out_features: int, rank: Rank, d: int, ring: bool, pad: bool) -> float:
     """The predicted seconds of a forward and a backward pass."""
     ranks = check_ranks(rank, d, ring)
-    spec = ContractionSpec(auto_shape(in_features, d), auto_shape(out_features, d), ranks, ring, rows=1024)
+    inputs, outputs = auto_shape(in_features, d, pad=pad), auto_shape(out_features, d, pad=pad)
+    spec = ContractionSpec(inputs, outputs, ranks, ring, rows=1024)
     return sum(cost(spec, choose_plan(spec, "auto", backward), backward) for backward in (False, True))

@@ -7,7 +7,10 @@ max_rank: bound on every rank, or the list of bounds (d - 1 inner ranks of a tra
 epsilon: bound on the relative error in the Frobenius norm, kept where `max_rank` allows it. 0: exact up to rounding;
     singular values that are zero up to rounding are dropped.
 
-Tensors of half precision are decomposed in float32; the result has their dtype. Gradients flow to the tensor: the first
+dtype: of the cores; None: that of the tensor.
+
+The bounds hold at every scale. The norm is in the last core, or spread over all of them by powers of two if one core
+could not hold it well. Tensors of half precision are decomposed in float32. Gradients flow to the tensor: the first
 derivative, where kept and dropped singular values differ; for a ring that is not exact, with the split of the first
 rank held constant. All raise ShapeError for NaN, infinity, or sizes that do not fit.
 """
@@ -22,51 +25,79 @@ from torch.nn.functional import pad
 from t3nsor.arithmetic import UNBOUNDED, TruncatedSVD
 from t3nsor.autocast import without_autocast
 from t3nsor.errors import ShapeError
+from t3nsor.scaling import normalised, rejoined, wide
 from t3nsor.shapes import MatrixShape, Rank, check_matrix_shape, check_ranks
 from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
 
 Chain = TypeVar("Chain", bound=CoreChain)
 
 
-def to_tt_tensor(tensor: torch.Tensor, max_rank: Rank | None = None, epsilon: float = 0.0) -> TensorTrain:
+def to_tt_tensor(
+    tensor: torch.Tensor, max_rank: Rank | None = None, epsilon: float = 0.0, *, dtype: torch.dtype | None = None
+) -> TensorTrain:
     """Approximate `tensor`, (n_1, .., n_d), by a tensor train."""
-    return _to_tensor(tensor, TensorTrain, max_rank, epsilon, "to_tt_tensor")
+    return _to_tensor(tensor, TensorTrain, max_rank, epsilon, dtype, "to_tt_tensor")
 
 
-def to_tr_tensor(tensor: torch.Tensor, max_rank: Rank | None = None, epsilon: float = 0.0) -> TensorRing:
+def to_tr_tensor(
+    tensor: torch.Tensor, max_rank: Rank | None = None, epsilon: float = 0.0, *, dtype: torch.dtype | None = None
+) -> TensorRing:
     """Approximate `tensor`, (n_1, .., n_d), by a tensor ring.
 
     The rank of the first unfolding is split into r_0 * r_1, as equal as possible, padded with zeros where necessary.
     """
-    return _to_tensor(tensor, TensorRing, max_rank, epsilon, "to_tr_tensor")
+    return _to_tensor(tensor, TensorRing, max_rank, epsilon, dtype, "to_tr_tensor")
 
 
 def to_tt_matrix(
-    matrix: torch.Tensor, shape: MatrixShape, max_rank: Rank | None = None, epsilon: float = 0.0
+    matrix: torch.Tensor,
+    shape: MatrixShape,
+    max_rank: Rank | None = None,
+    epsilon: float = 0.0,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> TensorTrain:
     """Approximate `matrix`, (in, out), by a TT-matrix.
 
     shape: ((n_1, .., n_d), (m_1, .., m_d)) with in = prod n_k and out = prod m_k.
     """
-    return _to_matrix(matrix, shape, TensorTrain, max_rank, epsilon, "to_tt_matrix")
+    return _to_matrix(matrix, shape, TensorTrain, max_rank, epsilon, dtype, "to_tt_matrix")
 
 
 def to_tr_matrix(
-    matrix: torch.Tensor, shape: MatrixShape, max_rank: Rank | None = None, epsilon: float = 0.0
+    matrix: torch.Tensor,
+    shape: MatrixShape,
+    max_rank: Rank | None = None,
+    epsilon: float = 0.0,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> TensorRing:
     """Approximate `matrix`, (in, out), by a TR-matrix: `shape` as in `to_tt_matrix`, ranks as in `to_tr_tensor`."""
-    return _to_matrix(matrix, shape, TensorRing, max_rank, epsilon, "to_tr_matrix")
+    return _to_matrix(matrix, shape, TensorRing, max_rank, epsilon, dtype, "to_tr_matrix")
 
 
-def _to_tensor(tensor: torch.Tensor, kind: type[Chain], max_rank: Rank | None, epsilon: float, what: str) -> Chain:
+def _to_tensor(
+    tensor: torch.Tensor,
+    kind: type[Chain],
+    max_rank: Rank | None,
+    epsilon: float,
+    dtype: torch.dtype | None,
+    what: str,
+) -> Chain:
     if not isinstance(tensor, torch.Tensor) or tensor.dim() == 0 or tensor.numel() == 0:
         shown = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else tensor
         raise ShapeError(f"{what}: got {shown!r}; it must be a tensor with at least one dimension, none of them 0")
-    return _decompose(tensor, [(n,) for n in tensor.shape], kind, max_rank, epsilon, what)
+    return _decompose(tensor, [(n,) for n in tensor.shape], kind, max_rank, epsilon, dtype, what)
 
 
 def _to_matrix(
-    matrix: torch.Tensor, shape: MatrixShape, kind: type[Chain], max_rank: Rank | None, epsilon: float, what: str
+    matrix: torch.Tensor,
+    shape: MatrixShape,
+    kind: type[Chain],
+    max_rank: Rank | None,
+    epsilon: float,
+    dtype: torch.dtype | None,
+    what: str,
 ) -> Chain:
     if not isinstance(matrix, torch.Tensor) or matrix.dim() != 2:
         shown = f"the matrix has shape {tuple(matrix.shape)}" if isinstance(matrix, torch.Tensor) else repr(matrix)
@@ -75,7 +106,7 @@ def _to_matrix(
     d = len(rows)
     interleaved = [axis for k in range(d) for axis in (k, d + k)]
     tensor = matrix.reshape(*rows, *columns).permute(interleaved)
-    return _decompose(tensor, list(zip(rows, columns, strict=True)), kind, max_rank, epsilon, what)
+    return _decompose(tensor, list(zip(rows, columns, strict=True)), kind, max_rank, epsilon, dtype, what)
 
 
 def _decompose(
@@ -84,6 +115,7 @@ def _decompose(
     kind: type[Chain],
     max_rank: Rank | None,
     epsilon: float,
+    dtype: torch.dtype | None,
     what: str,
 ) -> Chain:
     """Decompose a tensor with the axes of all `modes` in order; each core takes one of `modes`."""
@@ -95,10 +127,12 @@ def _decompose(
         raise ShapeError(f"{what}: epsilon is {epsilon}; it must be a number of at least 0")
     d = len(modes)
     bounds = check_ranks(UNBOUNDED if max_rank is None else max_rank, d, kind.closed)
-    precise = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    dtype = dtype or tensor.dtype
     with without_autocast(tensor.device):
-        cores = _successive_svds(precise, [math.prod(mode) for mode in modes], kind.closed, bounds, epsilon)
-    return kind([core.reshape(len(core), *mode, -1).to(tensor.dtype) for core, mode in zip(cores, modes, strict=True)])
+        small, power = normalised(wide(tensor))
+        cores = _successive_svds(small, [math.prod(mode) for mode in modes], kind.closed, bounds, epsilon)
+        cores = rejoined(cores, power, dtype)
+    return kind([core.reshape(len(core), *mode, -1).to(dtype) for core, mode in zip(cores, modes, strict=True)])
 
 
 def _successive_svds(

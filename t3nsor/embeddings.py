@@ -8,7 +8,9 @@ from torch import nn
 
 from t3nsor.cores import FreezeCores
 from t3nsor.errors import ShapeError
+from t3nsor.excess import warn_if_larger
 from t3nsor.initializers import random_matrix
+from t3nsor.layers import cut
 from t3nsor.shapes import MatrixShape, Rank, auto_shape, check_matrix_shape, suggest_shape
 
 
@@ -21,11 +23,13 @@ class TTEmbedding(nn.Module):
     d: number of cores, used if `shape` is None; the table is then padded to the next number of rows that splits well
         (`suggest_shape`).
     shape: ((n_1, .., n_d), (m_1, .., m_d)), prod n_k at least num_embeddings, prod m_k = embedding_dim.
+    pad: True to pad the rows themselves as well, where embedding_dim splits badly: prod m_k is then at least
+        embedding_dim.
     std: standard deviation of the entries at the start.
     freeze_cores: see `TTLinear`.
 
     State-dict keys: `weight.cores.0` .. , each (r_{k-1}, n_k, m_k, r_k).
-    Raises ShapeError for sizes that do not fit.
+    Raises ShapeError for sizes that do not fit. Warns, with ShapeWarning, if it has more parameters than a dense table.
     """
 
     ring = False
@@ -38,6 +42,7 @@ class TTEmbedding(nn.Module):
         rank: Rank = 8,
         d: int = 3,
         shape: MatrixShape | None = None,
+        pad: bool = False,
         std: float = 1.0,
         freeze_cores: FreezeCores = None,
         device: torch.device | str | None = None,
@@ -45,17 +50,18 @@ class TTEmbedding(nn.Module):
     ):
         super().__init__()
         if shape is None:
-            shape = suggest_shape(num_embeddings, d), auto_shape(embedding_dim, d)
-        rows, columns = check_matrix_shape(shape, out_features=embedding_dim)
+            shape = suggest_shape(num_embeddings, d), auto_shape(embedding_dim, d, pad=pad)
+        rows, columns = check_matrix_shape(shape, None, embedding_dim, pad)
         if math.prod(rows) < num_embeddings:
             raise ShapeError(f"shape {shape} has {math.prod(rows)} rows; the table needs {num_embeddings}")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         options: dict[str, Any] = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
         self.weight = random_matrix((rows, columns), rank, std, ring=self.ring, trainable=True, **options)
+        warn_if_larger(type(self).__name__, self.weight, (num_embeddings, embedding_dim))
 
     def full(self) -> torch.Tensor:
         """The dense table (num_embeddings, embedding_dim)."""
-        return self.weight.full()[: self.num_embeddings]
+        return self.weight.full()[: self.num_embeddings, : self.embedding_dim]
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
         """index: integers from 0 to num_embeddings - 1, of any shape -> (*index.shape, embedding_dim)."""
@@ -64,7 +70,7 @@ class TTEmbedding(nn.Module):
             raise ShapeError(
                 f"index is {index.max().item()}; it must be less than {self.num_embeddings}, the rows of the table"
             )
-        return self.weight.gather_rows(index)
+        return cut(self.weight.gather_rows(index), self.embedding_dim)
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}"

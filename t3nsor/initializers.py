@@ -25,6 +25,7 @@ import torch
 from t3nsor.cores import FreezeCores, frozen_indices
 from t3nsor.decompositions import to_tr_matrix, to_tt_matrix
 from t3nsor.errors import ShapeError
+from t3nsor.scaling import standard_deviation
 from t3nsor.shapes import MatrixShape, Rank, check_matrix_shape, check_ranks, check_tensor_shape
 from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
 
@@ -115,8 +116,8 @@ def from_matrix(
     epsilon: bound on the relative error.
     """
     decompose = to_tr_matrix if ring else to_tt_matrix
-    found: CoreChain = decompose(matrix, shape, rank, epsilon)
-    cores = [core.to(dtype=dtype or matrix.dtype, device=device or matrix.device) for core in found.cores]
+    found: CoreChain = decompose(matrix, shape, rank, epsilon, dtype=dtype)
+    cores = [core.to(device or matrix.device) for core in found.cores]
     return type(found)(cores, trainable=trainable, freeze_cores=freeze_cores)
 
 
@@ -130,10 +131,10 @@ def padded(chain: CoreChain, rank: Rank, *, trainable: bool = False) -> CoreChai
     for k, core in enumerate(chain.cores):
         left, *mode, right = core.shape
         rows, columns = max(ranks[k], left), max(ranks[k + 1], right)
-        wide = core.new_zeros(rows, *mode, columns)
-        wide[:left] = torch.randn_like(wide[:left]) * core.detach().std(correction=0)
-        wide[:left, ..., :right] = core.detach()
-        cores.append(wide)
+        larger = core.new_zeros(rows, *mode, columns)
+        larger[:left] = torch.randn_like(larger[:left]) * standard_deviation(core.detach())
+        larger[:left, ..., :right] = core.detach()
+        cores.append(larger)
     return type(chain)(cores, trainable=trainable)
 
 

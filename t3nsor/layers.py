@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import pad as pad_with_zeros
 from torch.utils.checkpoint import checkpoint
 
 from t3nsor.autocast import in_autocast_dtype, without_autocast
@@ -13,6 +14,7 @@ from t3nsor.contraction.ops import check_operands, tt_matmul
 from t3nsor.contraction.plans import Plan, check_strategy
 from t3nsor.cores import FreezeCores, frozen_indices
 from t3nsor.errors import ShapeError
+from t3nsor.excess import warn_if_larger
 from t3nsor.initializers import glorot_initializer, kaiming, zero_delta
 from t3nsor.shapes import MatrixShape, Rank, check_matrix_shape
 from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
@@ -33,6 +35,9 @@ class TTLinear(nn.Module):
     d: number of cores, used if `shape` is None, see `linear_shape`.
     shape: ((n_1, .., n_d), (m_1, .., m_d)) whose products are in_features and out_features.
     auto_shape_mode: used if `shape` is None, see `linear_shape`.
+    pad: True to allow a shape whose products are larger than in_features and out_features, and to choose one where the
+        two split badly, as primes do. x is then padded with zeros and y is cut: W is the upper left part of the
+        matrix of the cores.
     bias: False for y = x W.
     init: "glorot"; "kaiming"; "zero", where one core is zero and the others are random, so that W = 0 and training can
         leave it; or a TensorTrain, which is copied, and decides shape and ranks.
@@ -44,7 +49,7 @@ class TTLinear(nn.Module):
         one nothing between x and y is kept anyway.)
 
     State-dict keys: `weight.cores.0` .. , each (r_{k-1}, n_k, m_k, r_k), and `bias` (out_features,).
-    Raises ShapeError for sizes that do not fit.
+    Raises ShapeError for sizes that do not fit. Warns, with ShapeWarning, if W has more parameters than a dense matrix.
     """
 
     ring = False
@@ -58,6 +63,7 @@ class TTLinear(nn.Module):
         d: int | str | None = None,
         shape: MatrixShape | None = None,
         auto_shape_mode: str = "ascending",
+        pad: bool = False,
         bias: bool = True,
         init: str | CoreChain = "glorot",
         freeze_cores: FreezeCores = None,
@@ -73,39 +79,51 @@ class TTLinear(nn.Module):
         self.cores_nonlinearity, self.activate_last = cores_nonlinearity, activate_last
         self.use_checkpointing = use_checkpointing
         if isinstance(init, CoreChain):
-            self.weight = self._copied(init, freeze_cores, device, dtype)
+            self.weight = self._copied(init, freeze_cores, device, dtype, pad)
         else:
             if shape is None:
-                shape = linear_shape(in_features, out_features, rank=rank, d=d, mode=auto_shape_mode, ring=self.ring)
-            shape = check_matrix_shape(shape, in_features, out_features)
+                options: dict[str, Any] = {"d": d, "mode": auto_shape_mode, "ring": self.ring, "pad": pad}
+                shape = linear_shape(in_features, out_features, rank=rank, **options)
+            shape = check_matrix_shape(shape, in_features, out_features, pad)
             self.weight = self._initialized(init, shape, rank, freeze_cores=freeze_cores, device=device, dtype=dtype)
         check_strategy(strategy, self.weight.d, self.ring)
+        warn_if_larger(type(self).__name__, self.weight, (in_features, out_features))
         cores = self.weight
         self.bias = nn.Parameter(torch.zeros(out_features, dtype=cores.dtype, device=cores.device)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., in_features) -> (.., out_features)."""
-        if self.cores_nonlinearity is None:
-            return tt_matmul(x, self.weight, self.strategy, bias=self.bias)
-        return self._activated(x, self.cores_nonlinearity)
+        if self.weight.shape == (self.in_features, self.out_features):
+            return self._product(x, self.bias)
+        rows, columns = self.weight.shape
+        if x.shape[-1:] != (self.in_features,):
+            raise ShapeError(f"x has shape {tuple(x.shape)}; its last dimension must be {self.in_features}")
+        bias = None if self.bias is None else widened(self.bias, columns)
+        return cut(self._product(widened(x, rows), bias), self.out_features)
 
     def full(self) -> torch.Tensor:
         """W as a dense matrix (in_features, out_features). Raises ShapeError with an activation between the cores."""
         if self.cores_nonlinearity is not None:
             raise ShapeError(f"{type(self).__name__}: with an activation between its cores the layer has no matrix")
-        return self.weight.full()
+        return self.weight.full()[: self.in_features, : self.out_features]
 
     def extra_repr(self) -> str:
         activation = self.cores_nonlinearity
         name = getattr(activation, "__name__", type(activation).__name__)
         where = "behind every core" if self.activate_last else "between the cores"
         between = "" if activation is None else f", {name} {where}"
-        return f"{self.in_features} -> {self.out_features}, bias={self.bias is not None}{between}"
+        rows, columns = self.weight.shape
+        padding = "" if (rows, columns) == (self.in_features, self.out_features) else f", padded to {rows} -> {columns}"
+        return f"{self.in_features} -> {self.out_features}{padding}, bias={self.bias is not None}{between}"
 
-    def _activated(self, x: torch.Tensor, activation: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """x: (.., rows of the cores) -> (.., columns of the cores)."""
+        activation = self.cores_nonlinearity
+        if activation is None:
+            return tt_matmul(x, self.weight, self.strategy, bias=bias)
         cores = list(self.weight.cores)
-        check_operands(x, None, self.bias, cores)
-        x, bias = in_autocast_dtype(x), in_autocast_dtype(self.bias)
+        check_operands(x, None, bias, cores)
+        x, bias = in_autocast_dtype(x), in_autocast_dtype(bias)
 
         def chain(x, *cores):
             y = activated_chain(x, cores, self.ring, activation)
@@ -148,11 +166,12 @@ class TTLinear(nn.Module):
         freeze_cores: FreezeCores,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
+        pad: bool,
     ) -> CoreChain:
         wanted = TensorRing if self.ring else TensorTrain
         if not isinstance(chain, wanted) or not chain.is_matrix:
             raise ShapeError(f"{type(self).__name__}: init is {chain!r}; it must be the matrix of a {wanted.__name__}")
-        check_matrix_shape(chain.raw_shape, self.in_features, self.out_features)
+        check_matrix_shape(chain.raw_shape, self.in_features, self.out_features, pad)
         cores = [core.detach().to(device=device, dtype=dtype) for core in chain.cores]
         return wanted(cores, trainable=True, freeze_cores=freeze_cores)
 
@@ -164,6 +183,16 @@ class TRLinear(TTLinear):
     """
 
     ring = True
+
+
+def widened(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Return x with its last dimension padded with zeros to `size`; x itself if it has that size."""
+    return x if x.shape[-1] == size else pad_with_zeros(x, (0, size - x.shape[-1]))
+
+
+def cut(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the first `size` entries of the last dimension, contiguous; x itself if it has no more."""
+    return x if x.shape[-1] == size else x[..., :size].contiguous()
 
 
 def passes_zero(activation: Callable[[torch.Tensor], torch.Tensor]) -> bool:

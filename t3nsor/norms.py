@@ -10,7 +10,10 @@ from torch import nn
 from t3nsor.cores import FreezeCores
 from t3nsor.decompositions import to_tt_tensor
 from t3nsor.errors import ShapeError
+from t3nsor.excess import warn_if_larger
 from t3nsor.initializers import tensor_const
+from t3nsor.layers import widened
+from t3nsor.scaling import relative_error
 from t3nsor.shapes import Rank, auto_shape, check_tensor_shape
 from t3nsor.tensor_train import CoreChain, TensorTrain
 
@@ -21,7 +24,8 @@ class TTLayerNorm(nn.Module):
     size: of the last dimension of x.
     rank: one inner rank or the list of d - 1; with `preinit` None means as much as an exact w takes.
     d: number of cores, used if `shape` is None.
-    shape: (n_1, .., n_d) with the product `size`.
+    shape: (n_1, .., n_d) with the product `size`, or with `pad` a larger one.
+    pad: True to use the next size that splits well where `size` does not; w is then cut to `size`.
     eps: added to the mean square.
     preinit: a vector (size,) to start from; w is then its TT-SVD approximation, and `preinit_error` the relative error
         in the Euclidean norm. Otherwise w starts as ones, in a way that lets training use the rank.
@@ -29,7 +33,7 @@ class TTLayerNorm(nn.Module):
 
     It has sum of r_{k-1} n_k r_k parameters: for 768 = 8 x 8 x 12, 672 at rank 8 and 976 when exact.
     State-dict keys: `weight.cores.0` .. , each (r_{k-1}, n_k, r_k).
-    Raises ShapeError for sizes that do not fit.
+    Raises ShapeError for sizes that do not fit. Warns, with ShapeWarning, if w has more than `size` parameters.
     """
 
     preinit_error: float | None
@@ -41,6 +45,7 @@ class TTLayerNorm(nn.Module):
         rank: Rank | None = 4,
         d: int = 3,
         shape: Sequence[int] | None = None,
+        pad: bool = False,
         eps: float = 1e-6,
         preinit: torch.Tensor | None = None,
         freeze_cores: FreezeCores = None,
@@ -48,7 +53,7 @@ class TTLayerNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        shape = _vector_shape(size, d, shape)
+        shape = _vector_shape(size, d, shape, pad)
         self.size, self.eps, self.preinit_error = size, eps, None
         if preinit is None:
             options: dict[str, Any] = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
@@ -60,14 +65,14 @@ class TTLayerNorm(nn.Module):
             if tuple(preinit.shape) != (size,):
                 raise ShapeError(f"TTLayerNorm: preinit has shape {tuple(preinit.shape)}; it must be ({size},)")
             given = preinit.detach().to(device=device, dtype=dtype)
-            cores = list(to_tt_tensor(given.reshape(shape), rank).cores)
+            cores = list(to_tt_tensor(widened(given, math.prod(shape)).reshape(shape), rank).cores)
             self.weight = TensorTrain(cores, trainable=True, freeze_cores=freeze_cores)
-            difference = torch.linalg.vector_norm(self.full().detach() - given)
-            self.preinit_error = (difference / torch.linalg.vector_norm(given).clamp(min=1e-30)).item()
+            self.preinit_error = relative_error(self.full().detach(), given)
+        warn_if_larger("TTLayerNorm", self.weight, (size,))
 
     def full(self) -> torch.Tensor:
         """w as a dense vector (size,)."""
-        return self.weight.full().reshape(self.size)
+        return self.weight.full().flatten()[: self.size]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., size) -> (.., size) in the dtype of x; the mean square is computed in float32."""
@@ -93,6 +98,7 @@ class TTBias(nn.Module):
         rank: Rank = 4,
         d: int = 3,
         shape: Sequence[int] | None = None,
+        pad: bool = False,
         freeze_cores: FreezeCores = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -100,11 +106,12 @@ class TTBias(nn.Module):
         super().__init__()
         self.size = size
         options: dict[str, Any] = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
-        self.weight = tensor_const(_vector_shape(size, d, shape), rank, 0.0, trainable=True, **options)
+        self.weight = tensor_const(_vector_shape(size, d, shape, pad), rank, 0.0, trainable=True, **options)
+        warn_if_larger("TTBias", self.weight, (size,))
 
     def full(self) -> torch.Tensor:
         """b as a dense vector (size,)."""
-        return self.weight.full().reshape(self.size)
+        return self.weight.full().flatten()[: self.size]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., size) -> (.., size)."""
@@ -123,8 +130,8 @@ def _check_rows(layer: TTLayerNorm | TTBias, x: torch.Tensor) -> None:
         )
 
 
-def _vector_shape(size: int, d: int, shape: Sequence[int] | None) -> tuple[int, ...]:
-    sizes = auto_shape(size, d) if shape is None else check_tensor_shape(shape)
-    if math.prod(sizes) != size:
+def _vector_shape(size: int, d: int, shape: Sequence[int] | None, pad: bool) -> tuple[int, ...]:
+    sizes = auto_shape(size, d, pad=pad) if shape is None else check_tensor_shape(shape)
+    if math.prod(sizes) < size or (math.prod(sizes) > size and not pad):
         raise ShapeError(f"shape {list(sizes)} multiplies to {math.prod(sizes)}; the vector has {size} entries")
     return sizes

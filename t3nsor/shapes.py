@@ -37,20 +37,25 @@ def factorisations(n: int, d: int) -> Iterator[tuple[int, ...]]:
             yield (1,) * (d - parts) + proper
 
 
-def auto_shape(n: int, d: int = 3, criterion: str = "entropy", mode: str = "ascending") -> tuple[int, ...]:
+def auto_shape(
+    n: int, d: int = 3, criterion: str = "entropy", mode: str = "ascending", pad: bool = False
+) -> tuple[int, ...]:
     """Split `n` into `d` factors that are as equal as possible.
 
-    n: the dimension, at least 1; a prime gives (1, .., 1, n).
+    n: the dimension, at least 1; a prime gives (1, .., 1, n) unless it may be padded.
     d: number of factors, at least 1.
     criterion: "entropy" takes the split whose normalised factors have the highest entropy, "variance" the one
         whose factors vary least.
     mode: order of the factors: "ascending", "descending" or "mixed" (smallest, largest, second smallest, ..).
+    pad: True to split the next number that splits well, as `suggest_shape` does, where `n` does not.
 
     Raises ShapeError for other arguments.
 
     >>> auto_shape(768), auto_shape(3072)
     ((8, 8, 12), (12, 16, 16))
     """
+    if pad:
+        return suggest_shape(n, d, criterion, mode)
     _check_whole("auto_shape", n=n, d=d)
     if criterion not in CRITERIA:
         raise ShapeError(f"auto_shape: criterion is {criterion!r}; allowed: {', '.join(CRITERIA)}")
@@ -82,7 +87,9 @@ def suggest_shape(n: int, d: int = 3, criterion: str = "entropy", mode: str = "a
     return auto_shape(padded, d, criterion, mode)
 
 
-def skewed_shape(in_features: int, out_features: int, q: int | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
+def skewed_shape(
+    in_features: int, out_features: int, q: int | None = None, pad: bool = False
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the shape ((in / q, q), (q, out / q)) of two cores.
 
     A train of rank r then has the r * (in + out) parameters of LoRA of rank r, and reaches matrix rank r * q^2 (see
@@ -90,6 +97,7 @@ def skewed_shape(in_features: int, out_features: int, q: int | None = None) -> t
 
     in_features, out_features: sizes of the matrix.
     q: a common divisor of both sizes; None: the one nearest to 8, and above 1 if possible.
+    pad: True to pad both sizes to multiples of q, or of 8 if q is None and no common divisor is between 4 and 16.
 
     Raises ShapeError if q does not divide both.
 
@@ -97,6 +105,11 @@ def skewed_shape(in_features: int, out_features: int, q: int | None = None) -> t
     ((96, 8), (8, 384))
     """
     _check_whole("skewed_shape", in_features=in_features, out_features=out_features)
+    if pad:
+        wanted = 8 if q is None else q
+        _check_whole("skewed_shape", q=wanted)
+        if q is not None or not any(math.gcd(in_features, out_features) % k == 0 for k in range(4, 17)):
+            in_features, out_features = (-(-size // wanted) * wanted for size in (in_features, out_features))
     common = math.gcd(in_features, out_features)
     if q is None:
         q = min((k for k in range(1, common + 1) if common % k == 0), key=lambda k: (k == 1, abs(k - 8), k))
@@ -126,13 +139,21 @@ def parameter_count(shape: Sequence, rank: Rank, d: int | None = None, ring: boo
     return sum(ranks[k] * math.prod(mode) * ranks[k + 1] for k, mode in enumerate(modes))
 
 
-def best_d(in_features: int, out_features: int, rank: Rank, ring: bool = False, d_max: int = 6) -> int:
+def best_d(
+    in_features: int, out_features: int, rank: Rank, ring: bool = False, d_max: int = 6, pad: bool = False
+) -> int:
     """Return the number of cores, up to `d_max`, that needs the fewest parameters with shapes from `auto_shape`.
 
     rank: one rank for all bonds. d = 1, for a train the dense matrix, wins where no split pays, as for primes.
     """
     _check_whole("best_d", d_max=d_max)
-    return min(range(1, d_max + 1), key=lambda d: parameter_count((in_features, out_features), rank, d, ring))
+
+    def count(d: int) -> int:
+        return parameter_count(
+            (auto_shape(in_features, d, pad=pad), auto_shape(out_features, d, pad=pad)), rank, ring=ring
+        )
+
+    return min(range(1, d_max + 1), key=count)
 
 
 def useful_ranks(shape: Sequence, rank: Rank, ring: bool = False) -> list[int]:
@@ -177,11 +198,12 @@ def max_rank(shape: MatrixShape, rank: Rank, ring: bool = False) -> int:
 
 
 def check_matrix_shape(
-    shape: MatrixShape, in_features: int | None = None, out_features: int | None = None
+    shape: MatrixShape, in_features: int | None = None, out_features: int | None = None, pad: bool = False
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return `shape` as two tuples ((n_1, .., n_d), (m_1, .., m_d)), or raise ShapeError.
 
-    The products of the two lists must equal `in_features` and `out_features` where those are given.
+    The products of the two lists must equal `in_features` and `out_features` where those are given; with `pad` they may
+    be larger.
     """
     try:
         rows, columns = (tuple(side) for side in shape)
@@ -194,9 +216,11 @@ def check_matrix_shape(
             "both lists need the same length, at least 1"
         )
     for side, factors, size in (("in", rows, in_features), ("out", columns, out_features)):
-        if size is not None and math.prod(factors) != size:
+        product = math.prod(factors)
+        if size is not None and (product < size or (product > size and not pad)):
+            more = "; with pad it may be smaller, not larger" if pad else ""
             raise ShapeError(
-                f"shape {shown}: the {side} factors multiply to {math.prod(factors)}, the {side}put dimension is {size}"
+                f"shape {shown}: the {side} factors multiply to {product}, the {side}put dimension is {size}{more}"
             )
     return rows, columns
 

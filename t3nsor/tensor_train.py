@@ -165,10 +165,11 @@ class CoreChain(nn.Module):
     def __mul__(self, other):
         if isinstance(other, CoreChain):
             return self.hadamard(other)
-        is_scalar = isinstance(other, Real) or (isinstance(other, torch.Tensor) and other.dim() == 0)
-        if is_scalar:
-            return type(self)([self.cores[0] * other, *self.cores[1:]])
-        return NotImplemented
+        if isinstance(other, Real):
+            other = float(other)
+        elif not isinstance(other, torch.Tensor) or other.dim() or other.is_complex():
+            return NotImplemented
+        return type(self)(arithmetic.scale(list(self.cores), other))
 
     __rmul__ = __mul__
 
