@@ -3,7 +3,6 @@
 import json
 import sys
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from common.errors import ConfigError
 from common.files import write_json
 from common.json_settings import check_keys, describe, read_file, read_overrides
 from common.keys import REQUIRED, key, key_fields, key_types
+from common.ownership import LOCK, Ownership
 from common.requirements import check_installed
 from expressivity.experiments import EXPERIMENTS
 
@@ -89,17 +89,19 @@ def run(settings: Run, experiment) -> None:
     directory = settings.directory
     resolved = {f.name: getattr(part, f.name) for part in (settings, experiment) for f in key_fields(type(part))}
     experiment.check()
-    _prepare(directory, resolved, experiment, settings.overwrite_output_dir)
-    write_json(directory / CONFIGURATION, resolved, key="output_dir")
-    try:
-        result = experiment.run(directory, not settings.disable_tqdm)
-    except BaseException:
-        if not (directory / experiment.files[0]).exists():  # nothing to resume from
-            (directory / CONFIGURATION).unlink()
-            with suppress(OSError):
-                directory.rmdir()
-        raise
-    experiment.write(result, directory)
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory} is a file; output_dir must be a directory")
+    with Ownership(directory) as owner:
+        _prepare(directory, resolved, experiment, settings.overwrite_output_dir)
+        write_json(directory / CONFIGURATION, resolved, key="output_dir")
+        try:
+            result = experiment.run(directory, not settings.disable_tqdm)
+        except BaseException:
+            if not (directory / experiment.files[0]).exists():  # nothing to resume from
+                (directory / CONFIGURATION).unlink(missing_ok=True)
+            raise
+        owner.check()
+        experiment.write(result, directory)
     for title, rows in experiment.tables(result).items():
         print_table(title, rows)
     for name in experiment.files:
@@ -109,16 +111,15 @@ def run(settings: Run, experiment) -> None:
 def _prepare(directory: Path, resolved: dict, experiment, overwrite: bool) -> None:
     """Make sure that the run may write to `directory`.
 
-    A new directory, or one from which the same run can resume, is left alone. The files of a run of the same
+    An empty directory, or one from which the same run can resume, is left alone. The files of a run of the same
     experiment_name that differs are deleted if `overwrite` is set.
 
     Raises ConfigError if `directory` holds anything else.
     """
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise ConfigError(f"{directory} is a file; output_dir must be a directory")
-    if {path.name for path in directory.iterdir()} <= {CONFIGURATION}:  # a run that stopped before its first result
+    if {path.name for path in directory.iterdir()} <= {
+        CONFIGURATION,
+        LOCK,
+    }:  # a run that stopped before its first result
         return
     there = read_file(str(directory / CONFIGURATION)) if (directory / CONFIGURATION).exists() else None
     incidental = {*RUN_KEYS, *experiment.incidental}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import run_expressivity
+from common.ownership import Ownership
 from expressivity import ComparisonResult
 from expressivity.experiments import EXPERIMENTS
 from run_expressivity import load, main
@@ -39,6 +40,15 @@ def run(tmp_path, capsys):
 
 def small(path: Path) -> dict:
     return SMALL[json.loads(path.read_text()).get("experiment", "comparison")]
+
+
+def test_a_second_run_in_the_directory_is_refused(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    with Ownership(tmp_path / "out"):
+        status, _, errors, out = run("n_diagonal", **SMALL["comparison"])
+    assert status == 2
+    assert "to which another run is writing" in errors[-1]
+    assert not list(out.iterdir())
 
 
 def test_the_shipped_configurations():
