@@ -94,7 +94,7 @@ def _description(content: dict[str, Any]) -> Description:
     _check_types(fingerprint, FINGERPRINT_TYPES)
     base = Fingerprint(**{name: fingerprint[name] for name in FINGERPRINT_TYPES})
     if not base.is_valid:
-        raise ConfigError("base_fingerprint: sums does not hold the sums of a backbone")
+        raise ConfigError("base_fingerprint is not that of a backbone: its dtype or sums cannot be right")
     for name in ("base_model", "base_path"):
         if content[name] is not None and not content[name].isprintable():
             raise ConfigError(f"{name} is {content[name][:80]!r}; it must be a name or a path")

@@ -49,8 +49,9 @@ class Fingerprint:
 
     @property
     def is_valid(self) -> bool:
-        """True if the numbers can be those of a backbone."""
-        return len(self.sums) == SUMS and all(math.isfinite(value) for value in self.sums)
+        """True if it can be that of a backbone."""
+        finite = len(self.sums) == SUMS and all(math.isfinite(value) for value in self.sums)
+        return finite and isinstance(getattr(torch, self.dtype.removeprefix("torch."), None), torch.dtype)
 
     def matches(self, model_fingerprint: "Fingerprint") -> bool:
         """True if both are of the same backbone: exactly, or up to rounding if the dtypes differ.
