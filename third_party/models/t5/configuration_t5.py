@@ -10,7 +10,7 @@ from typing import Any
 import transformers
 
 from adapters import AdapterConfig
-from common.errors import ConfigError, warn_once
+from common.errors import ConfigError, type_and_line, warn_once
 
 # Sizes of the published T5 v1.0 models, to count parameters without downloading anything.
 SHAPES = {
@@ -77,10 +77,13 @@ class T5Config(transformers.T5Config):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read `config.json` as transformers does; the names of shipped models are accepted as well.
 
-        Raises ConfigError if the file describes another architecture.
+        Raises ConfigError if the file describes another architecture, or is not one JSON object.
         """
         name = resolve_name(pretrained_model_name_or_path)
-        content, kwargs = super().get_config_dict(name, **kwargs)
+        try:
+            content, kwargs = super().get_config_dict(name, **kwargs)
+        except (TypeError, AttributeError) as error:  # of a list, say
+            raise ConfigError(f"config.json of {name} is not a configuration: {type_and_line(error)}") from None
         return as_t5(content, pretrained_model_name_or_path), kwargs
 
     @classmethod
