@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.boundary import guarded
 from common.errors import ConfigError
 from common.files import check_writable, write_file
 from common.requirements import check_installed
+from common.tables import csv_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,26 +38,26 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    try:
-        check_installed()
-        from seq2seq.comparison.configurations import collect
-
-        given = arguments(argv)
-        check_writable(Path(given.output_dir))
-        configurations, warnings = collect(given.paths, given.split)
-        for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        report(configurations, given.split, Path(given.output_dir))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return guarded(program, argv, "interrupted; the same command starts again")
 
 
-def report(configurations: list, split: str, directory: Path) -> None:
-    """Write the three files of the report, then print the table."""
+def program(argv: list[str]) -> None:
+    """Do what the command line says. Raises what `guarded` turns into one line."""
+    check_installed()
+    from seq2seq.comparison.configurations import collect, diverged
+
+    given = arguments(argv)
+    check_writable(Path(given.output_dir))
+    configurations, warnings = collect(given.paths, given.split)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    report(configurations, given.split, Path(given.output_dir), diverged(given.paths, configurations))
+
+
+def report(configurations: list, split: str, directory: Path, diverged: list[str]) -> None:
+    """Write the three files of the report, then print the table and which runs diverged."""
     from seq2seq.comparison.configurations import sections, table_rows
-    from seq2seq.comparison.page import csv_text, markdown, page
+    from seq2seq.comparison.page import markdown, page
     from seq2seq.comparison.plots import plots
 
     parts = sections(configurations)
@@ -63,12 +65,14 @@ def report(configurations: list, split: str, directory: Path) -> None:
     drawn = [plots(part, split, f"r{number}") for number, part in enumerate(parts)]
     files = {
         "report.csv": csv_text(rows),
-        "report.md": markdown(parts, split),
-        "report.html": page(parts, split, drawn),
+        "report.md": markdown(parts, split, diverged),
+        "report.html": page(parts, split, drawn, diverged),
     }
     for name, text in files.items():
         write_file(directory / name, text, key="output_dir")
     print_table(rows, split)
+    for line in diverged:
+        print(line)
     for name in files:
         print(directory / name)
 

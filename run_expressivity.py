@@ -3,19 +3,22 @@
 import json
 import sys
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.boundary import SWITCH, guarded
 from common.errors import ConfigError
 from common.files import write_json
 from common.json_settings import check_keys, describe, read_file, read_overrides
 from common.keys import REQUIRED, key, key_fields, key_types
+from common.ownership import LOCK, Ownership
 from common.requirements import check_installed
 from expressivity.experiments import EXPERIMENTS
 
 PROGRAM = "run_expressivity.py"
 USAGE = f"usage: python {PROGRAM} FILE.json [--key value ..]    (--help lists the keys)"
+INTERRUPTED = "interrupted; the same command resumes a comparison and restarts other experiments"
+TRUST = "trust_modules"
 CONFIGURATION = "resolved_config.json"
 RUN_KEYS = ("experiment_name", "output_dir", "overwrite_output_dir", "disable_tqdm")  # they do not affect results
 
@@ -38,30 +41,36 @@ class Run:
 
 
 def main(argv: list[str]) -> int:
+    return guarded(program, argv, INTERRUPTED)
+
+
+def program(argv: list[str]) -> None:
+    """Do what the command line says. Raises what `guarded` turns into one line."""
     if {"--help", "-h"} & set(argv):
         print_keys()
-        return 0
-    try:
-        if not argv or argv[0].startswith("--"):
-            raise ConfigError(USAGE)
-        check_installed()
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-            run(*load(argv[0], argv[1:]))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes a comparison and restarts other experiments", file=sys.stderr)
-        return 130
-    return 0
+        return
+    if not argv or argv[0].startswith("--"):
+        raise ConfigError(USAGE)
+    check_installed()
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+        run(*load(argv[0], argv[1:]))
 
 
 def load(path: str, overrides: list[str]) -> tuple[Run, object]:
-    """Build the run and its experiment from a file and overrides; `--A.lr 0.1` sets a key inside the object A."""
+    """Build the run and its experiment from a file and overrides; `--A.lr 0.1` sets a key inside the object A.
+
+    `--trust_modules` lets the file name modules of others.
+    """
     values = read_file(path)
-    types = known_keys(_experiment_class(values))
-    for name, value in read_overrides(overrides, types).items():
+    if TRUST in values:
+        raise ConfigError(f"{path} sets {TRUST}, which only the command line may: a file cannot vouch for itself")
+    types = known_keys(_experiment_class(values)) | {TRUST: bool}
+    given = read_overrides(overrides, types)
+    trusted = given.pop(TRUST, False)
+    if not isinstance(trusted, bool):
+        raise ConfigError(f"{TRUST} is {trusted!r}; it must be true or false")
+    for name, value in given.items():
         _set_key(values, name.split("."), value)
     cls = _experiment_class(values)
     check_keys(values, known_keys(cls), PROGRAM)
@@ -70,7 +79,9 @@ def load(path: str, overrides: list[str]) -> tuple[Run, object]:
         raise ConfigError(f"{path} does not set {missing[0]}, which this experiment requires")
     values.setdefault("experiment_name", Path(path).stem)
     parts = [{f.name: values[f.name] for f in key_fields(each) if f.name in values} for each in (Run, cls)]
-    return Run(**parts[0]), cls(**parts[1])
+    experiment = cls(**parts[1])
+    experiment.trust_modules = trusted
+    return Run(**parts[0]), experiment
 
 
 def run(settings: Run, experiment) -> None:
@@ -78,17 +89,19 @@ def run(settings: Run, experiment) -> None:
     directory = settings.directory
     resolved = {f.name: getattr(part, f.name) for part in (settings, experiment) for f in key_fields(type(part))}
     experiment.check()
-    _prepare(directory, resolved, experiment, settings.overwrite_output_dir)
-    write_json(directory / CONFIGURATION, resolved, key="output_dir")
-    try:
-        result = experiment.run(directory, not settings.disable_tqdm)
-    except BaseException:
-        if not (directory / experiment.files[0]).exists():  # nothing to resume from
-            (directory / CONFIGURATION).unlink()
-            with suppress(OSError):
-                directory.rmdir()
-        raise
-    experiment.write(result, directory)
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory} is a file; output_dir must be a directory")
+    with Ownership(directory) as owner:
+        _prepare(directory, resolved, experiment, settings.overwrite_output_dir)
+        write_json(directory / CONFIGURATION, resolved, key="output_dir")
+        try:
+            result = experiment.run(directory, not settings.disable_tqdm)
+        except BaseException:
+            if not (directory / experiment.files[0]).exists():  # nothing to resume from
+                (directory / CONFIGURATION).unlink(missing_ok=True)
+            raise
+        owner.check()
+        experiment.write(result, directory)
     for title, rows in experiment.tables(result).items():
         print_table(title, rows)
     for name in experiment.files:
@@ -98,16 +111,15 @@ def run(settings: Run, experiment) -> None:
 def _prepare(directory: Path, resolved: dict, experiment, overwrite: bool) -> None:
     """Make sure that the run may write to `directory`.
 
-    A new directory, or one from which the same run can resume, is left alone. The files of a run of the same
+    An empty directory, or one from which the same run can resume, is left alone. The files of a run of the same
     experiment_name that differs are deleted if `overwrite` is set.
 
     Raises ConfigError if `directory` holds anything else.
     """
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise ConfigError(f"{directory} is a file; output_dir must be a directory")
-    if {path.name for path in directory.iterdir()} <= {CONFIGURATION}:  # a run that stopped before its first result
+    if {path.name for path in directory.iterdir()} <= {
+        CONFIGURATION,
+        LOCK,
+    }:  # a run that stopped before its first result
         return
     there = read_file(str(directory / CONFIGURATION)) if (directory / CONFIGURATION).exists() else None
     incidental = {*RUN_KEYS, *experiment.incidental}
@@ -157,6 +169,8 @@ def _set_key(values: dict, path: list[str], value) -> None:
 def print_keys() -> None:
     """Print every key with its type, default and help text."""
     print(USAGE)
+    print("\non the command line only")
+    print(f"  --{TRUST}: import and run what the file names as module:name\n  {SWITCH}: show errors with tracebacks")
     for name, cls in {"every experiment": Run, **EXPERIMENTS}.items():
         print(f"\n{name}" + (f": {cls.__doc__}" if cls is not Run else ""))
         types = key_types(cls)

@@ -4,43 +4,33 @@ import os
 import sys
 from contextlib import ExitStack, contextmanager, redirect_stdout
 
-from common.errors import ConfigError, RunFailed, Terminated
+from common.boundary import guarded, is_first_process
+from common.errors import ConfigError
 from common.requirements import check_installed
-from common.termination import termination
 from seq2seq.settings import Settings, load_settings, print_keys
 from seq2seq.translation import Notes
 
 USAGE = "usage: python run_seq2seq.py FILE.json [--key value ..]    (--help lists the keys)"
+INTERRUPTED = "interrupted; the same command resumes from the last checkpoint, if there is one"
 
 
 def main(argv: list[str]) -> int:
+    return guarded(program, argv, INTERRUPTED)
+
+
+def program(argv: list[str]) -> None:
+    """Do what the command line says. Raises what `guarded` turns into one line."""
     if {"--help", "-h"} & set(argv):
         print(USAGE)
         print_keys()
-        return 0
-    try:
-        if not argv or argv[0].startswith("--"):
-            raise ConfigError(USAGE)
-        check_installed()
-        with termination.handled(), silence_other_processes():
-            settings, notes = load_settings(argv[0], argv[1:])
-            announce(settings, notes)
-            execute(settings)
-    except ConfigError as error:
-        if is_first_process():
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        if is_first_process():
-            print(f"error: {error}", file=sys.stderr)
-        return 1
-    except Terminated as error:
-        print(error, file=sys.stderr)
-        return 143
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint, if there is one", file=sys.stderr)
-        return 130
-    return 0
+        return
+    if not argv or argv[0].startswith("--"):
+        raise ConfigError(USAGE)
+    check_installed()
+    with silence_other_processes():
+        settings, notes = load_settings(argv[0], argv[1:])
+        announce(settings, notes)
+        execute(settings)
 
 
 def announce(settings: Settings, notes: Notes) -> None:
@@ -68,11 +58,6 @@ def execute(settings: Settings) -> None:
         print_series(run_series(settings))
     else:
         print_report(run(settings))
-
-
-def is_first_process() -> bool:
-    """Return True in the first process of a distributed run, or in the only one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

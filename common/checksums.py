@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from common.files import without_infinities
+
 KEY = "sha256"
 ITSELF = "this file"
 
@@ -48,4 +50,4 @@ def damage(content: Mapping[str, object], directory: Path, name: str) -> str | N
 
 
 def _own(content: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(without_infinities(content), sort_keys=True).encode()).hexdigest()

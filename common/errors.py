@@ -18,6 +18,9 @@ RANGES = {
 }
 
 
+LONGEST = 2000  # characters of a message
+
+
 class ConfigError(ValueError):
     """A setting that cannot work. The message is one line: the key, the given value and the allowed ones."""
 
@@ -34,6 +37,14 @@ def one_line(error: BaseException) -> str:
     """Return the first line of another library's error message, for use inside a message of ours."""
     lines = str(error).strip().splitlines()
     return " ".join(lines[0].split()) if lines else type(error).__name__
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """Return a text as one line, without its middle if it is long."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    if len(line) <= longest:
+        return line
+    return f"{line[: longest * 2 // 3]} .. {line[-(longest // 3) :]}"
 
 
 def type_and_line(error: BaseException) -> str:

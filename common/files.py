@@ -1,12 +1,28 @@
 """Files that are always whole: written under another name, then renamed."""
 
+import errno
 import json
+import math
 import os
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from common.errors import ConfigError
+
+FULL = errno.ENOSPC, errno.EDQUOT
+# What libraries that do not raise OSError say about a full disk.
+FULL_WORDS = ("No space left on device", "Disk quota exceeded", "os error 28", "PytorchStreamWriter failed")
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 @contextmanager
@@ -27,15 +43,42 @@ def replacing(path: str | os.PathLike, key: str | None = None) -> Iterator[Path]
     except BaseException as error:
         with suppress(OSError):
             unfinished.unlink()
-        if isinstance(error, OSError) and _is_about(error, path, unfinished):
+        if is_full(error) or (isinstance(error, OSError) and _is_about(error, path, unfinished)):
             where = f"{key}: " if key else ""
-            raise ConfigError(f"{where}{path} cannot be written: {error.strerror or error}") from None
+            what = with_free_space(getattr(error, "strerror", None) or str(error), error, path)
+            raise ConfigError(f"{where}{path} cannot be written: {what}") from None
         raise
 
 
 def _is_about(error: OSError, path: Path, unfinished: Path) -> bool:
     """Return False for an error about another file, one that the block reads, say."""
     return error.filename is None or Path(os.fsdecode(error.filename)) in (unfinished, path, *path.parents)
+
+
+def is_full(error: BaseException) -> bool:
+    """Return True if an error, of the system or of a library, says that the disk is full."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    return isinstance(error, Exception) and any(words in str(error) for words in FULL_WORDS)
+
+
+def with_free_space(message: str, error: BaseException, path: str | os.PathLike) -> str:
+    """Return a message about a file, followed by the space that is left there if the disk is full."""
+    if not is_full(error):
+        return message
+    place = existing(Path(path).absolute())
+    with suppress(OSError):
+        return (
+            f"{message}, {shutil.disk_usage(place).free / 2**20:.1f} MiB are free in {place}; make room and try again"
+        )
+    return message
+
+
+def existing(path: Path) -> Path:
+    """Return `path`, or the closest directory above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 def write_file(path: str | os.PathLike, content: str | bytes, *, key: str | None = None) -> None:
@@ -45,16 +88,45 @@ def write_file(path: str | os.PathLike, content: str | bytes, *, key: str | None
 
 
 def write_json(path: str | os.PathLike, content: object, *, sort_keys: bool = False, key: str | None = None) -> None:
-    """Write `content` as indented JSON; see `replacing`."""
-    write_file(path, json.dumps(content, indent=2, sort_keys=sort_keys) + "\n", key=key)
+    """Write `content` as indented JSON, with null for numbers that are not finite; see `replacing`."""
+    text = json.dumps(without_infinities(content), indent=2, sort_keys=sort_keys, allow_nan=False)
+    write_file(path, text + "\n", key=key)
+
+
+def without_infinities(value: Any) -> Any:
+    """Return a copy of a JSON value with None for nan and infinity, which JSON cannot represent, at any depth."""
+    if isinstance(value, dict):
+        return {name: without_infinities(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_infinities(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Return the content of a file.
+
+    Raises ConfigError if there is none or it cannot be read, also for what is no file: a pipe would be waited for.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"{os.fspath(path)} is {KINDS.get(stat.S_IFMT(mode), 'no file')}; it must be a file")
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{os.fspath(path)} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def check_writable(directory: Path, key: str = "output_dir") -> None:
     """Raise ConfigError unless `directory` can be written or created. key: the setting that names it."""
-    existing = directory
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    try:
+        there = existing(directory)
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         raise ConfigError(
-            f"{key} is {str(directory)!r}, but {str(existing)!r} is not a writable directory; choose another"
+            f"{key} is {str(directory)!r}: {getattr(error, 'strerror', None) or error}; choose another"
+        ) from None
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(
+            f"{key} is {str(directory)!r}, but {str(there)!r} is not a writable directory; choose another"
         )

@@ -10,40 +10,23 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, warn_once
+from common.errors import ConfigError
+from common.json_text import check_texts, parse_json, read_json
+from common.secrets import HIDDEN, is_secret, remember_secrets
 
 
 def read_file(path: str | Path, repeated: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Return the object in a JSON file.
 
-    repeated: called with each key that is set to several values, of which the last counts; None: warn the user.
+    repeated: called with each key that is set to several values, of which the last counts; None: an error.
     Raises ConfigError if the file cannot be read or is not one object.
     """
-    repeated = repeated or (lambda key: warn_once(f"{path} sets {key} twice; the last value counts"))
-
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        last = dict(pairs)
-        for key in dict.fromkeys(key for key, value in pairs if value != last[key]):
-            repeated(key)
-        return last
-
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=collect)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}{_hint(error)}") from None
+    values = read_json(path, repeated)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} contains a {type(values).__name__}; a configuration is one JSON object")
+    check_texts(values, str(path))
+    remember_secrets(values)
     return values
-
-
-def _hint(error: json.JSONDecodeError) -> str:
-    """What JSON does not allow at the place of the error, if it is a usual mistake; otherwise ""."""
-    rest = error.doc[error.pos :].lstrip(", \t\r\n")
-    if rest[:1] in ("}", "]"):
-        return f"; no comma may stand before {rest[0]}"
-    return "; JSON has no comments" if rest.startswith(("//", "/*", "#")) else ""
 
 
 def read_overrides(arguments: list[str], known: Mapping[str, object]) -> dict[str, Any]:
@@ -67,11 +50,20 @@ def read_overrides(arguments: list[str], known: Mapping[str, object]) -> dict[st
                     continue
                 raise ConfigError(f"{name} has no value; write {name} VALUE")
             text = rest.pop(0)
-        try:
-            values[name[2:]] = json.loads(text)
-        except ValueError:  # not JSON, or a number of thousands of digits
-            values[name[2:]] = text
+        values[name[2:]] = parse_json(text, name) if _is_json(text) else text
+        check_texts(values[name[2:]], name)
+    remember_secrets(values)
     return values
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    except (ValueError, RecursionError):  # a number of thousands of digits or brackets without end, which is refused
+        return True
+    return True
 
 
 def check_keys(values: Mapping[str, Any], known: Mapping[str, object], program: str) -> None:
@@ -85,7 +77,8 @@ def check_keys(values: Mapping[str, Any], known: Mapping[str, object], program: 
             hint = f"did you mean {near[0]}?" if near else f"python {program} --help lists the keys"
             raise ConfigError(f"unknown key {name}; {hint}")
         if not has_type(value, known[name]):
-            raise ConfigError(f"{name} is {json.dumps(value)}; it must be {describe(known[name])}")
+            shown = HIDDEN if is_secret(name) else json.dumps(value)
+            raise ConfigError(f"{name} is {shown}; it must be {describe(known[name])}")
 
 
 def has_type(value: Any, annotation: Any) -> bool:

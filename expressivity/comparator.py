@@ -16,7 +16,7 @@ from expressivity.errors import COUNT, NOT_NEGATIVE, SEED, SEVERAL, SHARE, Expre
 from expressivity.fitting import Errors, Fitter
 from expressivity.randomness import seeded
 from expressivity.results import FAMILIES, FIRST_LOOK, ComparisonResult, SizeResult
-from expressivity.spaces import ALLOWED, ArchitecturalSpace
+from expressivity.spaces import ALLOWED, ArchitecturalSpace, trainable_parameters
 from expressivity.targets import Source, outputs, sampled
 
 STATE = "comparison.json"
@@ -209,8 +209,9 @@ class ArchitectureComparator:
             )
 
     def _check_sizes(self) -> None:
-        """Raise ExpressivityError unless all networks have the same input and output sizes."""
+        """Raise ExpressivityError unless all networks have the same sizes and those to fit have parameters."""
         first = self.spaces["A"]
+        fitted = {self.spaces[family] for family in FAMILIES if self.spaces[family].train is None}
         for space in self.spaces.values():
             if space.input_size != first.input_size:
                 raise ExpressivityError(
@@ -221,7 +222,10 @@ class ArchitectureComparator:
             for space in self.spaces.values():
                 with seeded("check", index):
                     x = sampled(self.law, 2, space, index)
-                    shapes[space] = tuple(outputs(space, index, space.build(index), x).shape[1:])
+                    network = space.build(index)
+                    shapes[space] = tuple(outputs(space, index, network, x).shape[1:])
+                if space in fitted and not trainable_parameters(network):
+                    raise ExpressivityError(f"{space.where(index)}: the network has no trainable parameters")
                 if shapes[space] != shapes[first]:
                     raise ExpressivityError(
                         f"size {index}: output sizes differ: {first.name!r} has {shapes[first]}, "

@@ -1,8 +1,5 @@
 """Results of a comparison: the errors of all fits, and the estimates, tables and figures made from them."""
 
-import csv
-import io
-import json
 import math
 import os
 from dataclasses import dataclass, field
@@ -11,7 +8,10 @@ from pathlib import Path
 import torch
 
 from common.checksums import damage, is_sealed, sealed
-from common.files import write_file
+from common.errors import type_and_line
+from common.files import write_file, write_json
+from common.json_text import read_json
+from common.tables import csv_text
 from expressivity.errors import ExpressivityError
 from expressivity.intervals import Interval, confidence_interval
 
@@ -171,26 +171,24 @@ class ComparisonResult:
 
     def to_csv(self, path: str | os.PathLike) -> None:
         """Write the `rows`."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.rows()[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        write_file(path, text.getvalue())
+        write_file(path, csv_text(self.rows()))
 
     def to_json(self, path: str | os.PathLike) -> None:
         """Write everything, including the errors of all fits, in the form that `from_json` reads."""
         whole = {"names": self.names, "confidence": self.confidence, "settings": self.settings, "sizes": []}
         for size in self.sizes:
-            errors = {"fresh": _lists(size.fresh), "training": _lists(size.training)}
+            errors = {
+                name: {f: rows.tolist() for f, rows in vars(size)[name].items()} for name in ("fresh", "training")
+            }
             whole["sizes"].append({**vars(size), **errors})
-        whole["estimates"] = [{name: _finite(value) for name, value in row.items()} for row in self.rows()]
-        write_file(path, json.dumps(sealed(whole, {}), indent=1) + "\n")
+        whole["estimates"] = self.rows()
+        write_json(path, sealed(whole, {}))
 
     @classmethod
     def from_json(cls, path: str | os.PathLike) -> "ComparisonResult":
         """Read a file written by `to_json`. Raises ExpressivityError if it cannot be read, or was changed since."""
         try:
-            whole = json.loads(Path(path).read_text(encoding="utf-8"))
+            whole = read_json(path)
             fault = damage(whole, Path(path).parent, Path(path).name) if is_sealed(whole) else None
             if fault is not None:
                 raise ExpressivityError(f"{path} cannot be used: {fault}; delete it to start over")
@@ -198,11 +196,11 @@ class ComparisonResult:
                 SizeResult(**{**size, "fresh": _tensors(size["fresh"]), "training": _tensors(size["training"])})
                 for size in whole["sizes"]
             ]
-            return cls(whole["names"], whole["confidence"], whole["settings"], sizes)
+            return cls(dict(whole["names"]), float(whole["confidence"]), dict(whole["settings"]), sizes)
         except ExpressivityError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ExpressivityError(f"{path} cannot be read as a comparison result: {error}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
+            raise ExpressivityError(f"{path} cannot be read as a comparison result: {type_and_line(error)}") from None
 
 
 def _row(size: SizeResult, estimate: Estimate) -> dict:
@@ -228,12 +226,7 @@ def _checked(statistic: str) -> str:
 
 
 def _lists(errors: dict[str, torch.Tensor]) -> dict[str, list]:
-    return {family: [[_finite(error) for error in row] for row in rows.tolist()] for family, rows in errors.items()}
-
-
-def _finite(value):
-    """The value, or None for nan and infinity, which JSON cannot represent."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {family: rows.tolist() for family, rows in errors.items()}
 
 
 def _tensors(errors: dict[str, list]) -> dict[str, torch.Tensor]:

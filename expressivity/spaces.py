@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from common.errors import type_and_line
 from expressivity.errors import COUNT, POSITIVE, SEVERAL, ExpressivityError, each_is
@@ -115,6 +116,7 @@ class ArchitecturalSpace:
         if not isinstance(network, nn.Module):
             made = type(network).__name__
             raise ExpressivityError(f"{self.where(index)}: architecture returned {made}; it must return an nn.Module")
+        self._check_tensors(network, index)
         return network
 
     def measured(self, index: int) -> float:
@@ -141,6 +143,17 @@ class ArchitecturalSpace:
         if self._measures[index] == 0:
             raise ExpressivityError(f"{self.where(index)}: the network has no trainable parameters")
         return self._measures[index]
+
+    def _check_tensors(self, network: nn.Module, index: int) -> None:
+        """Raise ExpressivityError for a network that cannot be measured and fitted."""
+        for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+            if is_lazy(tensor):
+                raise ExpressivityError(
+                    f"{self.where(index)}: {name} has no shape before the first input; give a class that is not lazy, "
+                    "and its sizes"
+                )
+            if tensor.is_complex():
+                raise ExpressivityError(f"{self.where(index)}: {name} is complex; networks must be real")
 
     def _check(self) -> None:
         what = f"space {self.name!r}"

@@ -3,6 +3,7 @@
 Does not import transformers, which takes seconds, so that a misspelt key is reported at once.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -159,9 +160,9 @@ class DataTrainingArguments:
         if names == []:
             raise ConfigError(f"{key} is an empty list; name at least one task")
         if isinstance(names, list):
-            twice = [name for name in names if names.count(name) > 1]
-            if twice:
-                raise ConfigError(f"{key} names {twice[0]!r} twice; name each task once")
+            name, times = Counter(names).most_common(1)[0]
+            if times > 1:
+                raise ConfigError(f"{key} names {name!r} twice; name each task once")
 
 
 @dataclass

@@ -1,12 +1,12 @@
 """The files of a checkpoint: which there must be, and whether they are those that were written."""
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from common.checksums import damage, is_sealed
 from common.errors import ConfigError, warn_once
+from common.json_text import object_in
 
 STATE = "trainer_state.json"
 RUN_FACTS = "run_facts.json"
@@ -27,7 +27,7 @@ def step_of(checkpoint: Path) -> int:
 
 def read_facts(checkpoint: Path) -> dict:
     """Return the run facts of a whole checkpoint."""
-    facts, state = (_read_object(checkpoint / name) or {} for name in (RUN_FACTS, STATE))
+    facts, state = (object_in(checkpoint / name) or {} for name in (RUN_FACTS, STATE))
     if "best_checkpoint" not in facts:  # of version 0.1.0, which left it to the trainer's state
         facts["best_checkpoint"] = Path(state.get("best_model_checkpoint") or "").name or None
     return facts
@@ -52,7 +52,7 @@ def newest_whole(found: Iterable[Path]) -> Path:
 
 def fault_of(checkpoint: Path) -> str | None:
     """Return why a checkpoint cannot be resumed to the same bits, or None: a file is missing, damaged or another's."""
-    facts, state = (_read_object(checkpoint / name) for name in (RUN_FACTS, STATE))
+    facts, state = (object_in(checkpoint / name) for name in (RUN_FACTS, STATE))
     for name, content in ((RUN_FACTS, facts), (STATE, state)):
         if content is None:
             return f"{name} is missing or cannot be read"
@@ -94,11 +94,3 @@ def _fault_of_best(checkpoint: Path) -> str | None:
         return f"it names {best} as the best checkpoint before it"
     fault = fault_of(checkpoint.parent / best)
     return fault and f"the best checkpoint before it, {best}, cannot be used: {fault}"
-
-
-def _read_object(path: Path) -> dict | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None

@@ -12,7 +12,7 @@ from transformers import Seq2SeqTrainer, TrainerCallback
 
 from common.checksums import sealed, sha256_of
 from common.errors import ConfigError, Terminated, one_line
-from common.files import write_json
+from common.files import is_full, with_free_space, write_json
 from common.ownership import Ownership
 from common.termination import termination
 from seq2seq.checkpoint_files import RUN_FACTS, STATE, checkpoints, fault_of, read_facts
@@ -192,10 +192,9 @@ class CheckpointTrainer(Seq2SeqTrainer):
                 shutil.rmtree(Path(self.args.output_dir, STAGING), ignore_errors=True)
             if isinstance(error, ConfigError) or not _of_disk(error):
                 raise
-            free = shutil.disk_usage(self.args.output_dir).free
             raise ConfigError(
-                f"{path} cannot be written: {one_line(error)} ({free / 2**20:.1f} MiB are free there); what was saved "
-                "before is whole: make room, and the same command goes on"
+                f"{path} cannot be written: {with_free_space(one_line(error), error, path)}; what was saved before is "
+                "whole, and the same command goes on from it"
             ) from None
 
     def _remove_old_checkpoints(self, directory: Path, keep: Path):
@@ -237,6 +236,5 @@ class _CheckpointFlow(TrainerCallback):
 
 
 def _of_disk(error: BaseException) -> bool:
-    """Return True if an error says that a file could not be written; each library has its own for a full disk."""
-    words = ("os error", "No space left", "file write failed", "PytorchStreamWriter", "I/O error")
-    return isinstance(error, OSError) or any(word in str(error) for word in words)
+    """Return True if an error of the system, or of a library that reports it in words, is about writing a file."""
+    return isinstance(error, OSError) or is_full(error) or "os error" in str(error)

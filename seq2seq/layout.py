@@ -2,7 +2,7 @@
 
 CONFIGURATION = "resolved_config.json"
 RESULTS = "results.json"
-DIVERGED = "diverged.json"
+DIVERGED = "diverged.json"  # instead of the results, if training ended with a number that is not finite
 DRY_RUN = "dry_run.json"
 SERIES = "series.json"
 MERGED = "merged"  # directory of the exported model

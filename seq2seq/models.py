@@ -3,18 +3,20 @@
 import re
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from common.errors import ConfigError, one_line
 from seq2seq.arguments import TASK_KEYS, ModelArguments
 from seq2seq.hub import hub_answers, reason
 from seq2seq.pretraining import initialise_embedding, train_tokenizer
-from third_party.models.t5 import T5Config, T5ForConditionalGeneration, adapter_checkpoint
+from third_party.models.t5 import T5Config, T5ForConditionalGeneration
+from third_party.models.t5.adapter_description import bases, holds_adapter, read_description
 from third_party.models.t5.configuration_t5 import SHAPES, SHIPPED, resolve_name
+from third_party.models.t5.loading import UNLOADABLE
 
 NO_MODEL = "model_name_or_path and model_config are both null; name a model, or the sizes of a new one"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -38,33 +40,25 @@ def load_tokenizer(arguments: ModelArguments, training_texts):
 
 
 def _tokenizer_of(name: str):
-    if adapter_checkpoint.holds_adapter(name):
+    if holds_adapter(name):
         name = base_of(name)
     return AutoTokenizer.from_pretrained(resolve_name(name))
 
 
 def base_of(directory: str) -> str:
-    """Return the name of the backbone that an adapter was trained on. Raises ConfigError if it has no name."""
-    base = adapter_checkpoint.read_description(Path(directory)).base_model
-    if base is None:
-        raise ConfigError(f"{directory} was trained on a backbone that was never saved; it cannot be loaded by name")
-    return base
+    """Return the name or path of the backbone that an adapter was trained on. Raises ConfigError if there is none."""
+    found = bases(read_description(Path(directory)), Path(directory))
+    if len(found) > 1:  # only the weights tell which one it is
+        return T5ForConditionalGeneration.from_pretrained(directory).name_or_path
+    return found[0]
 
 
 def load_backbone(arguments: ModelArguments, tokenizer) -> T5ForConditionalGeneration:
     """Return the backbone, with the adapters of an earlier run if model_name_or_path is that run's directory."""
     if arguments.model_name_or_path is None:
         return _from_scratch(arguments, tokenizer)
-    dtype = getattr(torch, arguments.dtype)
-
-    def load(name: str) -> T5ForConditionalGeneration:
-        model, report = T5ForConditionalGeneration.from_pretrained(name, dtype=dtype, output_loading_info=True)
-        absent = sorted(report["missing_keys"])
-        if absent:
-            raise ValueError(f"{len(absent)} of the model's tensors are missing from its file, such as {absent[0]}")
-        return model
-
-    return check_vocabulary(_load("model_name_or_path", arguments.model_name_or_path, load), tokenizer)
+    loader = partial(T5ForConditionalGeneration.from_pretrained, dtype=getattr(torch, arguments.dtype))
+    return check_vocabulary(_load("model_name_or_path", arguments.model_name_or_path, loader), tokenizer)
 
 
 @contextmanager
@@ -81,7 +75,7 @@ def model_config_errors():
 def configuration_of(arguments: ModelArguments) -> T5Config:
     """Return the backbone's configuration without loading its weights; published sizes do not need the hub."""
     name, given = arguments.model_name_or_path, arguments.model_config
-    if name is not None and adapter_checkpoint.holds_adapter(name):
+    if name is not None and holds_adapter(name):
         name = base_of(name)
     if name is not None:
         published = name.removeprefix("google-t5/") in SHAPES and not Path(name).exists()
@@ -163,9 +157,9 @@ def _load(key: str, name: str, loader):
         hub_answers()
     try:
         return loader(name)
-    except ConfigError:
-        raise
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
+    except UNLOADABLE as error:
         allowed = f"allowed: {', '.join(SHIPPED)}, a local directory, or a hub id"
         why = reason(error) if of_hub else one_line(error)
         raise ConfigError(f"{key} is {name!r}, which cannot be loaded ({why}); {allowed}") from None

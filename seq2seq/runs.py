@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.files import check_writable, write_json
+from common.json_text import object_in
 from common.ownership import Ownership
 from seq2seq.checkpoint_files import checkpoints, newest_whole
 from seq2seq.checkpoints import STAGING
@@ -110,7 +111,7 @@ class RunDirectory:
         resume = self._resume
         if not self.path.is_dir() or all(path.name[0] == "." or path.name == DRY_RUN for path in self.path.iterdir()):
             return self._start_over(resume)
-        previous = read_json(self.path / CONFIGURATION)
+        previous = object_in(self.path / CONFIGURATION)
         finished = (self.path / RESULTS).exists()
         if previous is not None and not finished and _comparable(previous) == _comparable(self.resolved):
             found = checkpoints(self.path)
@@ -134,7 +135,7 @@ class RunDirectory:
         """
         if (self.path / SERIES).exists():
             raise ConfigError(f"output_dir is {str(self.path)!r}, which holds a series of runs; choose another one")
-        held = (previous or read_json(self.path / RESULTS) or {}).get("experiment_name")
+        held = (previous or object_in(self.path / RESULTS) or {}).get("experiment_name")
         wanted = self.resolved.get("experiment_name")
         if held not in (None, wanted):
             raise ConfigError(
@@ -166,22 +167,13 @@ def finished_results(directory: str, resolved: dict) -> dict | None:
 
     resolved: the resolved configuration.
     """
-    held, results = read_json(Path(directory, CONFIGURATION)), Path(directory, RESULTS)
+    held, results = object_in(Path(directory, CONFIGURATION)), Path(directory, RESULTS)
     if held is None or _comparable(held) != _comparable(json.loads(json.dumps(resolved))) or not results.exists():
         return None
     named = [Path(resolved[name]) for name in DATA_FILES if resolved.get(name)]
     files = [file for path in named for file in (path, *path.rglob("*")) if file.exists()]
     changed = any(file.stat().st_mtime > results.stat().st_mtime for file in files)
-    return None if changed else read_json(results)
-
-
-def read_json(path: Path) -> dict | None:
-    """Return the object in a JSON file; None if there is none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    return None if changed else object_in(results)
 
 
 def _comparable(resolved: dict) -> dict:

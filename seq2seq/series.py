@@ -8,11 +8,12 @@ from statistics import mean, stdev
 
 from common.errors import ConfigError
 from common.files import check_writable, write_json
+from common.json_text import object_in
 from common.ownership import Ownership
 from seq2seq.data.batches import load_texts, tasks_of_splits
 from seq2seq.layout import CONFIGURATION, SERIES
 from seq2seq.pipeline import run
-from seq2seq.runs import finished_results, read_json
+from seq2seq.runs import finished_results
 from seq2seq.settings import Settings, build
 
 
@@ -79,7 +80,7 @@ def _check_directory(directory: Path, name: str) -> None:
         raise ConfigError(
             f"output_dir is {str(directory)!r}, which holds a single run; choose another one for a series"
         )
-    held = (read_json(directory / SERIES) or {}).get("experiment_name", name)
+    held = (object_in(directory / SERIES) or {}).get("experiment_name", name)
     if held != name:
         raise ConfigError(
             f"output_dir is {str(directory)!r}, which holds the series {held!r}, not {name!r}, and is never replaced "

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from adapters import AdapterConfig
 from common.errors import ConfigError
 from common.json_settings import check_keys, describe, read_file, read_overrides
+from common.json_text import not_finite
 from common.keys import key_fields, key_types
+from common.secrets import without_secrets
 from seq2seq.arguments import DataTrainingArguments, ModelArguments, OwnTrainingArguments
 from seq2seq.translation import (
     Notes,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:  # transformers takes seconds to import, so the keys are check
     from seq2seq.training_arguments import TrainingArguments
 
 PROGRAM = "run_seq2seq.py"
+MOST_MEMBERS = 1000  # of a series
 OWN_CLASSES = (AdapterConfig, ModelArguments, DataTrainingArguments, OwnTrainingArguments)
 
 
@@ -53,12 +56,12 @@ class Settings:
         return self.adapter.method or ("none" if self.adapter.freeze_backbone else "full fine-tuning")
 
     def resolved(self) -> dict[str, Any]:
-        """Return our keys with their values, and transformers' keys that were set, except passwords.
+        """Return our keys with their values, and transformers' keys that were set, except secrets.
 
         As a file, it repeats the run.
         """
         defaults = {f.name: f.default for cls in OWN_CLASSES for f in key_fields(cls)}
-        return {**defaults, **{name: value for name, value in self.given.items() if not name.endswith("_token")}}
+        return {**defaults, **without_secrets(self.given)}
 
 
 def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
@@ -67,9 +70,13 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
     An override's value is read as JSON, or else as a string. Raises ConfigError.
     """
     ours, theirs, notes = own_keys(), transformers_keys(), Notes()
-    file = read_file(path, lambda key: notes.changed.append(f"{key} is set twice, and the last value counts"))
+    twice: list[str] = []
+    file = read_file(path, twice.append)
     command_line = read_overrides(overrides, theirs | ours)
     dialect = dialect_of(file, command_line)
+    if twice and dialect is None:  # files of the ancestors, whose parser did not mind, run as they did
+        raise ConfigError(f"{path} sets {twice[0]} twice, to different values; set it once")
+    notes.changed += [f"{key} is set twice, and the last value counts" for key in twice]
     from_file, from_command_line = current_keys(file, notes), current_keys(command_line, notes)
     carry_along(from_file, from_command_line, notes)
     values = current_values({**from_file, **from_command_line, "dialect": None}, notes)
@@ -144,7 +151,15 @@ def build(values: dict[str, Any]) -> Settings:
 
     data = _build_one(DataTrainingArguments, values)
     adapter = _build_one(AdapterConfig, values, tasks=data.tasks_of("train"))
-    return Settings(adapter, _build_one(ModelArguments, values), data, _build_one(TrainingArguments, values), values)
+    model, training = _build_one(ModelArguments, values), _build_one(TrainingArguments, values)
+    sizes = data.low_resource if isinstance(data.low_resource, list) else []
+    members = max(1, len(sizes)) * max(1, len(training.seeds or []))
+    if members > MOST_MEMBERS:
+        raise ConfigError(f"seeds and low_resource ask for {members:,} runs; the largest series has {MOST_MEMBERS:,}")
+    for name, value in values.items():
+        if not_finite(value) is not None:  # the classes know the ranges of single numbers, but not what objects hold
+            raise ConfigError(f"{name} contains {not_finite(value)}; numbers must be finite")
+    return Settings(adapter, model, data, training, values)
 
 
 def _build_one(cls: type, values: dict[str, Any], **more: Any) -> Any:

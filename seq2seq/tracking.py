@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from transformers import TrainerCallback
 
 from common.errors import ConfigError, one_line
+from common.secrets import without_secrets
 from seq2seq.layout import INCIDENTAL
 from seq2seq.settings import Settings
 from third_party.models.t5 import T5ForConditionalGeneration
@@ -116,7 +117,7 @@ def main_attributes(settings: Settings, model: T5ForConditionalGeneration) -> di
     }
     known = {*main, *adapter, *RENAMED, *INCIDENTAL}
     others = {name: value for name, value in settings.given.items() if name not in known}
-    return {**main, **{name: value for name, value in others.items() if not name.endswith("_token")}}  # no passwords
+    return without_secrets({**main, **others})
 
 
 def summary_of(results: dict) -> dict[str, float]:

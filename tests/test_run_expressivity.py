@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import run_expressivity
+from common.ownership import Ownership
 from expressivity import ComparisonResult
 from expressivity.experiments import EXPERIMENTS
 from run_expressivity import load, main
@@ -39,6 +40,15 @@ def run(tmp_path, capsys):
 
 def small(path: Path) -> dict:
     return SMALL[json.loads(path.read_text()).get("experiment", "comparison")]
+
+
+def test_a_second_run_in_the_directory_is_refused(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    with Ownership(tmp_path / "out"):
+        status, _, errors, out = run("n_diagonal", **SMALL["comparison"])
+    assert status == 2
+    assert "to which another run is writing" in errors[-1]
+    assert not list(out.iterdir())
 
 
 def test_the_shipped_configurations():
@@ -247,7 +257,105 @@ def test_ones_own_network_and_routine(tmp_path, monkeypatch, capsys):
     (tmp_path / "own.json").write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    assert main(["own.json"]) == 0
+    assert main(["own.json", "--trust_modules"]) == 0
     warned = "warning: space 'B', size 0: networks are fitted one at a time: the space sets train"
     assert warned in capsys.readouterr().err
     assert (tmp_path / "outputs" / "expressivity" / "own" / "min.png").exists()
+
+
+NOT_TRUSTED = "a file may name classes of expressivity.networks and t3nsor only: to import and run other code, add --tr"
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("architecture", "subprocess:run"),
+        ("train", "os:system"),
+        ("optimizer", "builtins:eval"),
+        ("optimizer", {"name": "builtins:exec"}),
+        ("architecture", "t3nsor:torch.hub.load"),
+        ("architecture", "t3nsor.layers:TTLinear"),
+        ("architecture", "mine:Net"),
+    ],
+)
+def test_a_file_runs_no_code_of_others(run, tmp_path, monkeypatch, key, name):
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    status, _, errors, out = run("n_diagonal", **{f"A.{key}": name})
+    assert (status, len(errors)) == (2, 1)
+    assert NOT_TRUSTED in errors[0]
+    assert not (tmp_path / "executed").exists()
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "message"),
+    [
+        ("architecture", "subprocess:run", "the function run; it must be a class of torch modules, or a function that"),
+        ("architecture", "builtins:dict", "the type dict; it must be a class of torch modules"),
+        ("architecture", "torch.optim:SGD", "the type SGD; it must be a class of torch modules"),
+        ("train", "subprocess:run", "it must be a function (network, inputs, outputs)"),
+        ("train", "torch.nn:Linear", "it must be a function (network, inputs, outputs)"),
+        ("train", "torch.nn.utils:parameters_to_vector", "it must be a function (network, inputs, outputs)"),
+        ("optimizer", "os:system", "it must be a class of torch optimizers, or a function (parameters, lr)"),
+        ("optimizer", "torch.nn:Linear", "it must be a class of torch optimizers"),
+    ],
+)
+def test_also_with_trust_only_what_the_key_needs_is_called(run, key, name, message):
+    status, _, errors, out = run("n_diagonal", "--trust_modules", **{f"A.{key}": name})
+    assert (status, len(errors)) == (2, 1)
+    assert f"A.{key} is {name!r}, the " in errors[0]
+    assert message in errors[0]
+    assert not out.exists()
+
+
+def test_a_class_of_this_project_needs_no_trust(run):
+    keys = {"base": None, "shared": {"epoch": 1}, "max_iterations": 2, "sub_iterations": 1, "evaluation_rows": 16}
+    layer = {"architecture": "t3nsor:TTLinear", "parameters": {"in_features": 5, "out_features": 5, "rank": 1, "d": 2}}
+    status, _, errors, _ = run("n_diagonal", **keys, A=layer, B=layer)
+    assert (status, errors) == (0, [])
+
+
+def test_a_file_cannot_trust_itself(tmp_path, capsys):
+    space = {"architecture": "subprocess:run"}
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"input_size": 3, "A": space, "B": space, "trust_modules": True}))
+    assert main([str(path)]) == 2
+    assert "sets trust_modules, which only the command line may" in capsys.readouterr().err
+
+
+ODD_NETWORKS = """
+import torch
+from torch import nn
+class Lazy(nn.Sequential):
+    def __init__(self): super().__init__(nn.LazyLinear(3))
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, dtype=torch.complex64))
+    def forward(self, x): return (x * self.weight).real
+class Empty(nn.Module):
+    def forward(self, x): return x
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("Lazy", {}, "0.weight has no shape before the first input"),
+        ("Complex", {}, "weight is complex; networks must be real"),
+        ("Empty", {}, "the network has no trainable parameters"),
+        ("Empty", {"measure": 3}, "the network has no trainable parameters"),
+    ],
+)
+def test_networks_that_cannot_be_fitted_are_one_line(tmp_path, monkeypatch, capsys, name, keys, message):
+    (tmp_path / "odd_networks.py").write_text(ODD_NETWORKS)
+    space = {"architecture": f"odd_networks:{name}", **keys}
+    (tmp_path / "x.json").write_text(json.dumps({"input_size": 3, "A": space, "B": space, "max_iterations": 2}))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["x.json", "--trust_modules"]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    assert len(errors) == 1
+    assert message in errors[0]

@@ -1,10 +1,7 @@
 """A comparison of two families, from a configuration file."""
 
-import functools
-import importlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +9,10 @@ import torch
 from torch import nn
 from torch.distributions import Laplace, Normal, Uniform
 
-from common.errors import type_and_line
 from common.keys import REQUIRED, key
 from expressivity.comparator import STATE, ArchitectureComparator, check_options
 from expressivity.errors import ExpressivityError
-from expressivity.networks import ARCHITECTURES
+from expressivity.named import NAMED, named
 from expressivity.results import FAMILIES, STATISTICS, ComparisonResult
 from expressivity.spaces import ArchitecturalSpace
 
@@ -47,6 +43,7 @@ class ComparisonExperiment:
     stack_size: int | None = key(None, "Maximum number of networks fitted together; null: by their memory use.")
     fast: bool = key(True, "Fit networks together where possible; false: one at a time.")
 
+    trust_modules = False  # only the command line sets it
     incidental = ("max_iterations", "variance_threshold", "stop_when_decided", "confidence", "stack_size", "fast")
     files = (STATE, "results.csv", *(f"{statistic}.png" for statistic in STATISTICS), "density.png")
 
@@ -98,11 +95,9 @@ class ComparisonExperiment:
             raise ExpressivityError(f"{role}.parameters must be an object or a list of objects, one per size")
         merged = [{**common, **part} for part in parts]
         keywords["parameters"] = merged if isinstance(own, list) else merged[0]
-        keywords["architecture"] = _resolve(keywords.get("architecture"), ARCHITECTURES, f"{role}.architecture")
-        if "train" in keywords:
-            keywords["train"] = _resolve(keywords["train"], {}, f"{role}.train")
-        if "optimizer" in keywords:
-            keywords["optimizer"] = _optimizer(keywords["optimizer"], f"{role}.optimizer")
+        for kind in NAMED:
+            if kind in keywords or kind == "architecture":
+                keywords[kind] = named(keywords.get(kind), kind, f"{role}.{kind}", self.trust_modules)
         if "input_size" in keywords:
             raise ExpressivityError(f"input_size is set in {role} or shared; set it at the top level of the file")
         size = self.input_size if isinstance(self.input_size, int) else tuple(self.input_size)
@@ -135,32 +130,6 @@ OPTIONS = (
     "stack_size",
     "fast",
 )
-
-
-def _optimizer(given: str | dict, what: str):
-    """The optimiser for "SGD" or {"name": "SGD", "momentum": 0.9}; names are those of torch.optim, or module:name."""
-    options = dict(given) if isinstance(given, dict) else {"name": given}
-    known = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type)}
-    found = _resolve(options.pop("name", None), known, what)
-    return functools.partial(found, **options) if options else found
-
-
-def _resolve(name: str | None, known: dict, what: str):
-    """Look up `name` in `known`, or import it if it is written module:attribute.
-
-    what: the key to name in errors. Raises ExpressivityError if `name` is unknown or cannot be imported.
-    """
-    if not isinstance(name, str) or (":" not in name and name not in known):
-        near = get_close_matches(str(name), known, 1) or list(known)[:9]
-        hint = f"one of {', '.join(near)}, or " if near else ""
-        raise ExpressivityError(f"{what} is {name!r}; it must be {hint}an importable object, written module:name")
-    if name in known:
-        return known[name]
-    module, _, attribute = name.partition(":")
-    try:
-        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except Exception as error:  # a user's module may raise anything
-        raise ExpressivityError(f"{what} is {name!r}, which cannot be imported: {type_and_line(error)}") from error
 
 
 @contextmanager

@@ -1,16 +1,14 @@
 """Growth of the length of a curve with depth in random networks, compared with mean-field theory."""
 
-import csv
-import io
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from common.files import write_file
+from common.files import write_file, write_json
 from common.keys import key
+from common.tables import csv_text
 from expressivity import mean_field
 from expressivity.errors import COUNT, NOT_NEGATIVE, POSITIVE, SEED, SEVERAL, ExpressivityError, each_is
 from expressivity.networks.activations import ACTIVATIONS, activation
@@ -62,6 +60,7 @@ class TrajectoryExperiment:
     last: int = key(6, "Last layer of that range.")
     seed: int = key(0, "Seed of all random draws.")
 
+    trust_modules = False  # no key names a module
     incidental = ()
     files = ("trajectory.json", "results.csv", "lengths.png")
 
@@ -101,14 +100,9 @@ class TrajectoryExperiment:
         """Write the JSON and CSV files and the figure."""
         from expressivity.plots import lengths_by_depth
 
-        text = io.StringIO()
-        rows = self.rows(result)
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
         whole, table, plot = (directory / name for name in self.files)
-        write_file(whole, json.dumps([asdict(each) for each in result], indent=1) + "\n")
-        write_file(table, text.getvalue())
+        write_json(whole, [asdict(each) for each in result])
+        write_file(table, csv_text(self.rows(result)))
         lengths_by_depth(result, plot)
 
     def tables(self, result: list[Growth]) -> dict[str, list[dict]]:

@@ -1,14 +1,14 @@
-"""Finds and reads finished runs."""
+"""Finds and reads finished runs, and those that diverged."""
 
-import json
 import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import ConfigError
+from common.json_text import read_json
 from seq2seq import layout
-from seq2seq.layout import CONFIGURATION, RESULTS
+from seq2seq.layout import CONFIGURATION, DIVERGED, RESULTS
 
 # Keys in which runs of the same configuration may differ.
 INCIDENTAL = (*layout.INCIDENTAL, "seed", "seeds", "data_seed", "compute_time", "compute_memory")
@@ -52,7 +52,7 @@ class Run:
     seconds: duration; NaN if unknown.
     memory_mib: peak memory; NaN if unknown.
     splits: scores by split.
-    history: the values logged at each step.
+    history: the values logged at each step; nan where the file has null.
     config: the resolved configuration without the incidental keys.
     """
 
@@ -69,13 +69,30 @@ class Run:
     history: list[dict]
     config: dict = field(repr=False)
 
+    @property
+    def divergence(self) -> str | None:
+        """When the loss of this run stopped being finite, in one line; None if it did not."""
+        wrong = [entry for entry in self.history if not math.isfinite(entry.get("loss", 0.0))]
+        return _divergence(self.path, wrong[0].get("step"), "loss") if wrong else None
 
-def find_runs(paths: list[str]) -> tuple[list[Path], int]:
-    """Find the directories of finished runs in and below `paths`, each once, and count the unfinished runs.
 
-    Raises ConfigError if a path does not exist.
+@dataclass
+class Found:
+    """The directories of runs.
+
+    finished: those with results.
+    diverged: one line about each run that ended because it diverged.
+    unfinished: the number of the others.
     """
-    found, seen, unfinished = [], set(), 0
+
+    finished: list[Path] = field(default_factory=list)
+    diverged: list[str] = field(default_factory=list)
+    unfinished: int = 0
+
+
+def find_runs(paths: list[str]) -> Found:
+    """Find the runs in and below `paths`, each once. Raises ConfigError if a path does not exist."""
+    found, seen = Found(), set()
     for path in paths:
         if not os.path.exists(path):
             raise ConfigError(f"{path} does not exist")
@@ -87,10 +104,27 @@ def find_runs(paths: list[str]) -> tuple[list[Path], int]:
             seen.add(real)
             folders.sort()
             if RESULTS in files and CONFIGURATION in files:
-                found.append(Path(directory))
+                found.finished.append(Path(directory))
+            elif CONFIGURATION in files and DIVERGED in files:
+                found.diverged.append(read_divergence(Path(directory)))
             elif CONFIGURATION in files:
-                unfinished += 1
-    return found, unfinished
+                found.unfinished += 1
+    return found
+
+
+def read_divergence(directory: Path) -> str:
+    """Return when the run in a directory diverged, in one line; of a damaged file, only that it did."""
+    try:
+        content = read_object(directory / DIVERGED)
+    except ValueError:
+        content = {}
+    what = content.get("what")
+    return _divergence(directory, content.get("step"), what.get("what") if isinstance(what, dict) else what)
+
+
+def _divergence(directory: Path, step: object, what: object) -> str:
+    when = f" at step {step:.0f}" if isinstance(step, int | float) and math.isfinite(step) else ""
+    return f"{printable(directory)} diverged{when}: the {printable(what or 'loss')[:80]} is not finite"
 
 
 def read_run(directory: Path) -> Run:
@@ -100,8 +134,11 @@ def read_run(directory: Path) -> Run:
         # With a list of sizes the configuration is shared by several runs; the results say which one this is.
         own = {"experiment_name": results["experiment_name"], "low_resource": results.get("low_resource")}
         rows, counts = own["low_resource"], results["parameters"]
-        if rows is not None and rows < 1:
+        if rows is not None and not 1 <= rows < math.inf:
             raise ValueError(f"low_resource is {rows}")
+        for name in ("trainable", "backbone"):
+            if not 0 <= counts[name] < math.inf:
+                raise ValueError(f"parameters: {name} is {counts[name]}")
         return Run(
             path=directory,
             name=printable(own["experiment_name"]),
@@ -114,7 +151,7 @@ def read_run(directory: Path) -> Run:
             memory_mib=number(results.get("peak_memory_mib")),
             splits=read_splits(results["splits"]),
             history=[
-                {name: float(value) for name, value in entry.items() if isinstance(value, int | float)}
+                {name: number(v) for name, v in entry.items() if v is None or type(v) in (int, float)}
                 for entry in results.get("history") or []
             ],
             config={name: value for name, value in {**config, **own}.items() if name not in INCIDENTAL},
@@ -127,9 +164,10 @@ def read_run(directory: Path) -> Run:
 def read_object(path: Path) -> dict:
     """Read the object in a JSON file. Raises ValueError if the file cannot be read or holds anything else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        content = read_json(path)
+    except ConfigError as error:
+        reason = str(error).removeprefix(str(path)).removeprefix(" cannot be read:").strip()
+        raise ValueError(f"{path} cannot be read: {reason}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} does not hold a JSON object")
     return content

@@ -185,20 +185,21 @@ def collect(paths: list[str], split: str) -> tuple[list[Configuration], list[str
 
     Raises ConfigError if a path does not exist, no run is finished, or none has scores on `split`.
     """
-    found, unfinished = find_runs(paths)
+    found = find_runs(paths)
     runs, warnings = [], []
-    for directory in found:
+    for directory in found.finished:
         try:
             runs.append(read_run(directory))
         except ValueError as error:
             warnings.append(f"{error}; skipped")
     if not runs:
+        counts = f"{found.unfinished} unfinished and {len(warnings)} unreadable"
         reason = f" ({warnings[0]})" if warnings else ""
-        raise ConfigError(
-            f"no finished run in {', '.join(paths)}; {unfinished} unfinished and {len(warnings)} unreadable{reason}"
-        )
-    if unfinished:
-        warnings.append(f"{unfinished} unfinished runs are skipped")
+        lines = "".join(f"; {line}" for line in found.diverged)
+        raise ConfigError(f"no finished run in {', '.join(paths)}; {counts}{reason}{lines}")
+    if found.unfinished:
+        warnings.append(f"{found.unfinished} unfinished runs are skipped")
+    warnings += found.diverged
     scored = [run for run in runs if split in run.splits]
     if not scored:
         available = sorted({name for run in runs for name in run.splits})
@@ -213,6 +214,12 @@ def collect(paths: list[str], split: str) -> tuple[list[Configuration], list[str
                 f"{configuration.name}: seed {', '.join(repeated)} occurs more than once; all runs are counted"
             )
     return configurations, warnings
+
+
+def diverged(paths: list[str], configurations: list[Configuration]) -> list[str]:
+    """Return one line about each run that diverged, whether it ended then or is one of the configurations."""
+    finished = [run.divergence for configuration in configurations for run in configuration.runs]
+    return find_runs(paths).diverged + sorted(line for line in finished if line)
 
 
 def group(runs: list[Run], split: str) -> list[Configuration]:

@@ -1,9 +1,9 @@
 """The files of a report: numbers as CSV, the table as Markdown, and table and plots as one HTML page."""
 
-import csv
 import html
-import io
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seq2seq.comparison.configurations import Section, Statistic, rank
@@ -11,6 +11,9 @@ from seq2seq.comparison.page_style import SCRIPT, STYLE, legend_mark
 from seq2seq.comparison.plots import Plot
 
 NOTE = "Scores are mean ± sample standard deviation over seeds; the best of each column is bold."
+
+
+DIVERGED = "Diverged runs"
 
 
 @dataclass(frozen=True)
@@ -103,17 +106,8 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s'[: number != 1]}"
 
 
-def csv_text(rows: list[dict]) -> str:
-    """The rows as CSV, with full precision."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def markdown(sections: list[Section], split: str) -> str:
-    """The report as Markdown, with a table per section."""
+def markdown(sections: list[Section], split: str, diverged: Sequence[str] = ()) -> str:
+    """The report as Markdown, with a table per section and a list of the runs that diverged."""
     parts = [f"# Runs compared on {safe(split)}", safe(summary(sections, split))]
     for section in sections:
         table = table_of(section)
@@ -125,20 +119,24 @@ def markdown(sections: list[Section], split: str) -> str:
         rows += [table.majority] if table.majority else []
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
     parts.append(NOTE)
+    if diverged:
+        parts.append(f"{DIVERGED}:\n\n" + "\n".join(f"- {safe(line)}" for line in diverged))
     return "\n\n".join(parts) + "\n"
 
 
 def safe(text: str) -> str:
     """Escape text for a cell of a Markdown table."""
-    return html.escape(text, quote=False).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*")
+    return re.sub(r"([\\|*`~\[\]])", r"\\\1", html.escape(text, quote=False))
 
 
-def page(sections: list[Section], split: str, plots: list[list[Plot]]) -> str:
+def page(sections: list[Section], split: str, plots: list[list[Plot]], diverged: Sequence[str] = ()) -> str:
     """The report as a self-contained HTML page."""
     title = html.escape(f"Runs compared on {split}")
     body = "\n".join(
         section_html(section, drawn, len(sections) > 1) for section, drawn in zip(sections, plots, strict=True)
     )
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in diverged)
+    body += f'\n<section><p class="note">{DIVERGED}:</p><ul class="note">{items}</ul></section>' if diverged else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>

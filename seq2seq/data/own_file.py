@@ -31,6 +31,7 @@ class FileTask(Task):
         super().__init__(arguments, seed)
         self._checked: dict[str, Dataset] = {}
         self.labels = self.arguments.labels
+        self._allowed = set(self.labels or ())
         self.metrics = self.arguments.metrics or (["accuracy"] if self.labels else ["em"])
         if self.labels is not None:
             _check_labels(self.labels)
@@ -113,7 +114,7 @@ class FileTask(Task):
         return [field for field, _, _ in fields]
 
     def _check_target(self, text: str, place: str) -> None:
-        if self.labels is not None and text not in self.labels:
+        if self.labels is not None and text not in self._allowed:
             raise ConfigError(f"{place} is {text!r}; allowed by labels: {', '.join(self.labels)}")
         if self.numeric:
             try:

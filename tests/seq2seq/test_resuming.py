@@ -255,7 +255,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_in_its_step(tmp_path, monkeypa
 
     monkeypatch.setattr(AdapterTrainer, "token_loss", spoiled)
     assert run(tmp_path / "out") == 1
-    assert "at step 2" in capfd.readouterr().err
+    assert "at step 2, with the learning rate 0.003, the loss is nan" in capfd.readouterr().err
     assert not checkpoints(tmp_path / "out")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import transformers
 from adapters import METHODS
 from common.errors import ConfigError
 from tests.methods import CASES, adapted, config_for, moved, relative
-from third_party.models.t5 import T5ForConditionalGeneration, adapter_checkpoint
+from third_party.models.t5 import T5ForConditionalGeneration
 from third_party.models.t5.parameters import count_parameters
 from utils import freeze_model_params, modify_model_after_init
 
@@ -59,14 +60,15 @@ def test_a_write_that_is_interrupted_leaves_the_old_adapter(tiny_config, tmp_pat
     model.save_adapter(tmp_path)
     before = (tmp_path / "adapter_model.safetensors").read_bytes()
 
-    def interrupted(tensors, path, **kwargs):
-        path.write_bytes(b"half")
+    def interrupted(path, data):
+        path.write_text("half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapter_checkpoint, "save_file", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         moved(model).save_adapter(tmp_path)
     assert (tmp_path / "adapter_model.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob(".unfinished*"))
 
 
 def test_what_was_loaded_is_saved_again_byte_by_byte(tiny_config, tmp_path):

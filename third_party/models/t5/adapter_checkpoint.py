@@ -1,72 +1,39 @@
 """Small checkpoints: the tensors that cannot be rebuilt from the backbone, and a description of them.
 
 `adapter_model.safetensors` contains every trained parameter and every tensor of the adapters, trained or frozen.
-`adapter_config.json` contains the method, the base model with a fingerprint of its weights, and library versions.
+`adapter_config.json` contains the method, the base model with a fingerprint of its weights, library versions, and
+checksums of both files.
 `README.md` is a model card with the same information.
 """
 
 import hashlib
 import json
-import math
-import os
-from collections.abc import Container
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import safetensors.torch
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from adapters import AdapterConfig, AdapterPart
+from common.checksums import sealed
 from common.errors import ConfigError, one_line
-from common.files import replacing, write_file, write_json
+from common.files import replacing
+from third_party.models.t5.adapter_description import DESCRIPTION, WEIGHTS, Description, read_description
+from third_party.models.t5.fingerprint import Fingerprint, tensor_names
+from third_party.models.t5.freezing import freeze_model_params
+from third_party.models.t5.loading import first
+from third_party.models.t5.model_card import CARD, LIBRARY_TAG, model_card
 
 if TYPE_CHECKING:  # modeling_t5 imports this module
     from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
 
-WEIGHTS = "adapter_model.safetensors"
-DESCRIPTION = "adapter_config.json"
-CARD = "README.md"
-LIBRARY_TAG = "library_name: t5-tensor-lab"  # marks a model card as ours
-LOADING_EXAMPLE = (
-    "```python",
-    "from third_party.models.t5 import T5ForConditionalGeneration",
-    "",
-    'model = T5ForConditionalGeneration.from_pretrained("THIS DIRECTORY")',
-    "```",
-)
-
-
-@dataclass
-class Description:
-    """The content of `adapter_config.json`.
-
-    adapter_config: the configuration of the adapters.
-    base_model: name of the backbone, if it has one.
-    base_fingerprint: fingerprint of the backbone's weights.
-    tensors: names of the tensors in `adapter_model.safetensors`.
-    """
-
-    adapter_config: AdapterConfig
-    base_model: str | None
-    base_fingerprint: "Fingerprint"
-    tensors: list[str]
-
-
-def holds_adapter(directory: str | os.PathLike) -> bool:
-    """True if `directory` was written by `save`."""
-    return (Path(directory) / WEIGHTS).is_file() and (Path(directory) / DESCRIPTION).is_file()
-
-
-def tensor_names(model: PreTrainedModel) -> dict[torch.Tensor, str]:
-    """The name of each parameter and buffer; for shared or tied ones, which have several names, the first."""
-    names: dict[torch.Tensor, str] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        names.setdefault(tensor, name)
-    return names
+FLOATS = {torch.float32, torch.bfloat16, torch.float16, torch.float64}
+INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 
 
 def added_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -86,130 +53,49 @@ def tensors_to_save(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
     """Write all three files, each under a temporary name first, so that no reader sees an incomplete one.
 
-    Raises ConfigError if the model has no adapters or a file cannot be written.
+    Raises ConfigError if the model has no adapters, if it has diverged, or if a file cannot be written.
     """
     if model.adapter_config is None:
         raise ConfigError("the model has no adapters; save the whole model with save_pretrained")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors_to_save(model).items()}
+    fingerprint = Fingerprint.of(model, tensors)
+    diverged = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if diverged or not fingerprint.is_valid:
+        raise ConfigError(
+            f"{directory} was not written: the model has values that are not finite, such as in "
+            f"{first(diverged) or 'the backbone'}; lower learning_rate"
+        )
+    content = safetensors.torch.save(tensors, metadata={"format": "pt"})
     description = {
         "method": model.adapter_config.method,
         "base_model": model.name_or_path or None,
-        "base_fingerprint": asdict(Fingerprint.of(model, tensors)),
+        "base_path": model.backbone_path if model.name_or_path else None,
+        "base_fingerprint": asdict(fingerprint),
         "tasks": list(model.adapter_config.tasks),
         "adapter_config": model.adapter_config.to_dict(),
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    try:
-        with replacing(directory / WEIGHTS) as unfinished:
-            save_file(tensors, unfinished, metadata={"format": "pt"})
-    except SafetensorError as error:  # of a full disk, say
-        raise ConfigError(f"{directory / WEIGHTS} cannot be written: {one_line(error)}") from None
+    description = sealed(description, {WEIGHTS: hashlib.sha256(content).hexdigest()})
+    files = {DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode(), WEIGHTS: content}
     if not (directory / CARD).exists() or LIBRARY_TAG in (directory / CARD).read_text(errors="replace"):
-        write_file(directory / CARD, model_card(model, description))
-    write_json(directory / DESCRIPTION, description)
-
-
-def model_card(model: "T5ForConditionalGeneration", description: dict[str, Any]) -> str:
-    """The model card in Markdown."""
-    base, defaults = description["base_model"], AdapterConfig().to_dict()
-    changed = {key: value for key, value in description["adapter_config"].items() if value != defaults[key]}
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    lines = [
-        "---",
-        *([f"base_model: {base}"] if base else []),
-        LIBRARY_TAG,
-        "---",
-        f"# {description['method'] or 'Trained parts of a T5'}",
-        "",
-        f"Trained on {base or 'a backbone without a name'}: {trained:,} parameters, "
-        f"{100 * trained / model.backbone_size:.3f}% of the backbone's {model.backbone_size:,}. The backbone is not "
-        "included.",
-        "",
-        *(
-            LOADING_EXAMPLE
-            if base
-            else ["Build the same backbone again, attach adapters with the same configuration, and call load_adapter."]
-        ),
-        "",
-        f"Tasks: {', '.join(description['tasks'])}. Keys that differ from their defaults: `{json.dumps(changed)}`.",
-        f"Written with torch {torch.__version__} and transformers {transformers.__version__}.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-@dataclass
-class Fingerprint:
-    """A fingerprint of a backbone, computed from up to 64 entries of each tensor.
-
-    dtype: dtype of the weights.
-    digest: SHA-256 of the bytes of these entries, for an exact comparison.
-    sums: their norm and signed sums, for a comparison with weights of another dtype.
-    """
-
-    dtype: str
-    digest: str
-    sums: list[float]
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, model: PreTrainedModel, excluded: Container[str]) -> "Fingerprint":
-        """Compute the fingerprint of `model`. excluded: names of tensors that do not belong to the backbone."""
-        digest, sums, square = hashlib.sha256(), [0.0] * 8, 0.0
-        for tensor, name in sorted(tensor_names(model).items(), key=lambda item: item[1]):
-            if name in excluded or tensor.is_meta:
-                continue
-            entries = tensor.flatten()[:: max(1, tensor.numel() // 64)][:64].cpu()
-            digest.update(entries.contiguous().view(torch.uint8).numpy().tobytes())
-            signed = entries.double() * torch.tensor([1.0, -1.0]).repeat(32)[: len(entries)]
-            sums[len(name) % 8] += signed.sum().item()
-            square += signed.square().sum().item()
-        return cls(str(model.dtype), digest.hexdigest(), [math.sqrt(square), *sums])
-
-    def matches(self, other: "Fingerprint") -> bool:
-        """True if both are of the same backbone: exactly, or up to rounding if the dtypes differ."""
-        if self.dtype == other.dtype:
-            return self.digest == other.digest
-        return all(abs(a - b) <= 0.02 * self.sums[0] for a, b in zip(self.sums, other.sums, strict=True))
-
-
-def read_description(directory: Path) -> Description:
-    """Read `adapter_config.json`. Raises ConfigError if it was not written by `save`."""
-    try:
-        content = json.loads((directory / DESCRIPTION).read_text())
-        config = AdapterConfig(tasks=tuple(content["tasks"]), **content["adapter_config"])
-        base = Fingerprint(**content["base_fingerprint"])
-        return Description(config, content["base_model"], base, list(content["tensors"]))
-    except ConfigError as error:
-        raise ConfigError(f"{directory / DESCRIPTION}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{directory / DESCRIPTION} is not an adapter description of this project: {error!r}"
-        ) from None
+        files[CARD] = model_card(model, description).encode()
+    with ExitStack() as renamed_last_to_first:  # all are written before the first is renamed
+        for name, data in files.items():
+            renamed_last_to_first.enter_context(replacing(directory / name)).write_bytes(data)
 
 
 def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
     """Copy the saved tensors into `model`, which has its adapters attached already.
 
-    Raises ConfigError, listing the differences, if names, shapes, configuration or backbone do not match.
+    Raises ConfigError, listing the differences, if names, shapes, dtypes, configuration or backbone do not match, or if
+    a file is damaged. Nothing is copied then.
     """
     description = read_description(directory)
-    try:
-        saved = load_file(directory / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{directory / WEIGHTS} cannot be read: {error}") from None
+    saved = read_tensors(directory, description)
     state = model.state_dict(keep_vars=True)
-    required = {*description.tensors, *added_tensors(model)}
-    missing, unexpected = sorted(required - saved.keys()), sorted(saved.keys() - state.keys())
-    if missing or unexpected:
-        raise ConfigError(f"{directory / WEIGHTS} does not match the model: missing {missing}, unexpected {unexpected}")
-    wrong = [
-        f"{n} is {tuple(t.shape)}, in the model {tuple(state[n].shape)}"
-        for n, t in saved.items()
-        if t.shape != state[n].shape
-    ]
-    if wrong:
-        raise ConfigError(f"{directory / WEIGHTS} does not match the model: shape mismatch: {', '.join(wrong)}")
+    _check_names(model, description, directory)
+    _check_tensors(saved, state, directory)
     _check_configuration(model, description, directory)
     if not description.base_fingerprint.matches(Fingerprint.of(model, saved)):
         raise ConfigError(
@@ -224,6 +110,75 @@ def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
             state[name].copy_(tensor)
 
 
+def read_tensors(directory: Path, description: Description) -> dict[str, torch.Tensor]:
+    """Read `adapter_model.safetensors`. Raises ConfigError unless it has what `description` lists, all of it finite."""
+    path = directory / WEIGHTS
+    try:
+        saved = safetensors.torch.load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ConfigError(f"{path} cannot be read: {one_line(error)}") from None
+    for name, shape in description.tensors.items():
+        if name in saved and list(saved[name].shape) != shape:
+            raise ConfigError(
+                f"{path} does not match {DESCRIPTION}: {name} is {list(saved[name].shape)}, there {shape}"
+            )
+    absent, unlisted = sorted(description.tensors.keys() - saved.keys()), sorted(saved.keys() - description.tensors)
+    if absent or unlisted:
+        raise ConfigError(f"{path} does not match {DESCRIPTION}: missing {absent}, not listed there {unlisted}")
+    strange = [f"{name} is {tensor.dtype}" for name, tensor in saved.items() if tensor.dtype not in FLOATS | INTEGERS]
+    if strange:
+        raise ConfigError(f"{path} is damaged: {first(strange)}")
+    wild = [name for name, tensor in saved.items() if not tensor.isfinite().all()]
+    if wild:
+        raise ConfigError(f"{path} is damaged: it has values that are not finite, such as in {first(wild)}")
+    return saved
+
+
+def loadable_names(model: "T5ForConditionalGeneration") -> set[str]:
+    """The names of the tensors that an adapter may replace: those it adds, and those it trains.
+
+    What counts as trained is what the configuration says or what is trained at present.
+    """
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    names = set(tensors_to_save(model))
+    try:
+        freeze_model_params(model)
+        return names | set(tensors_to_save(model))
+    finally:
+        for parameter, flag in flags.items():
+            parameter.requires_grad = flag
+
+
+def _check_names(model: "T5ForConditionalGeneration", description: Description, directory: Path) -> None:
+    missing = sorted(added_tensors(model).keys() - description.tensors)
+    unexpected = sorted(description.tensors.keys() - loadable_names(model))
+    if missing or unexpected:
+        raise ConfigError(
+            f"{directory / WEIGHTS} does not match the model: missing {missing}, unexpected {unexpected}, which the "
+            "model does not have or its configuration does not train"
+        )
+
+
+def _check_tensors(saved: dict[str, torch.Tensor], state: dict[str, torch.Tensor], directory: Path) -> None:
+    pairs = [(name, tensor, state[name]) for name, tensor in saved.items()]
+    problems = {
+        "shape mismatch": [
+            f"{name} is {tuple(given.shape)}, in the model {tuple(there.shape)}"
+            for name, given, there in pairs
+            if given.shape != there.shape
+        ],
+        "dtype mismatch": [
+            f"{name} is {given.dtype}, in the model {there.dtype}"
+            for name, given, there in pairs
+            if given.dtype != there.dtype and not {given.dtype, there.dtype} <= FLOATS
+        ],
+        "out of range": [name for name, given, there in pairs if not given.to(there.dtype).isfinite().all()],
+    }
+    for problem, found in problems.items():
+        if found:
+            raise ConfigError(f"{directory / WEIGHTS} does not match the model: {problem}: {', '.join(found)}")
+
+
 def _check_configuration(model: "T5ForConditionalGeneration", description: Description, directory: Path) -> None:
     saved = description.adapter_config.structural_keys()
     current = model.adapter_config.structural_keys() if model.adapter_config else {}
@@ -236,3 +191,21 @@ def _check_configuration(model: "T5ForConditionalGeneration", description: Descr
         raise ConfigError(
             f"{directory} contains adapters of another configuration than the model's: {'; '.join(wrong)}"
         )
+
+
+def check_plan(
+    backbone: "T5ForConditionalGeneration", config: AdapterConfig, description: Description, directory: Path
+) -> None:
+    """Raise ConfigError, before allocating memory, if `config` adds other tensors to `backbone` than were saved."""
+    try:
+        with torch.random.fork_rng(), torch.device("meta"):
+            planned = added_tensors(type(backbone)(backbone.config, config))
+    except (RuntimeError, TypeError, KeyError, ArithmeticError, MemoryError) as error:
+        raise ConfigError(f"{directory / DESCRIPTION}: such adapters cannot be built: {one_line(error)}") from None
+    wrong = [
+        f"{name} is {description.tensors.get(name, 'missing')}, not {list(tensor.shape)}"
+        for name, tensor in planned.items()
+        if description.tensors.get(name) != list(tensor.shape)
+    ]
+    if wrong:
+        raise ConfigError(f"{directory} does not match its configuration and this backbone: {first(wrong)}")

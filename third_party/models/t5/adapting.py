@@ -1,5 +1,7 @@
 """The two steps after loading a backbone: attach adapters, then freeze."""
 
+from dataclasses import replace
+
 import torch
 
 from adapters import AdapterConfig
@@ -16,7 +18,7 @@ def modify_model_after_init(
 ) -> T5ForConditionalGeneration:
     """Attach adapters to a loaded backbone, freeze the rest, and return the model.
 
-    A model that was loaded with adapters keeps them.
+    A model that was loaded with adapters keeps them, and takes over the keys that do not affect what is stored.
     Raises ConfigError if `adapter_config` differs from their configuration, or if new ones do not fit in memory.
     """
     if adapter_config is not None and model.adapter_config is None:
@@ -35,8 +37,31 @@ def modify_model_after_init(
             raise ConfigError(
                 f"model_name_or_path names a run whose adapters have another configuration: {'; '.join(wrong)}"
             )
+        change_incidental_keys(model, adapter_config)
     freeze_model_params(model)
     return model
+
+
+def change_incidental_keys(model: T5ForConditionalGeneration, wanted: AdapterConfig) -> None:
+    """Let the keys that affect no stored tensor have the values of `wanted`.
+
+    wanted: a configuration whose other keys are those of the model's adapters.
+    Two models without values, of the present and of the wanted configuration, show which attributes the keys set.
+    """
+    present = model.adapter_config
+    changed = {key: value for key, value in wanted.to_dict().items() if getattr(present, key) != value}
+    if not changed:
+        return
+    with torch.random.fork_rng(), torch.device("meta"):
+        pair = [T5ForConditionalGeneration(model.config, replace(present, **kept)) for kept in ({}, changed)]
+    for module, before, after in zip(model.modules(), *(each.modules() for each in pair), strict=True):
+        for name, value in vars(after).items():
+            if isinstance(value, bool | int | float | torch.dtype | None) and value != vars(before)[name]:
+                setattr(module, name, value)
+    for key, value in changed.items():
+        setattr(present, key, value)
+    mode = model.training
+    model.train().train(mode)  # undoes what is merged, and merges anew
 
 
 def check_size(backbone: T5ForConditionalGeneration, adapter_config: AdapterConfig) -> None:

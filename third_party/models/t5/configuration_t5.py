@@ -1,5 +1,6 @@
 """T5Config of transformers, extended by published sizes, shipped models and the places where adapters attach."""
 
+import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import transformers
 
 from adapters import AdapterConfig
-from common.errors import ConfigError, warn_once
+from common.errors import ConfigError, type_and_line, warn_once
 
 # Sizes of the published T5 v1.0 models, to count parameters without downloading anything.
 SHAPES = {
@@ -48,13 +49,53 @@ class AdapterSite:
         return f"{self.stack}.block.{self.block}.layer.{self.layer}"
 
 
+def as_t5(content: dict[str, Any], source: object) -> dict[str, Any]:
+    """Return the fields of a T5 for those of a `config.json`. Raises ConfigError if they are of another architecture.
+
+    An mT5 is a T5 whose decoder outputs are not scaled, whatever its file says about tied embeddings.
+    source: where the fields are from, for the message.
+    """
+    if not isinstance(content, dict):
+        raise ConfigError(f"{source}: config.json contains a {type(content).__name__}; it must be one JSON object")
+    given, architectures = content.get("model_type"), content.get("architectures")
+    if given is None and isinstance(architectures, list) and architectures:  # files of the first versions
+        given = "t5" if str(architectures[0]).startswith("T5") else architectures[0]
+    if given == transformers.MT5Config.model_type:
+        fields = transformers.MT5Config.from_dict(content).to_dict()
+        return {**fields, "model_type": T5Config.model_type, "scale_decoder_outputs": False}
+    if given not in (None, T5Config.model_type):
+        raise ConfigError(f"{source} is a {str(given)[:80]!r} by the model_type of its config.json; allowed: t5, mt5")
+    return content
+
+
 class T5Config(transformers.T5Config):
     """A T5Config that knows the published sizes by name and where adapters attach."""
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike, **kwargs: Any) -> "T5Config":
-        """Call `from_pretrained` of transformers; the names of shipped models are accepted as well."""
-        return super().from_pretrained(resolve_name(name), **kwargs)
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read `config.json` as transformers does; the names of shipped models are accepted as well.
+
+        Raises ConfigError if the file describes another architecture, or is not one JSON object.
+        """
+        name = resolve_name(pretrained_model_name_or_path)
+        try:
+            content, kwargs = super().get_config_dict(name, **kwargs)
+        except (TypeError, AttributeError) as error:  # of a list, say
+            raise ConfigError(f"config.json of {name} is not a configuration: {type_and_line(error)}") from None
+        return as_t5(content, pretrained_model_name_or_path), kwargs
+
+    @classmethod
+    def of(cls, config: transformers.PreTrainedConfig) -> "T5Config":
+        """Return `config` as an object of this class. Raises ConfigError if it is of another architecture."""
+        if config.model_type != cls.model_type or not isinstance(config, transformers.T5Config):
+            fields = {**config.to_dict(), "model_type": config.model_type}  # to_dict has the model_type of the class
+            return cls.from_dict(as_t5(fields, type(config).__name__))
+        if not isinstance(config, cls):
+            config = copy.copy(config)
+            config.__class__ = cls  # it adds methods only, and to_dict would lose fields
+        return config
 
     @classmethod
     def from_shape(cls, name: str, **overrides: Any) -> "T5Config":

@@ -38,7 +38,8 @@ def merge_and_export(model: "T5ForConditionalGeneration", directory: Path) -> No
     with torch.device("meta"):
         plain = transformers.T5ForConditionalGeneration(config)
     plain.load_state_dict({name: folded_tensor(model, name) for name in plain.state_dict()}, assign=True)
-    plain.tie_weights()
+    plain.all_tied_weights_keys = dict(model.all_tied_weights_keys)  # an output layer of its own stays one
+    plain.tie_weights(recompute_mapping=False)
     plain.generation_config = model.generation_config
     staging = directory / STAGING
     shutil.rmtree(staging, ignore_errors=True)

@@ -15,16 +15,20 @@ import torch
 import transformers
 
 from adapters import AdapterConfig, AdapterController, TaskSwitch, is_merged, remerge
-from adapters.sites import IN_ATTENTION
 from common.errors import ConfigError
 from third_party.models.t5 import adapter_checkpoint
+from third_party.models.t5.adapter_description import holds_adapter, read_description, try_bases
 from third_party.models.t5.attach import attach
-from third_party.models.t5.configuration_t5 import T5Config, resolve_name
+from third_party.models.t5.attached import check_attached
+from third_party.models.t5.checkpointing import checkpoint_with_task
+from third_party.models.t5.configuration_t5 import SHIPPED, T5Config, resolve_name
 from third_party.models.t5.export import merge_and_export
 from third_party.models.t5.freezing import freeze_model_params
+from third_party.models.t5.guards import ADVICE, Guarded, check_native, check_plain
+from third_party.models.t5.loading import UNLOADABLE, check_loaded, without_report
 
 
-class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
+class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneration):
     """T5 with adapters; with `adapter_config=None` it is exactly the T5 of transformers.
 
     >>> model = T5ForConditionalGeneration.from_pretrained("google-t5/t5-base", adapter_config=AdapterConfig(...))
@@ -39,57 +43,82 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
     # not divide the loss by the number of accumulation steps.
     accepts_loss_kwargs = False
 
-    def __init__(self, config: T5Config, adapter_config: AdapterConfig | None = None):
-        super().__init__(config)
+    def __init__(self, config: transformers.PreTrainedConfig, adapter_config: AdapterConfig | None = None):
+        # Before super().__init__, which enables gradient checkpointing if the configuration says so.
         self.adapter_config: AdapterConfig | None = None
+        self.backbone_path: str | None = None
         self._backbone_size: int | None = None
         self.task_switch = TaskSwitch(("task",))
+        super().__init__(T5Config.of(config))
         if adapter_config is not None:
             self.attach_adapters(adapter_config)
 
     @classmethod
     def from_pretrained(
         cls,
-        name: str | os.PathLike,
+        pretrained_model_name_or_path: str | os.PathLike | None,
         *args: Any,
         adapter_config: AdapterConfig | None = None,
-        dtype: torch.dtype | str = torch.float32,
+        dtype: torch.dtype | str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Load a backbone and attach new adapters, or load both from a directory written by `save_adapter`.
 
-        name: hub id, local directory or "t5-nano".
-        adapter_config: configuration of the adapters; None attaches none to a backbone.
-        dtype: dtype of the loaded weights, whatever that of the file.
+        pretrained_model_name_or_path: hub id, local directory or "t5-nano"; None with `config` and `state_dict`.
+        adapter_config: configuration of the adapters; None attaches none to a backbone. Of a saved adapter it may
+            change keys that do not affect the stored tensors.
+        dtype: dtype of the loaded weights, "auto" for that of the file; None: float32. `torch_dtype` is its older name.
         args, kwargs: passed to `from_pretrained` of transformers, whose result is returned.
+        Raises ConfigError if the file is of another architecture, lacks tensors of the model or has others.
         """
-        if adapter_checkpoint.holds_adapter(name):
-            return cls._from_adapter_checkpoint(Path(name), *args, adapter_config=adapter_config, dtype=dtype, **kwargs)
-        kwargs.setdefault("use_safetensors", True)  # the other format can execute code
-        loaded = super().from_pretrained(resolve_name(name), *args, dtype=dtype, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with output_loading_info=True
-        model.name_or_path = str(name)
+        name = pretrained_model_name_or_path
+        older_name = kwargs.pop("torch_dtype", None)
+        kwargs["dtype"] = next((given for given in (dtype, older_name) if given is not None), torch.float32)
+        place = name if name is None or not kwargs.get("subfolder") else os.path.join(name, kwargs["subfolder"])
+        if holds_adapter(place):
+            kwargs.pop("subfolder", None)
+            return cls._from_adapter_checkpoint(Path(place), *args, adapter_config=adapter_config, **kwargs)
+        if kwargs.get("use_safetensors") is None:
+            kwargs["use_safetensors"] = True  # the other format can execute code
+        wants_info, mismatched = kwargs.pop("output_loading_info", False), kwargs.pop("ignore_mismatched_sizes", False)
+        with without_report():
+            model, info = super().from_pretrained(
+                None if name is None else resolve_name(name),
+                *args,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **kwargs,
+            )
+        check_loaded(info, name or "state_dict", ignore_mismatched_sizes=mismatched)
+        if name is not None:
+            local = os.path.isdir(place) and str(name) not in SHIPPED
+            model.name_or_path = str(place if local else name)
+            model.backbone_path = os.path.abspath(place) if local else None
         if adapter_config is not None:
             model.attach_adapters(adapter_config)
-        return loaded
+        return (model, info) if wants_info else model
 
     @classmethod
     def _from_adapter_checkpoint(
         cls, directory: Path, *args: Any, adapter_config: AdapterConfig | None, **kwargs: Any
     ) -> Any:
-        saved = adapter_checkpoint.read_description(directory)
-        if adapter_config is not None and adapter_config != saved.adapter_config:
+        saved = read_description(directory)
+        adapter_checkpoint.read_tensors(directory, saved)  # what is wrong with them is no fault of the backbone
+        config, expected = adapter_config or saved.adapter_config, saved.adapter_config
+        if (config.tasks, config.structural_keys()) != (expected.tasks, expected.structural_keys()):
             raise ConfigError(
                 f"{directory} contains adapters of another configuration than adapter_config; leave adapter_config out"
             )
-        if saved.base_model is None:
-            raise ConfigError(
-                f"{directory} was trained on a backbone that was never saved; build that backbone and call load_adapter"
-            )
-        loaded = cls.from_pretrained(saved.base_model, *args, adapter_config=saved.adapter_config, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.load_adapter(directory)
-        return loaded
+
+        def load(base: str) -> Any:
+            loaded = cls.from_pretrained(base, *args, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            adapter_checkpoint.check_plan(model, config, saved, directory)
+            model.attach_adapters(config)
+            model.load_adapter(directory)
+            return loaded
+
+        return try_bases(saved, directory, load, UNLOADABLE)
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -99,15 +128,18 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
     def attach_adapters(self, adapter_config: AdapterConfig) -> None:
         """Attach adapters, with the dtype and device of the backbone, and freeze the rest.
 
-        Raises ConfigError if the model has adapters already.
+        Raises ConfigError if the model has adapters already, if a method finds nothing to adapt or trains nothing, or
+        if the backbone is not an ordinary T5.
         """
         if self.adapter_config is not None:
             raise ConfigError("the model has adapters already; attach new ones to a fresh backbone")
+        check_plain(self)
         self._backbone_size = self.backbone_size
         self.task_switch.set_tasks(adapter_config.adapter_names)  # in place: gradient checkpointing has a reference
         attach(self, adapter_config, self.task_switch)
         self.adapter_config = adapter_config
         freeze_model_params(self)
+        check_attached(self)
         self.train(self.training)  # sets the mode of the new modules, and merges them in evaluation
 
     def rename_task(self, task: str) -> None:
@@ -119,6 +151,10 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         for module in self.modules():
             if isinstance(module, AdapterController):
                 module.rename_task(task)
+
+    def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
+        """Tie what is tied. An output layer of its own, as T5 v1.1 has, stays one, though config.json calls it tied."""
+        super().tie_weights(missing_keys=missing_keys, recompute_mapping=False)
 
     @property
     def backbone_size(self) -> int:
@@ -139,32 +175,9 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         with self.task_switch.pinned(task):
             return super().generate(*args, **kwargs)
 
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any
-    ) -> torch.nn.Embedding:
-        """Resize as transformers does. Raises ConfigError with adapters, as some depend on the vocabulary size."""
-        if new_num_tokens is not None and self.adapter_config is not None:
-            raise ConfigError("the model has adapters; resize the embedding first, then attach them")
-        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
-
-    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
-        """Set it as transformers does. Raises ConfigError with attention_prefix_tuning, which others would ignore."""
-        if self.adapter_config is not None and IN_ATTENTION in self.adapter_config.methods:
-            raise ConfigError(
-                "attention_prefix_tuning needs its own attention implementation, which cannot be replaced"
-            )
-        super().set_attn_implementation(*args, **kwargs)
-
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save as transformers does. Raises ConfigError with adapters, which `from_pretrained` could not restore."""
-        if self.adapter_config is not None and self.adapter_config.method is not None:
-            raise ConfigError(
-                "the model has adapters; save them with save_adapter, which refers to the backbone by name"
-            )
-        super().save_pretrained(save_directory, *args, **kwargs)
-
     def save_adapter(self, directory: str | os.PathLike) -> None:
         """Write the adapters and all other trained parameters to `directory`, without the backbone."""
+        check_native(self)
         adapter_checkpoint.save(self, Path(directory))
 
     def merge_and_export(self, directory: str | os.PathLike) -> None:
@@ -172,13 +185,18 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
 
         Raises ConfigError, with the reason, if a method cannot be folded.
         """
+        check_native(self)
         merge_and_export(self, Path(directory))
 
-    def load_adapter(self, directory: str | os.PathLike) -> None:
+    def load_adapter(self, directory: str | os.PathLike, **foreign: Any) -> None:
         """Load the tensors written by `save_adapter` into a model that has the same adapters attached.
 
+        foreign: arguments of the method of transformers, which loads adapters of peft; there must be none.
         Raises ConfigError, listing the differences, if they do not match the model.
         """
+        if foreign:
+            raise ConfigError(f"load_adapter with {', '.join(foreign)} is for adapters of peft; {ADVICE}")
+        check_native(self)
         adapter_checkpoint.load(self, Path(directory))
         remerge(self)
 
@@ -188,18 +206,5 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
         gradient_checkpointing_func: Callable[..., Any] = torch.utils.checkpoint.checkpoint,
         **kwargs: Any,
     ) -> None:
-        checkpoint = partial(_checkpoint_with_task, self.task_switch, gradient_checkpointing_func)
+        checkpoint = partial(checkpoint_with_task, self.task_switch, gradient_checkpointing_func)
         super()._set_gradient_checkpointing(enable, checkpoint, **kwargs)
-
-
-def _checkpoint_with_task(
-    switch: TaskSwitch, checkpoint: Callable[..., Any], function: Callable[..., Any], *args: Any, **kwargs: Any
-) -> Any:
-    """Checkpoint `function` so that recomputing it in the backward pass uses the task of the forward pass."""
-    task = switch.current
-
-    def run(*inputs: Any, **keywords: Any) -> Any:
-        with switch.restored(task):
-            return function(*inputs, **keywords)
-
-    return checkpoint(run, *args, **kwargs)

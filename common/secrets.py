@@ -1,0 +1,47 @@
+"""Passwords and tokens: which keys hold one, and how they are kept out of what is printed and written."""
+
+import os
+import re
+from typing import Any
+
+HIDDEN = "(hidden)"
+SHORTEST = 6  # a shorter value would also be found inside harmless words
+_NAME = re.compile(
+    r"(^|[._-])(token|password|passwd|passphrase|secret|credentials?|authorization|api_?key|access_key)$"
+)
+_IN_ADDRESS = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
+_known: set[str] = set()
+
+
+def is_secret(name: object) -> bool:
+    """Return True if a key of this name holds a secret: hub_token, api_key, WANDB_API_KEY, .."""
+    return isinstance(name, str) and _NAME.search(name.lower()) is not None
+
+
+def without_secrets(value: Any) -> Any:
+    """Return a copy of a JSON value without the keys that hold secrets, at any depth."""
+    if isinstance(value, dict):
+        return {name: without_secrets(each) for name, each in value.items() if not is_secret(name)}
+    return [without_secrets(each) for each in value] if isinstance(value, list) else value
+
+
+def remember_secrets(value: Any) -> None:
+    """Have the secrets in a JSON value masked in messages from now on."""
+    waiting = [(value, False)]
+    while waiting:
+        each, secret = waiting.pop()
+        if isinstance(each, dict):
+            waiting += [(part, secret or is_secret(name)) for name, part in each.items()]
+        elif isinstance(each, list):
+            waiting += [(part, secret) for part in each]
+        elif secret and isinstance(each, str):
+            _known.add(each)
+
+
+def masked(text: str) -> str:
+    """Return `text` with every known secret hidden: those that were read and those of the environment."""
+    secrets = _known | {value for name, value in os.environ.items() if is_secret(name)}
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= SHORTEST:
+            text = text.replace(secret, HIDDEN)
+    return _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)

@@ -1,0 +1,122 @@
+"""What a configuration file names: architectures, optimisers and training routines.
+
+A file may come from somebody else. It names what this project offers; any other importable object is looked up only if
+the command line says --trust_modules, and is called only if it can be what the key needs.
+"""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from common.errors import type_and_line
+from expressivity.errors import ExpressivityError
+from expressivity.networks import ARCHITECTURES
+
+OWN_MODULES = ("expressivity.networks", "t3nsor")  # whose classes need no trust
+
+
+class Kind(NamedTuple):
+    """What a key may name.
+
+    known: built-in names.
+    base: the class that a named class derives from; None: a class is wrong here.
+    positional, keywords: what a named function is called with; None: keywords of the file.
+    needed: all that in words.
+    """
+
+    known: dict[str, Callable]
+    base: type | None
+    positional: int
+    keywords: tuple[str, ...] | None
+    needed: str
+
+
+OPTIMIZERS = {name: each for name, each in vars(torch.optim).items() if inspect.isclass(each)}
+NAMED = {
+    "architecture": Kind(ARCHITECTURES, nn.Module, 0, None, "a class of torch modules, or a function that returns one"),
+    "optimizer": Kind(
+        {name: each for name, each in OPTIMIZERS.items() if issubclass(each, torch.optim.Optimizer)},
+        torch.optim.Optimizer,
+        1,
+        ("lr",),
+        "a class of torch optimizers, or a function (parameters, lr) that returns one",
+    ),
+    "train": Kind({}, None, 3, (), "a function (network, inputs, outputs) that returns the fitted network"),
+}
+
+
+def named(given: object, kind: str, what: str, trusted: bool):
+    """Return what a file names.
+
+    given: a built-in name, or module:name; for an optimizer also an object with the key "name" and its options.
+    kind: a key of NAMED.
+    what: the key to name in errors.
+    trusted: whether modules of others may be imported.
+    Raises ExpressivityError for what is unknown, needs trust, cannot be imported, or is something else.
+    """
+    if kind == "optimizer" and isinstance(given, dict):
+        options = {name: value for name, value in given.items() if name != "name"}
+        found = named(given.get("name"), kind, what, trusted)
+        return functools.partial(found, **options) if options else found
+    kind_of = NAMED[kind]
+    known = kind_of.known
+    if not isinstance(given, str) or (":" not in given and given not in known):
+        near = get_close_matches(str(given), known, 1) or list(known)[:9]
+        hint = f"one of {', '.join(near)}, or " if near else ""
+        raise ExpressivityError(f"{what} is {given!r}; it must be {hint}an importable object, written module:name")
+    if given in known:
+        return known[given]
+    module, _, attribute = given.partition(":")
+    own = module in OWN_MODULES and attribute.isidentifier()
+    if not (own or trusted or _is_missing(module)):
+        raise ExpressivityError(
+            f"{what} is {given!r}; a file may name classes of {' and '.join(OWN_MODULES)} only: to import and run "
+            "other code, add --trust_modules to the command line, if you trust the file"
+        )
+    try:
+        found = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+    except Exception as error:  # a user's module may raise anything
+        raise ExpressivityError(f"{what} is {given!r}, which cannot be imported: {type_and_line(error)}") from error
+    if inspect.isclass(found):
+        fits = kind_of.base is not None and issubclass(found, kind_of.base)
+    else:
+        fits = not own and _is_routine(found, kind_of)
+    if not fits:
+        name = getattr(found, "__qualname__", None) or repr(found)[:40]
+        raise ExpressivityError(f"{what} is {given!r}, the {type(found).__name__} {name}; it must be {kind_of.needed}")
+    return found
+
+
+def _is_missing(module: str) -> bool:
+    """Return True if a module cannot be imported anyway; finding that out imports nothing."""
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is None
+    except (ImportError, ValueError):  # ValueError: no name of a module
+        return False
+
+
+def _is_routine(found: object, kind: Kind) -> bool:
+    """Return True for a callable that is not one of Python's own, such as subprocess.run, and can be called so."""
+    if not callable(found):
+        return False
+    module = getattr(found, "__module__", None) or type(found).__module__
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        return False
+    try:
+        signature = inspect.signature(found)
+        if kind.keywords is not None:
+            signature.bind(*[None] * kind.positional, **dict.fromkeys(kind.keywords))
+    except (TypeError, ValueError):  # it takes other arguments, or does not tell
+        return False
+    returned = signature.return_annotation
+    return (
+        kind.base is None or not inspect.isclass(returned) or issubclass(returned, (kind.base, inspect.Signature.empty))
+    )

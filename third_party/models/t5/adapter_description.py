@@ -1,0 +1,164 @@
+"""`adapter_config.json`: what the files of a saved adapter contain, and where its backbone is."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters import AdapterConfig
+from common.checksums import KEY, damage, is_sealed
+from common.errors import ConfigError, type_and_line, warn_once
+from common.json_settings import check_keys, describe, has_type, read_file
+from common.keys import key_types
+from third_party.models.t5.configuration_t5 import SHIPPED
+from third_party.models.t5.fingerprint import Fingerprint
+
+WEIGHTS = "adapter_model.safetensors"
+DESCRIPTION = "adapter_config.json"
+TYPES = {
+    "adapter_config": dict,
+    "base_model": str | None,
+    "base_path": str | None,
+    "base_fingerprint": dict,
+    "tasks": list[str],
+    "tensors": dict,
+}
+FINGERPRINT_TYPES = {"dtype": str, "digest": str, "sums": list[float]}
+
+
+@dataclass
+class Description:
+    """The content of `adapter_config.json`.
+
+    adapter_config: the configuration of the adapters.
+    base_model: name of the backbone as it was given, if it has one.
+    base_path: where the backbone was, if it was a local directory; None also in files of the first version.
+    base_fingerprint: fingerprint of the backbone's weights.
+    tensors: name -> shape of the tensors in `adapter_model.safetensors`.
+    """
+
+    adapter_config: AdapterConfig
+    base_model: str | None
+    base_path: str | None
+    base_fingerprint: Fingerprint
+    tensors: dict[str, list[int]]
+
+
+def holds_adapter(directory: str | os.PathLike | None) -> bool:
+    """True if `directory` has a file of an adapter, even if another is missing."""
+    return directory is not None and any(
+        os.path.isfile(os.path.join(directory, file)) for file in (WEIGHTS, DESCRIPTION)
+    )
+
+
+def read_description(directory: Path) -> Description:
+    """Read `adapter_config.json` and compare the adapter's files with their checksums.
+
+    Raises ConfigError if it was not written by `save_adapter`, or if a file was changed since.
+    """
+    path = directory / DESCRIPTION
+    try:
+        content = read_file(path)
+        _check_damage(content, directory)
+        return _description(content)
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(str(directory)) else _refusal(path, text)) from None
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        raise ConfigError(_refusal(path, type_and_line(error))) from None
+
+
+def _refusal(path: Path, why: str) -> str:
+    return f"{path} is not an adapter description of this project: {why}"
+
+
+def _check_damage(content: dict[str, Any], directory: Path) -> None:
+    if not is_sealed(content):
+        warn_once(f"{directory / DESCRIPTION} has no checksums, so damage to the adapter cannot be noticed")
+        return
+    found = damage(content, directory, DESCRIPTION)
+    if found is not None:
+        own = f'; if that was intended, remove its "{KEY}" entry to load it without the check'
+        other = "; copy the adapter again"
+        raise ConfigError(
+            f"{directory} is damaged and cannot be read: {found}{own if found.startswith(DESCRIPTION) else other}"
+        )
+
+
+def _description(content: dict[str, Any]) -> Description:
+    content = {"base_path": None, **content}
+    _check_types(content, TYPES)
+    config, fingerprint, tensors = content["adapter_config"], content["base_fingerprint"], content["tensors"]
+    check_keys(config, key_types(AdapterConfig), "run_seq2seq.py")
+    _check_types(fingerprint, FINGERPRINT_TYPES)
+    base = Fingerprint(**{name: fingerprint[name] for name in FINGERPRINT_TYPES})
+    if not base.is_valid:
+        raise ConfigError("base_fingerprint is not that of a backbone: its dtype or sums cannot be right")
+    for name in ("base_model", "base_path"):
+        if content[name] is not None and not content[name].isprintable():
+            raise ConfigError(f"{name} is {content[name][:80]!r}; it must be a name or a path")
+    if not content["tasks"] or not all(content["tasks"]):
+        raise ConfigError("tasks is empty or contains an empty name")
+    for name, shape in tensors.items():
+        if not has_type(shape, list[int]):
+            raise ConfigError(f"tensors: {name} is {str(shape)[:80]}; it must be the shape, a list of whole numbers")
+    adapter_config = AdapterConfig(tasks=tuple(content["tasks"]), **config)
+    return Description(adapter_config, content["base_model"], content["base_path"], base, tensors)
+
+
+def _check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
+    for name, annotation in types.items():
+        if name not in content:
+            raise ConfigError(f"it has no {name}")
+        if not has_type(content[name], annotation):
+            raise ConfigError(f"{name} is {str(content[name])[:80]!r}; it must be {describe(annotation)}")
+
+
+def bases(description: Description, directory: Path) -> list[str]:
+    """Return the names under which the backbone may be loaded, the likeliest first.
+
+    A local directory is looked for as given, where it was when the adapter was saved, and relative to the adapter.
+    directory: that of the adapter.
+    Raises ConfigError, saying where it looked, if there is none.
+    """
+    given, recorded = description.base_model, description.base_path
+    if not given:
+        raise ConfigError(
+            f"{directory} was trained on a backbone that was never saved; build that backbone and call load_adapter"
+        )
+    if given in SHIPPED:
+        return [given]
+    looked: dict[str, str] = {}
+    for path in (given, recorded, os.path.join(directory, given)):
+        if path:
+            looked.setdefault(os.path.realpath(path), path)
+    found = [path for path in looked.values() if os.path.isdir(path)]
+    usable = [path for path in found if not holds_adapter(path)]
+    if usable or not found and recorded is None:
+        return usable or [given]  # an id of the hub
+    why = {path: "an adapter, not a backbone" if path in found else "not a directory" for path in looked.values()}
+    raise ConfigError(missing_base(directory, given, why))
+
+
+def missing_base(directory: Path, given: str, looked: dict[str, str]) -> str:
+    """Say that an adapter's backbone was not found. looked: where -> why it is not the backbone."""
+    places = "; ".join(f"{place} ({why})" for place, why in looked.items())
+    return (
+        f"the backbone {given!r} of the adapter in {directory} was not found; looked at: {places}; put it there, or "
+        "attach the adapter to it with load_adapter"
+    )
+
+
+def try_bases(description: Description, directory: Path, load: Callable[[str], Any], errors: tuple) -> Any:
+    """Return `load(base)` of the first backbone that it accepts. Raises ConfigError with all reasons if there is none.
+
+    errors: the exceptions by which `load` refuses a backbone.
+    """
+    reasons = {}
+    for base in bases(description, directory):
+        try:
+            return load(base)
+        except errors as error:
+            reasons[base] = type_and_line(error) if not isinstance(error, ConfigError) else str(error)
+    raise ConfigError(missing_base(directory, str(description.base_model), reasons))
