@@ -10,6 +10,7 @@ RANGES = {
     "at least 1": lambda value: value >= 1,
     "at least 2": lambda value: value >= 2,
     "at most 20": lambda value: value <= 20,
+    "at most 1,000,000": lambda value: value <= 1_000_000,
     "above 0": lambda value: value > 0,
     "at least 0 and below 1": lambda value: 0 <= value < 1,
     "at least 0 and below 2**32": lambda value: 0 <= value < 2**32,
