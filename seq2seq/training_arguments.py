@@ -8,9 +8,8 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from common.errors import ConfigError, require
-from common.files import read_bytes
 from common.json_settings import has_type
-from common.json_text import not_finite, parse_json
+from common.json_text import not_finite, parse_json, read_json
 from common.secrets import is_secret, without_secrets
 from seq2seq.arguments import SPLIT_SEED, OwnTrainingArguments
 
@@ -37,6 +36,9 @@ ALLOWED = {
         "eval_delay",
         "neftune_noise_alpha",
     ),
+    "at most 1,000": ("generation_num_beams",),
+    "at most 10,000": ("generation_max_length",),
+    "at most 10,000,000": ("max_steps",),
     "at most 1,000,000": ("per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs"),
     "at least 0 and below 2**32": ("seed", "data_seed", "seeds"),
     "at least 0 and below 1": ("adam_beta1", "adam_beta2", "label_smoothing_factor"),
@@ -48,6 +50,7 @@ ONLY = {
     "eval_do_concat_batches": (True, "the predictions of a split are scored together"),
     "batch_eval_metrics": (False, "the predictions of a split are scored together"),
     "label_names": (["labels"], "a batch has no other labels"),
+    "debug": ("", "its checks fail on the masks of T5"),
     "use_liger_kernel": (False, "there are no such kernels for T5"),
     "enable_jit_checkpoint": (False, "SIGTERM writes a checkpoint anyway"),
 }
@@ -78,6 +81,8 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
     def __post_init__(self):
         for allowed, names in ALLOWED.items():
             require(self, allowed, *names)
+        if not self.fsdp:
+            self.fsdp_config = None
         self._check_values()
         self._check_combinations()
         self.output_dir = os.path.normpath(self.output_dir)  # checkpoints are compared by path
@@ -92,6 +97,7 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
         return without_secrets(vars(self)) | {name: None for name in vars(self) if is_secret(name)}
 
     def _check_values(self):
+        self.debug = self.debug or ""
         for name, (value, why) in ONLY.items():
             given = getattr(self, name, value)
             if given not in (value, None):
@@ -99,14 +105,15 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
         for name in (*OBJECTS, *OBJECTS_OR_FILES):
             given = getattr(self, name, None)
             if isinstance(given, str):
-                text = given if given.lstrip().startswith("{") or name in OBJECTS else read_bytes(given).decode()
-                given = parse_json(text, name)
+                given = _object_of(given, name)
                 setattr(self, name, given)
             if not has_type(given, dict | None):
                 raise ConfigError(f"{name} is {json.dumps(given)}; it must be an object")
         for f in fields(self):
             if not_finite(getattr(self, f.name, None)) is not None:
                 raise ConfigError(f"{f.name} is {getattr(self, f.name)}; it must be finite")
+        if self.optim_args and any(part.count("=") != 1 for part in self.optim_args.split(",")):
+            raise ConfigError(f'optim_args is {self.optim_args!r}; it must be written "name=value, name=value"')
         if self.max_steps < 1 and self.max_steps != -1:
             raise ConfigError(f"max_steps is {self.max_steps}; it must be at least 1, or -1 for num_train_epochs")
 
@@ -121,6 +128,10 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
             raise ConfigError(
                 "dataloader_persistent_workers is true, but dataloader_num_workers is 0; set it to at least 1"
             )
+        if not self.dataloader_num_workers:
+            self.dataloader_multiprocessing_context = None
+        if "RANK" not in os.environ:
+            self.ddp_backend = None
         if not self.compares_models:  # transformers would look the metric up without need, and fail
             self.metric_for_best_model = self.greater_is_better = None
         self._use_newer_names()
@@ -144,3 +155,13 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
                 raise ConfigError(f"{old} and {new} are the same key; set only {new}")
             setattr(self, new, getattr(self, old))
             setattr(self, old, None)
+
+
+def _object_of(text: str, name: str) -> object:
+    """Return the value of a JSON text, or of the file of that name if the key allows one."""
+    if name in OBJECTS or text.lstrip().startswith("{"):
+        return parse_json(text, name)
+    try:
+        return read_json(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None

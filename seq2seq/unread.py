@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 
 from common.keys import key_fields
+from seq2seq.data.batches import tasks_of_splits
 from seq2seq.models import configuration_of, model_config_errors
 from seq2seq.settings import Settings
 from seq2seq.training_arguments import TrainingArguments
@@ -23,8 +24,9 @@ PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "ada
 def unread_keys(settings: Settings) -> dict[str, list[str]]:
     """Return who does not read which of the keys that were set to another value than the default.
 
-    Raises ConfigError if the model or its adapters cannot be built.
+    Raises ConfigError if a task is unknown, or the model or its adapters cannot be built.
     """
+    tasks_of_splits(settings.data, settings.training.split_seed)  # first, as each name would get adapters
     with model_config_errors():
         config = configuration_of(settings.model)
     adapter = {f.name for f in key_fields(type(settings.adapter))}
@@ -80,7 +82,9 @@ def changed(settings: Settings, names: Iterable[str]) -> list[str]:
     names = set(names)
     given = [name for name in settings.given if name in names]
     parts = [(part, type(part)()) for part in (settings.adapter, settings.model, settings.data)]
-    of_training = {f.name: f.default for f in fields(settings.training) if f.default is not MISSING}
+    of_training = {
+        f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(settings.training)
+    }
     return [
         name
         for name in given
