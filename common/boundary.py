@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from common.errors import ConfigError, RunFailed, Terminated, one_line, shortened, type_and_line
 from common.files import is_full, with_free_space
-from common.secrets import masked
+from common.secrets import masked, remember_arguments
 
 SWITCH = "--traceback"
 WRONG_INPUT, FAULT, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 141, 130, 143
@@ -24,6 +24,7 @@ def guarded(program: Callable[[list[str]], object], argv: list[str], interrupted
     interrupted: the line for Ctrl-C.
     """
     shown = SWITCH in argv
+    remember_arguments(argv)
     try:
         program([argument for argument in argv if argument != SWITCH])
         sys.stdout.flush()  # else a full disk or a closed pipe would be noticed only after this

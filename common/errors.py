@@ -3,10 +3,12 @@
 import math
 import operator
 import sys
+from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 # What `require` allows, in the words of the error message.
-RANGES = {
+RANGES: dict[str, Callable[[Any], bool]] = {
     "at least 0": lambda value: value >= 0,
     "at least 1": lambda value: value >= 1,
     "at least 2": lambda value: value >= 2,

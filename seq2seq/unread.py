@@ -58,8 +58,6 @@ def unread_by_training(training: TrainingArguments) -> dict[str, tuple[str, ...]
         unread["a run without fsdp"] = ("fsdp_config",)
     if not training.report_to:
         unread["a run without report_to"] = OF_TRACKERS
-    if not training.compares_models:
-        unread["a run without load_best_model_at_end"] = ("metric_for_best_model", "greater_is_better")
     if not training.predict_with_generate:
         unread["a run without predict_with_generate"] = ("generation_num_beams", "generation_config")
     if not training.gradient_checkpointing:

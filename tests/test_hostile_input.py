@@ -200,6 +200,14 @@ def test_secrets_are_not_pickled():
     assert pickle.loads(stored).hub_token is None
 
 
+def test_secrets_of_the_command_line_are_not_repeated(capfd):
+    for arguments in (
+        ["--hub_token", "hf_secret_1", "hf_secret_1"],
+        ["--hub_token=hf_secret_1", "--tt_rank", "hf_secret_1"],
+    ):
+        assert "(hidden)" in one_line(capfd, run_seq2seq.main([str(ROOT / CONFIG), *arguments]))
+
+
 def test_which_keys_hold_secrets():
     for name in ("hub_token", "push_to_hub_token", "token", "WANDB_API_KEY", "apiKey", "aws_secret", "db.password"):
         assert is_secret(name), name

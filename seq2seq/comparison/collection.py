@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.json_text import read_json
+from common.secrets import without_secrets
 from seq2seq import layout
 from seq2seq.layout import CONFIGURATION, DIVERGED, RESULTS
 
@@ -151,7 +152,9 @@ def read_run(directory: Path) -> Run:
             memory_mib=number(results.get("peak_memory_mib")),
             splits=read_splits(results["splits"]),
             history=[read_entry(entry) for entry in results.get("history") or []],
-            config={name: value for name, value in {**config, **own}.items() if name not in INCIDENTAL},
+            config={
+                name: value for name, value in without_secrets({**config, **own}).items() if name not in INCIDENTAL
+            },
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
