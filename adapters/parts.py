@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import torch
 from torch import nn
@@ -68,14 +68,21 @@ def saying_shape_warnings(key: str) -> Iterator[None]:
     with warnings.catch_warnings():
         show = warnings.showwarning
 
-        def say(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        def say(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
             if issubclass(category, ShapeWarning):
                 warn_once(f"{key}: {message}")
             else:
-                show(message, category, *place, **options)
+                show(message, category, filename, lineno, file, line)
 
         warnings.simplefilter("always", ShapeWarning)
-        setattr(warnings, "showwarning", say)  # noqa: B010
+        warnings.showwarning = say
         yield
 
 

@@ -112,7 +112,7 @@ class TTLoRABranch(ScaledBranch):
         return self.scale * dense.t()
 
     def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        if self.unmergeable or self.tt.weight.shape != self.sizes or (self.training and self.dropout.p):
+        if self.unmergeable or self.tt.padded or (self.training and self.dropout.p):
             return super().layer_output(x, weight, bias)
         y = linear_with_branch(x, weight, self.tt.weight, scale=self.scale, bias=bias)
         return y if self.start is None else y - self.scale * tt_matmul(x, self.start)

@@ -25,7 +25,7 @@ from attacks import adapters, checkpoints, configurations, full_disk, kills, ref
 from attacks.outcome import IDENTICAL, REFUSED, TRACEBACK, WRONG, Campaign, Outcome, Trial  # noqa: E402
 
 from common.errors import ConfigError  # noqa: E402
-from common.files import check_writable  # noqa: E402
+from common.ownership import Ownership  # noqa: E402
 
 CAMPAIGNS = (
     *(configurations.DRY, configurations.REAL, adapters.CAMPAIGN, checkpoints.CAMPAIGN, kills.CAMPAIGN),
@@ -33,6 +33,7 @@ CAMPAIGNS = (
 )
 NAMES = [campaign.name for campaign in CAMPAIGNS]
 COLUMNS = {REFUSED: "refused in one line", IDENTICAL: "identical", WRONG: "wrong", TRACEBACK: "traceback"}
+FINISHED = "trials.jsonl"
 Key = tuple[str, int]
 
 
@@ -51,11 +52,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def attack(args: argparse.Namespace) -> int:
     """Carry out all trials that are not finished, and print the table; return the exit status."""
-    check_writable(args.output_dir)
     place = args.output_dir.resolve()
     if args.again:
-        shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True, exist_ok=True)
+        for name in ("reference", "trials", "kept"):
+            shutil.rmtree(place / name, ignore_errors=True)
+        (place / FINISHED).unlink(missing_ok=True)
     chosen = [campaign for campaign in CAMPAIGNS if campaign.name in args.only]
     wanted = {(each.name, k): each for each in chosen for k in range(count_of(each, args))}
     found = finished(place, args.seed)
@@ -65,7 +66,7 @@ def attack(args: argparse.Namespace) -> int:
         reference.prepare(place / "reference")
         adapters.prepare(place / "reference")
         shutil.rmtree(place / "trials", ignore_errors=True)
-    with open(place / "trials.jsonl", "a") as file:
+    with open(place / FINISHED, "a") as file:
         for key, outcome in carried_out(open_keys, wanted, place, args):
             found[key] = outcome
             row = {"campaign": key[0], "trial": key[1], "seed": args.seed, **vars(outcome)}
@@ -84,7 +85,7 @@ def count_of(campaign: Campaign, args: argparse.Namespace) -> int:
 
 def finished(place: Path, seed: int) -> dict[Key, Outcome]:
     """The outcomes that an earlier call with this seed has written."""
-    path = place / "trials.jsonl"
+    path = place / FINISHED
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return {(r["campaign"], r["trial"]): Outcome(r["verdict"], r["what"]) for r in rows if r["seed"] == seed}
 
@@ -162,10 +163,14 @@ def print_table(campaigns: list[Campaign], found: dict[Key, Outcome]) -> None:
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     try:
-        return attack(args)
+        with Ownership(args.output_dir, "--output_dir"):
+            return attack(args)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -89,11 +89,12 @@ class TTLinear(nn.Module):
         check_strategy(strategy, self.weight.d, self.ring)
         warn_if_larger(type(self).__name__, self.weight, (in_features, out_features))
         cores = self.weight
+        self.padded = cores.shape != (in_features, out_features)
         self.bias = nn.Parameter(torch.zeros(out_features, dtype=cores.dtype, device=cores.device)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., in_features) -> (.., out_features)."""
-        if self.weight.shape == (self.in_features, self.out_features):
+        if not self.padded:
             return self._product(x, self.bias)
         rows, columns = self.weight.shape
         if x.shape[-1:] != (self.in_features,):
@@ -112,8 +113,7 @@ class TTLinear(nn.Module):
         name = getattr(activation, "__name__", type(activation).__name__)
         where = "behind every core" if self.activate_last else "between the cores"
         between = "" if activation is None else f", {name} {where}"
-        rows, columns = self.weight.shape
-        padding = "" if (rows, columns) == (self.in_features, self.out_features) else f", padded to {rows} -> {columns}"
+        padding = ", padded to {} -> {}".format(*self.weight.shape) if self.padded else ""
         return f"{self.in_features} -> {self.out_features}{padding}, bias={self.bias is not None}{between}"
 
     def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

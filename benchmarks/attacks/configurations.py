@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from attacks.mutations import mutated, mutated_arguments, mutated_text
+from attacks.mutations import meant, mutated, mutated_arguments, mutated_text
 from attacks.outcome import IDENTICAL, REFUSED, TRACEBACK, WRONG, Campaign, Outcome, Trial
 from attacks.processes import ROOT, program, run
 from attacks.reference import DATA, SETTINGS
@@ -46,14 +46,17 @@ def dry(trial: Trial) -> Outcome:
     source = rng.choice(shipped())
     text, arguments = source.read_text(), []
     kind = rng.random()
-    if kind < 0.2:
+    if kind < 0.15:
         content, what = mutated_text(rng, text)
-    elif kind < 0.35:
+    elif kind < 0.3:
         content, arguments = text.encode(), mutated_arguments(rng, keys())
         what = " ".join(arguments)[:120]
-    else:
+    elif kind < 0.65:
         values, what = mutated(rng, json.loads(text), keys())
         content = json.dumps(values).encode()
+    else:
+        changes = meant(rng)
+        content, what = json.dumps({**json.loads(text), **changes}).encode(), str(changes)
     file.write_bytes(content)
     what = f"{source.relative_to(ROOT)} with {what!r}"
     first = dry_run(trial, "first", file, arguments)
@@ -69,56 +72,12 @@ def dry(trial: Trial) -> Outcome:
     return Outcome(WRONG, f"{what}: {different} differ when repeated") if different else Outcome(IDENTICAL, what)
 
 
-# Values that may well be meant, for runs that train.
-MILD = {
-    "tt_rank": [1, 2, 3, 5],
-    "tt_d": [1, 2, 4, "auto", "fastest", None],
-    "tensor_ring": [True, False],
-    "cores_nonlinearity": [None, "relu", "gelu"],
-    "freeze_cores": [None, "first", "last", [0, 1]],
-    "share_cores": [None, "first", [0]],
-    "task_reduction_factor": [1, 3, 7, 32],
-    "use_bias": [True, False],
-    "use_TTBias": [True, False],
-    "unfreeze_layer_norms": [True, False],
-    "use_TTLayerNorm": [True, False],
-    "bitfit": [True, False],
-    "lora_rank": [1, 3],
-    "lora_alpha": [None, 16],
-    "lora_dropout": [0.0, 0.5],
-    "TTLoRA_init": [None, "kaiming", "svd"],
-    "task_adapter_layers_encoder": [None, [0], [], [5]],
-    "learning_rate": [0.0, 1e-3, 10.0, 1e30],
-    "max_grad_norm": [0.0, 1.0],
-    "weight_decay": [0.0, 0.1, 5.0],
-    "gradient_accumulation_steps": [1, 3],
-    "gradient_checkpointing": [True, False],
-    "warmup_steps": [0, 1000],
-    "lr_scheduler_type": ["linear", "cosine", "constant"],
-    "optim": ["adamw_torch", "adafactor", "sgd"],
-    "per_device_train_batch_size": [1, 16],
-    "max_train_samples": [1, 16],
-    "max_source_length": [1, 16],
-    "num_beams": [1, 3],
-    "eval_strategy": ["epoch", "no", "steps"],
-    "save_strategy": ["epoch", "no"],
-    "load_best_model_at_end": [True, False],
-    "predict_with_generate": [True, False],
-    "bf16": [True],
-    "compute_time": [True],
-    "compute_memory": [True],
-    "merge_and_export": [True],
-    "save_dtype": ["float32", "bfloat16"],
-    "seed": [0, 2**31],
-}
-
-
 def real(trial: Trial) -> Outcome:
     rng, out, log = trial.random, trial.directory / "out", trial.directory / "log"
     source = rng.choice([path for path in shipped() if path.parent.name == "configs" and "multitask" not in path.name])
     values = {**json.loads(source.read_text()), **SETTINGS, "num_train_epochs": 1}
     values |= {"train_file": str(trial.reference / DATA), "max_source_length": 16, "warmup_steps": 0}
-    changes = {name: rng.choice(MILD[name]) for name in rng.sample(sorted(MILD), rng.choice([1, 2, 3]))}
+    changes = meant(rng)
     file, what = trial.directory / "mutated.json", f"{source.name} with {changes}"
     file.write_text(json.dumps({**values, **changes}))
     counted = dry_run(trial, "dry", file, [])

@@ -50,6 +50,61 @@ OTHER_PROGRAMS = {
     "architectures": ["UMT5ForConditionalGeneration"],
 }
 
+# Values that may well be meant.
+MEANT = {
+    "tt_rank": [1, 2, 3, 5],
+    "tt_d": [1, 2, 4, "auto", "fastest", None],
+    "tt_pad": [True],
+    "reverse_out_shape": [True],
+    "auto_shape_mode": ["descending", "mixed", "skewed"],
+    "factorize_smaller_dim": [False],
+    "low_rank_rank": [1, 4],
+    "lora_targets": [None, ["q", "v"], ["wi", "wo", "o"]],
+    "task_adapter_in_decoder": [True, False],
+    "tensor_ring": [True, False],
+    "cores_nonlinearity": [None, "relu", "gelu"],
+    "freeze_cores": [None, "first", "last", [0, 1]],
+    "share_cores": [None, "first", [0]],
+    "task_reduction_factor": [1, 3, 7, 32],
+    "use_bias": [True, False],
+    "use_TTBias": [True, False],
+    "unfreeze_layer_norms": [True, False],
+    "use_TTLayerNorm": [True, False],
+    "bitfit": [True, False],
+    "lora_rank": [1, 3],
+    "lora_alpha": [None, 16],
+    "lora_dropout": [0.0, 0.5],
+    "TTLoRA_init": [None, "kaiming", "svd"],
+    "task_adapter_layers_encoder": [None, [0], [], [5]],
+    "learning_rate": [0.0, 1e-3, 10.0, 1e30],
+    "max_grad_norm": [0.0, 1.0],
+    "weight_decay": [0.0, 0.1, 5.0],
+    "gradient_accumulation_steps": [1, 3],
+    "gradient_checkpointing": [True, False],
+    "warmup_steps": [0, 1000],
+    "lr_scheduler_type": ["linear", "cosine", "constant"],
+    "optim": ["adamw_torch", "adafactor", "sgd"],
+    "per_device_train_batch_size": [1, 16],
+    "max_train_samples": [1, 16],
+    "max_source_length": [1, 16],
+    "num_beams": [1, 3],
+    "eval_strategy": ["epoch", "no", "steps"],
+    "save_strategy": ["epoch", "no"],
+    "load_best_model_at_end": [True, False],
+    "predict_with_generate": [True, False],
+    "bf16": [True],
+    "compute_time": [True],
+    "compute_memory": [True],
+    "merge_and_export": [True],
+    "save_dtype": ["float32", "bfloat16"],
+    "seed": [0, 2**31],
+}
+
+
+def meant(rng: random.Random) -> dict:
+    """Return one to four changes, each of which may be meant; together they may contradict each other."""
+    return {name: rng.choice(MEANT[name]) for name in rng.sample(sorted(MEANT), rng.choice([1, 2, 3, 4]))}
+
 
 def mutated(rng: random.Random, values: dict, known: list[str]) -> tuple[dict, str]:
     """Return a configuration with one to three changes, and what they are. known: the keys of the program."""

@@ -10,7 +10,9 @@ from adapters.parts import Place, SharedParts
 from adapters.registry import build
 from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
 from adapters.tensor_train_linear import TensorTrainLinear
-from tests.methods import BESIDE, CASES, config_for
+from tests.methods import BESIDE, CASES, changed, config_for, logits, moved
+from third_party.models.t5 import T5ForConditionalGeneration
+from utils import modify_model_after_init
 
 CHAINS = [case for case in BESIDE if "tt" in CASES[case][0].lower()]
 KEYS = {"tt_pad": True, "tt_rank": 2, "lora_rank": 7, "ttlora_reduction_factor": None}
@@ -59,3 +61,27 @@ def test_larger_layers_are_said_once_with_their_key(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: tt_d: TensorTrainLinear 61 -> 67 has ")
     assert "pad=True" in line
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"use_TTLoRA": True, "TTLoRA_init": "svd", "tensor_ring": True},
+        {"use_TTLoRA": True, "tt_cross_layer": True},
+        {"train_task_adapters": True, "tensor_train_adapters": True, "use_TTLayerNorm": True, "use_TTBias": True},
+    ],
+    ids=str,
+)
+def test_a_padded_model_is_merged_and_loaded(keys, tiny_config, batch, tmp_path):
+    config = changed(tiny_config, d_model=47, d_ff=53)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "base")
+    model = T5ForConditionalGeneration.from_pretrained(tmp_path / "base")
+    model = moved(
+        modify_model_after_init(model, AdapterConfig(tt_pad=True, tt_rank=2, task_reduction_factor=2, **keys))
+    )
+    parallel = logits(model.train(), batch)
+    merged = logits(model.eval(), batch)
+    assert torch.allclose(merged, parallel, atol=1e-4)
+    model.save_adapter(tmp_path / "adapter")
+    loaded = T5ForConditionalGeneration.from_pretrained(tmp_path / "adapter").eval()
+    assert torch.equal(logits(loaded, batch), merged)
