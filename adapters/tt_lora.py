@@ -18,6 +18,7 @@ from torch import nn
 from adapters.adapter_configuration import AdapterConfig
 from adapters.lora import ScaledBranch
 from adapters.parts import Place, SharedParts
+from adapters.precision import in_trained_dtype, trained_dtype
 from adapters.tensor_train_linear import MatrixShape, TensorTrainLinear, automatic_shape
 from common.errors import ConfigError
 from t3nsor import from_matrix, kaiming, linear_with_branch, padded, tt_matmul, useful_ranks, zero_delta
@@ -58,7 +59,7 @@ class ChainBranch(ScaledBranch):
         raise NotImplementedError(f"{type(self).__name__} does not implement chain")
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
-        return tt_matmul(self.dropout(x), self.chain(x.dtype)) * self.scale
+        return tt_matmul(self.dropout(x), self.chain(trained_dtype(x.dtype))) * self.scale
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
         return self.scale * self.chain(dtype).full().t()
@@ -66,7 +67,7 @@ class ChainBranch(ScaledBranch):
     def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if self.training and self.dropout.p:
             return super().layer_output(x, weight, bias)
-        return linear_with_branch(x, weight, self.chain(x.dtype), scale=self.scale, bias=bias)
+        return linear_with_branch(x, weight, self.chain(trained_dtype(x.dtype)), scale=self.scale, bias=bias)
 
 
 class TTLoRABranch(ScaledBranch):
@@ -110,7 +111,7 @@ class TTLoRABranch(ScaledBranch):
 
     @staticmethod
     def _decompose(config: AdapterConfig, linear: nn.Linear, shape: MatrixShape) -> CoreChain:
-        weight, ring = linear.weight.detach(), config.tensor_ring
+        weight, ring = in_trained_dtype(linear.weight), config.tensor_ring
         ranks = useful_ranks(shape, config.tt_rank, ring)
         if weight.is_meta:  # there are no values to decompose
             return zero_delta(shape, ranks, ring=ring, dtype=weight.dtype, device="meta")

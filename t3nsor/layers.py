@@ -105,7 +105,8 @@ class TTLinear(nn.Module):
     def _activated(self, x: torch.Tensor, activation: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         cores = list(self.weight.cores)
         check_operands(x, None, self.bias, cores)
-        x, bias = in_autocast_dtype(x), in_autocast_dtype(self.bias)
+        x = in_autocast_dtype(x)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
 
         def chain(x, *cores):
             y = activated_chain(x, cores, self.ring, activation)
