@@ -162,6 +162,9 @@ class T5ForConditionalGeneration(transformers.T5ForConditionalGeneration):
                 "the model has adapters; save them with save_adapter, which refers to the backbone by name"
             )
         super().save_pretrained(save_directory, *args, **kwargs)
+        if self.adapter_config is not None and self.dtype.itemsize == 2:  # beside trained weights, which are float32
+            self.config.dtype = "float32"
+            self.config.save_pretrained(save_directory)
 
     def save_adapter(self, directory: str | os.PathLike) -> None:
         """Write the adapters and all other trained parameters to `directory`, without the backbone."""
