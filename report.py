@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(
-        usage="python report.py PATH .. [--split test] [--output_dir outputs/report]",
+        usage="python report.py PATH .. [--split test] [--output_dir outputs/report] [--traceback]",
         description="Collect the finished runs in and below the paths, print a table and write report.csv, report.md "
         "and report.html. Runs that differ only in their seed count as one configuration.",
         allow_abbrev=False,

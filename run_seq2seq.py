@@ -4,7 +4,7 @@ import os
 import sys
 from contextlib import ExitStack, contextmanager, redirect_stdout
 
-from common.boundary import guarded, is_first_process
+from common.boundary import SWITCH, guarded, is_first_process
 from common.errors import ConfigError
 from common.requirements import check_installed
 from seq2seq.settings import Settings, load_settings, print_keys
@@ -22,6 +22,7 @@ def program(argv: list[str]) -> None:
     """Do what the command line says. Raises what `guarded` turns into one line."""
     if {"--help", "-h"} & set(argv):
         print(USAGE)
+        print(f"\non the command line only\n  {SWITCH}: show errors with their tracebacks")
         print_keys()
         return
     if not argv or argv[0].startswith("--"):

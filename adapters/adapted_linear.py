@@ -23,7 +23,7 @@ class AdaptedLinear(MergedWeight, nn.Linear):
         self.added_bias: AddedBias | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        bias = self._total_bias()
+        bias, dtype = self._total_bias(), self.compute_dtype
         if self.computes_merged:
             weight = self.merged_weight()
             if weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
@@ -31,11 +31,11 @@ class AdaptedLinear(MergedWeight, nn.Linear):
             bias = bias if bias is None else bias.to(weight.dtype)
             return functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
         if self.branch is None:
-            return functional.linear(x, self.weight, bias)
-        return self.branch.layer_output(x, self.weight, bias)
+            return functional.linear(x, self.weight.to(dtype), bias)
+        return self.branch.layer_output(x, self.weight.to(dtype), bias)
 
     def _total_bias(self) -> torch.Tensor | None:
         if self.added_bias is None:
             return self.bias
-        added = self.added_bias.full()
+        added = self.added_bias.full().to(self.compute_dtype)
         return added if self.bias is None else self.bias + added

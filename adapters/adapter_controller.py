@@ -58,6 +58,13 @@ class TaskSwitch:
         return task if isinstance(task, str) else tuple((name, len(list(rows))) for name, rows in groupby(task))
 
 
+class Float32LayerNorm(nn.LayerNorm):
+    """nn.LayerNorm that computes in float32, or wider, and returns the dtype of x."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
 class AdapterController(AdapterPart):
     """y -> y + adapter(y) with the adapter of each row's task; y: (rows, .., d_model).
 
@@ -71,11 +78,14 @@ class AdapterController(AdapterPart):
         shared = SharedParts() if config.share_cores_among == "tasks" else shared
         adapters = {name: build(config, AFTER_SUBLAYER, d_model, shared) for name in self.module_names.values()}
         self.adapters = nn.ModuleDict(adapters)
-        self.pre_layer_norm = nn.LayerNorm(d_model) if config.add_layer_norm_before_adapter else nn.Identity()
-        self.post_layer_norm = nn.LayerNorm(d_model) if config.add_layer_norm_after_adapter else nn.Identity()
+        self.pre_layer_norm = Float32LayerNorm(d_model) if config.add_layer_norm_before_adapter else nn.Identity()
+        self.post_layer_norm = Float32LayerNorm(d_model) if config.add_layer_norm_after_adapter else nn.Identity()
+        self.track_precision(torch.empty(0))
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
-        update = self.post_layer_norm(self._run_adapters(self.pre_layer_norm(y.to(self.dtype))))
+        # A T5 in float16 keeps part of its feed-forward in float32, whose outputs float16 might not hold.
+        x = y.to(torch.promote_types(y.dtype, self.compute_dtype))
+        update = self.post_layer_norm(self._run_adapters(self.pre_layer_norm(x)))
         return y + update.to(y.dtype)
 
     def _run_adapters(self, x: torch.Tensor) -> torch.Tensor:
@@ -94,11 +104,6 @@ class AdapterController(AdapterPart):
         (adapter,) = self.adapters.values()
         self.module_names = {task: module_name(task)}
         self.adapters = nn.ModuleDict({module_name(task): adapter})
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the adapters; y may differ: a half-precision T5 keeps part of its feed-forward in float32."""
-        return next(self.adapters.parameters()).dtype
 
     def adapt_output(self, sublayer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Adapt the output of a sublayer; a forward hook. An attention returns a tuple, its output first."""

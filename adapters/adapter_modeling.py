@@ -2,11 +2,19 @@
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from adapters.activations import get_activation
 from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import SharedParts
 from adapters.tensor_train_linear import TensorTrainLinear
+
+
+class Linear(nn.Linear):
+    """nn.Linear that computes in the dtype of x."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
 class Adapter(nn.Module):
@@ -35,7 +43,7 @@ class Adapter(nn.Module):
     def _linear(
         config: AdapterConfig, in_features: int, out_features: int, shared: SharedParts, role: str
     ) -> nn.Module:
-        linear = nn.Linear(in_features, out_features, bias=config.use_bias)
+        linear = Linear(in_features, out_features, bias=config.use_bias)
         nn.init.trunc_normal_(linear.weight, std=0.01, a=-0.02, b=0.02)
         if config.use_bias:
             nn.init.zeros_(linear.bias)

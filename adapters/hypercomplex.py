@@ -65,7 +65,8 @@ class HypercomplexLinear(nn.Module):
         return weight / torch.linalg.matrix_norm(weight) if self.normalize else weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(x, self.full().t(), self.bias)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return nn.functional.linear(x, self.full().t().to(x.dtype), bias)
 
     @staticmethod
     def _rule(config: AdapterConfig) -> Factors:

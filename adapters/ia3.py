@@ -26,9 +26,10 @@ class IA3Branch(Branch):
         self.scaling = nn.Parameter(torch.ones(linear.in_features if self.scales_input else linear.out_features))
 
     def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        scaling = self.scaling.to(weight.dtype)
         if self.scales_input:
-            return functional.linear(x * self.scaling, weight, bias)
-        y = functional.linear(x, weight) * self.scaling
+            return functional.linear(x * scaling, weight, bias)
+        y = functional.linear(x, weight) * scaling
         return y if bias is None else y + bias
 
     def merged(self, weight: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,7 @@ from adapters.adapter_configuration import AdapterConfig
 from adapters.merged_weight import Branch, MergedWeight
 from adapters.norms import T5Norm, rms_norm
 from adapters.parts import AdapterPart
+from adapters.precision import trained_dtype
 from common.errors import ConfigError
 from t3nsor.autocast import without_autocast
 
@@ -172,6 +173,10 @@ class IntrinsicDelta(Branch):
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
         return self.subspace.delta(self.number, dtype).view(self.shape)
+
+    def merged(self, weight: torch.Tensor) -> torch.Tensor:
+        """The changed weight in the dtype of `weight`; in half precision it is rounded once, at the end."""
+        return (weight + self.delta(trained_dtype(weight.dtype))).to(weight.dtype)
 
     def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return functional.linear(x, self.merged(weight), bias)

@@ -38,7 +38,8 @@ class LoRABranch(ScaledBranch):
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(functional.linear(self.dropout(x), self.A), self.B) * self.scale
+        inner = functional.linear(self.dropout(x), self.A.to(x.dtype))
+        return functional.linear(inner, self.B.to(x.dtype)) * self.scale
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
         return self.scale * self.B.to(dtype) @ self.A.to(dtype)
@@ -55,7 +56,7 @@ class DenseBranch(ScaledBranch):
         self.D = nn.Parameter(torch.zeros_like(linear.weight))
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(self.dropout(x), self.D) * self.scale
+        return functional.linear(self.dropout(x), self.D.to(x.dtype)) * self.scale
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
         return self.scale * self.D.to(dtype)

@@ -23,8 +23,8 @@ class LowRankLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features)) if config.use_bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x @ self.left @ self.right
-        return y if self.bias is None else y + self.bias
+        y = x @ self.left.to(x.dtype) @ self.right.to(x.dtype)
+        return y if self.bias is None else (y + self.bias).to(x.dtype)
 
 
 class LowRankAdapter(Adapter):

@@ -115,6 +115,11 @@ class MergedWeight(nn.Module):
         return self
 
     @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype that the layer computes in."""
+        return self.weight.dtype
+
+    @property
     def unmergeable(self) -> str | None:
         """The reason why nothing can be merged, or None."""
         if self.branch is None:

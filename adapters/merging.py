@@ -1,6 +1,7 @@
 """Merging all branches of a model into the weights that evaluation uses, and undoing it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -30,6 +31,24 @@ def remerge(model: nn.Module) -> None:
     """Rebuild all merged weights; needed after writes through `.data`, which cannot be detected."""
     for _, layer in branched(model):
         layer.remerge()
+
+
+@contextmanager
+def conversions_undone(model: nn.Module) -> Iterator[None]:
+    """Give each parameter and buffer of `model` its tensor back at the end, to whatever it was converted inside.
+
+    Until then the memory holds both.
+    """
+    values = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for parameter, value in values:
+            parameter.data = value
+        for module, before in buffers:
+            module._buffers.update(before)
+        remerge(model)
 
 
 def is_merged(model: nn.Module) -> bool:

@@ -19,7 +19,9 @@ import t3nsor
 from adapters.adapter_configuration import AdapterConfig
 from adapters.merged_weight import HasWeight
 from adapters.parts import AdapterPart, SharedParts, saying_shape_warnings
+from adapters.precision import in_trained_dtype
 from common.errors import ConfigError
+from t3nsor.autocast import without_autocast
 
 
 class T5Norm(HasWeight, Protocol):
@@ -42,6 +44,7 @@ class NormPart(AdapterPart):
     def __init__(self, norm: T5Norm):
         super().__init__()
         self.eps = norm.variance_epsilon
+        self.track_precision(norm.weight)
 
     def full(self) -> torch.Tensor:
         """w as a dense vector (d_model,)."""
@@ -58,7 +61,7 @@ class NormPart(AdapterPart):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., d_model) -> (.., d_model); the mean square is computed in float32."""
-        return rms_norm(x, self.full(), self.eps)
+        return rms_norm(x, self.full().to(self.compute_dtype), self.eps)
 
 
 class ScaleNorm(NormPart):
@@ -66,7 +69,7 @@ class ScaleNorm(NormPart):
 
     def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts):
         super().__init__(norm)
-        weight = norm.weight.detach()
+        weight = in_trained_dtype(norm.weight)
         if config.use_LayerNorm_mean:
             start = weight.mean().reshape(1)
         else:
@@ -86,7 +89,7 @@ class TTLayerNorm(NormPart):
 
     def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts):
         super().__init__(norm)
-        weight = norm.weight.detach()
+        weight = in_trained_dtype(norm.weight)
         shape = t3nsor.auto_shape(weight.numel(), config.TTLayerNorm_d, pad=config.tt_pad)
         rank: int | list[int] = config.TTLayerNorm_rk
         from_vector = not config.use_LayerNorm_mean and config.TTLayerNorm_preinit
@@ -125,11 +128,12 @@ class KroneckerLayerNorm(NormPart):
         self.right = nn.Parameter(torch.zeros(n, right))
         with torch.no_grad():
             self.left[0] = 1
-            self.right[0] = norm.weight.mean() if config.use_LayerNorm_mean else 1
+            self.right[0] = in_trained_dtype(norm.weight).mean() if config.use_LayerNorm_mean else 1
         self.requires_grad_(not config.freeze_norms)
 
     def full(self) -> torch.Tensor:
-        return torch.einsum("ia,il,ir->alr", self.rule.vectors, self.left, self.right).reshape(-1)
+        with without_autocast(self.left.device):
+            return torch.einsum("ia,il,ir->alr", self.rule.vectors, self.left, self.right).reshape(-1)
 
 
 def preinit_errors(model: nn.Module) -> dict[str, float]:

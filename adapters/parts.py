@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO, TypeVar
 
 import torch
-from torch import nn
 
+from adapters.precision import Float32Tensors
 from common.errors import warn_once
 from t3nsor import ShapeWarning
 
 Part = TypeVar("Part")
 
 
-class AdapterPart(nn.Module):
+class AdapterPart(Float32Tensors):
     """Base class of the modules that an adapter method adds to the backbone.
 
     Its parameters are trained, except those built with `requires_grad` false (frozen cores, fixed rules). All its
-    parameters and buffers are saved in the adapter's checkpoint.
+    parameters and buffers are saved in the adapter's checkpoint. In half precision all stay float32.
     component: the row of the parameter table that counts it: "adapters", "norms", "biases" or "prompts".
     """
 

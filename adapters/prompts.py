@@ -13,6 +13,7 @@ from torch import nn
 
 from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import AdapterPart
+from t3nsor.autocast import without_autocast
 
 FREQUENT_TOKENS = 5000
 
@@ -47,7 +48,8 @@ class SoftPrompt(AdapterPart):
         if embeds is None:
             embeds = encoder.get_submodule("embed_tokens")(ids)
         prompt = self.embedding.to(embeds.dtype).expand(len(embeds), -1, -1)
-        kwargs["inputs_embeds"] = torch.cat([prompt, embeds], dim=1)
+        with without_autocast(embeds.device):  # it refuses tensors in the other half precision
+            kwargs["inputs_embeds"] = torch.cat([prompt, embeds], dim=1)
         mask = kwargs.get("attention_mask")
         if mask is not None:
             kwargs["attention_mask"] = torch.cat([mask.new_ones(len(mask), len(self.embedding)), mask], dim=1)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from adapters.adapter_configuration import AdapterConfig
 from adapters.lora import ScaledBranch
 from adapters.parts import Place, SharedParts
+from adapters.precision import in_trained_dtype, trained_dtype
 from adapters.tensor_train_linear import MatrixShape, TensorTrainLinear, automatic_shape
 from common.errors import ConfigError
 from t3nsor import from_matrix, kaiming, linear_with_branch, padded, tt_matmul, useful_ranks, zero_delta
@@ -66,13 +67,13 @@ class ChainBranch(ScaledBranch):
         raise NotImplementedError(f"{type(self).__name__} does not implement chain")
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
-        return multiplied(self.dropout(x), self.chain(x.dtype), self.sizes[1]) * self.scale
+        return multiplied(self.dropout(x), self.chain(trained_dtype(x.dtype)), self.sizes[1]) * self.scale
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
         return self.scale * dense_matrix(self.chain(dtype), self.sizes, dtype).t()
 
     def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        chain = self.chain(x.dtype)
+        chain = self.chain(trained_dtype(x.dtype))
         if chain.shape != self.sizes or (self.training and self.dropout.p):
             return super().layer_output(x, weight, bias)
         return linear_with_branch(x, weight, chain, scale=self.scale, bias=bias)
@@ -119,7 +120,7 @@ class TTLoRABranch(ScaledBranch):
 
     @staticmethod
     def _decompose(config: AdapterConfig, linear: nn.Linear, shape: MatrixShape) -> CoreChain:
-        weight, ring = linear.weight.detach(), config.tensor_ring
+        weight, ring = in_trained_dtype(linear.weight), config.tensor_ring
         ranks = useful_ranks(shape, config.tt_rank, ring)
         if weight.is_meta:  # there are no values to decompose
             return zero_delta(shape, ranks, ring=ring, dtype=weight.dtype, device="meta")

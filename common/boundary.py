@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from common.errors import ConfigError, RunFailed, Terminated, one_line, shortened, type_and_line
 from common.files import is_full, with_free_space
-from common.secrets import masked
+from common.secrets import masked, remember_arguments
 from common.termination import termination
 
 SWITCH = "--traceback"
@@ -25,6 +25,7 @@ def guarded(program: Callable[[list[str]], object], argv: list[str], interrupted
     interrupted: the line for Ctrl-C.
     """
     shown = SWITCH in argv
+    remember_arguments(argv)
     try:
         with termination.handled():
             program([argument for argument in argv if argument != SWITCH])

@@ -1,15 +1,18 @@
 """Errors and warnings that a user reads: one line each, with what was given, what is allowed and the key to change."""
 
 import math
+import operator
 import sys
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
 
 # What `require` allows, in the words of the error message.
-RANGES = {
+RANGES: dict[str, Callable[[Any], bool]] = {
     "at least 0": lambda value: value >= 0,
     "at least 1": lambda value: value >= 1,
     "at least 2": lambda value: value >= 2,
-    "at most 20": lambda value: value <= 20,
+    **{f"at most {n:,}": partial(operator.ge, n) for n in (20, 1000, 10_000, 1_000_000, 10_000_000)},
     "above 0": lambda value: value > 0,
     "at least 0 and below 1": lambda value: 0 <= value < 1,
     "at least 0 and below 2**32": lambda value: 0 <= value < 2**32,

@@ -17,6 +17,7 @@ FULL = errno.ENOSPC, errno.EDQUOT
 # What libraries that do not raise OSError say about a full disk.
 FULL_WORDS = ("No space left on device", "Disk quota exceeded", "os error 28", "PytorchStreamWriter failed")
 KINDS = {
+    stat.S_IFREG: "a file",
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -102,15 +103,20 @@ def without_infinities(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def kind_of(path: str | os.PathLike) -> str:
+    """Return "a file", "a directory", "a pipe", "a socket" or "a device". Raises OSError if there is nothing."""
+    return KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "something else")
+
+
 def read_bytes(path: str | os.PathLike) -> bytes:
     """Return the content of a file.
 
     Raises ConfigError if there is none or it cannot be read, also for what is no file: a pipe would be waited for.
     """
     try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise ConfigError(f"{os.fspath(path)} is {KINDS.get(stat.S_IFMT(mode), 'no file')}; it must be a file")
+        kind = kind_of(path)
+        if kind != "a file":
+            raise ConfigError(f"{os.fspath(path)} is {kind}; it must be a file")
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         if isinstance(error, ConfigError):

@@ -38,6 +38,14 @@ def remember_secrets(value: Any) -> None:
             _known.add(each)
 
 
+def remember_arguments(argv: list[str]) -> None:
+    """Have the secrets of a command line, `--hub_token X` or `--hub_token=X`, masked from now on."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            remember_secrets({name[2:]: value if equals else following})
+
+
 def masked(text: str) -> str:
     """Return `text` with every known secret hidden: those that were read and those of the environment."""
     secrets = _known | {value for name, value in os.environ.items() if is_secret(name)}

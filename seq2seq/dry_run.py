@@ -132,4 +132,5 @@ def print_tensor_trains(trains: list[dict], rows: int) -> None:
         table.add_row(
             row["part"], shape, ranks, *plans, *(f"{row[key]:,}" for key in ("count", "parameters", "trainable"))
         )
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)  # in a file, nothing is cut

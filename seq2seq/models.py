@@ -159,7 +159,7 @@ def _load(key: str, name: str, loader):
         return loader(name)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from None
-    except UNLOADABLE as error:
+    except (*UNLOADABLE, TypeError, IndexError, AttributeError) as error:  # the last of values in config.json
         allowed = f"allowed: {', '.join(SHIPPED)}, a local directory, or a hub id"
         why = reason(error) if of_hub else one_line(error)
         raise ConfigError(f"{key} is {name!r}, which cannot be loaded ({why}); {allowed}") from None

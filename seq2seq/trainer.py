@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
+from adapters.merging import conversions_undone
 from common.errors import ConfigError, one_line, warn_once
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.checkpoints import CheckpointTrainer
@@ -159,10 +161,15 @@ class AdapterTrainer(CheckpointTrainer):
         return logged
 
     def evaluation_loop(self, dataloader, *args, **kwargs):
-        """Evaluate as the base class does; padding rows of the last batch are excluded from loss and metrics."""
+        """Evaluate as the base class does; padding rows of the last batch are excluded from loss and metrics.
+
+        With bf16_full_eval or fp16_full_eval the base class converts the model, and leaves it converted.
+        """
         self.gather_function = self.accelerator.gather_for_metrics
         self.unpadded_rows_left = len(dataloader.dataset)
-        return super().evaluation_loop(dataloader, *args, **kwargs)
+        converts = (self.args.bf16_full_eval or self.args.fp16_full_eval) and not self.is_in_train
+        with conversions_undone(self.model) if converts else nullcontext():
+            return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def prediction_step(self, model, inputs, *args, **kwargs):
         """Predict with the labels of padding rows masked; the processes receive consecutive batches of equal size."""

@@ -47,7 +47,9 @@ class Notes:
         parts = list(dict.fromkeys(self.changed))
         if self.ignored:
             parts.append(f"ignored: {', '.join(dict.fromkeys(self.ignored))}")
-        parts += [f"not read by {reader}: {', '.join(names)}" for reader, names in self.unread.items()]
+        for reader, names in self.unread.items():
+            left = [name for name in names if name not in self.ignored]
+            parts += [f"not read by {reader}: {', '.join(left)}"] if left else []
         return [line for line in (self.dialect, "; ".join(parts)) if line]
 
 

@@ -123,7 +123,8 @@ class TTLinear(nn.Module):
             return tt_matmul(x, self.weight, self.strategy, bias=bias)
         cores = list(self.weight.cores)
         check_operands(x, None, bias, cores)
-        x, bias = in_autocast_dtype(x), in_autocast_dtype(bias)
+        x = in_autocast_dtype(x)
+        bias = None if bias is None else bias.to(x.dtype)
 
         def chain(x, *cores):
             y = activated_chain(x, cores, self.ring, activation)

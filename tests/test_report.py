@@ -338,3 +338,102 @@ def test_help(capsys):
         report.main(["--help"])
     assert stop.value.code == 0
     assert "usage: python report.py PATH" in capsys.readouterr().out
+
+
+def write_diverged(directory, content):
+    directory.mkdir(parents=True)
+    (directory / "resolved_config.json").write_text("{}")
+    (directory / "diverged.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_runs_that_diverged_are_named(two_tasks, make_report, capfd):
+    write_diverged(two_tasks / "x", {"experiment_name": "x", "step": 12, "what": {"what": "loss", "value": "nan"}})
+    write_diverged(two_tasks / "y", {"experiment_name": "y", "step": 3, "what": "norm of the gradient"})
+    write_diverged(two_tasks / "z", "{")
+    write_run(two_tasks / "older", "older", history=[{"step": 5, "loss": None}, {"step": 6, "loss": math.inf}])
+    status = report.main([str(two_tasks), "--output_dir", str(two_tasks / "report")])
+    printed, errors = capfd.readouterr()
+    lines = {
+        f"{two_tasks}/x diverged at step 12: the loss is not finite",
+        f"{two_tasks}/y diverged at step 3: the norm of the gradient is not finite",
+        f"{two_tasks}/z diverged: the loss is not finite",
+    }
+    assert status == 0
+    assert {f"warning: {line}" for line in lines} <= set(errors.splitlines())
+    assert "unfinished" not in errors
+    lines.add(f"{two_tasks}/older diverged at step 5: the loss is not finite")
+    assert lines <= set(printed.splitlines())
+    for name in ("report.md", "report.html"):
+        text = (two_tasks / "report" / name).read_text()
+        assert "Diverged runs" in text
+        assert all(line in text for line in lines)
+
+
+def test_where_all_runs_diverged_that_is_the_reason(tmp_path, make_report):
+    write_diverged(tmp_path / "runs/x", {"step": 12, "what": "loss"})
+    status, errors, _ = make_report(tmp_path / "runs")
+    assert (status, len(errors)) == (2, 1)
+    assert "runs/x diverged at step 12: the loss is not finite" in errors[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parameters": {"trainable": 10**400, "backbone": 10}},
+        {"parameters": {"trainable": -1, "backbone": 10}},
+        {"parameters": {"trainable": math.inf, "backbone": 10}},
+        {"low_resource": 1e400},
+        {"method": "9" * 5000, "seconds": int("9" * 4000)},
+        {"history": [[[[[]]]]] * 3},
+        {"history": [{"step": 1e308, "loss": 1.0}]},
+        {"splits": {"test": {"tasks": [1]}}},
+    ],
+    ids=str,
+)
+def test_one_absurd_run_does_not_end_the_report(two_tasks, make_report, change):
+    write_run(two_tasks / "absurd", **change)
+    status, errors, out = make_report(two_tasks)
+    assert (status, len(errors)) == (0, 1), errors
+    assert errors[0].startswith(f"warning: {two_tasks / 'absurd/results.json'} ")
+    assert len(rows_of(out)) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seconds": 1e308, "peak_memory_mib": -1e308},
+        {"scores": 1e308},
+        {"trainable": 2**62},
+        {"name": "x" * 100_000},
+        {"history": [{"step": 1, "loss": 1e308, "grad_norm": 5e-324}, {"step": 2, "loss": 5e-324}]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_extreme_but_possible_runs_are_shown(tmp_path, make_report, change):
+    write_run(tmp_path / "runs/a")
+    write_run(tmp_path / "runs/b", **{"name": "b", **change})
+    status, errors, out = make_report(tmp_path / "runs")
+    assert (status, errors) == (0, [])
+    assert len(rows_of(out)) == 2
+
+
+def test_nested_results_are_one_warning(two_tasks, make_report):
+    write_run(two_tasks / "nested")
+    (two_tasks / "nested/results.json").write_text('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    status, errors, _ = make_report(two_tasks)
+    assert (status, len(errors)) == (0, 1)
+    assert "nested more than 100 deep" in errors[0]
+
+
+def test_no_cell_of_the_csv_is_a_formula(tmp_path, make_report):
+    names = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)"]
+    for i, name in enumerate(names):
+        write_run(tmp_path / f"runs/{i}", name, scores={"=task": -0.5})
+    rows = rows_of(make_report(tmp_path / "runs")[2])
+    assert sorted(row["configuration"] for row in rows) == sorted(f"'{name}" for name in names)
+    assert {row["task"] for row in rows} == {"'=task"}
+    assert {row["mean"] for row in rows} == {"-0.5"}
+
+
+def test_links_of_names_are_no_links():
+    assert safe("[x](javascript:1) `a` ~b~") == "\\[x\\](javascript:1) \\`a\\` \\~b\\~"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.json_text import read_json
+from common.secrets import without_secrets
 from seq2seq import layout
 from seq2seq.layout import CONFIGURATION, DIVERGED, RESULTS
 
@@ -150,15 +151,22 @@ def read_run(directory: Path) -> Run:
             seconds=number(results.get("seconds")),
             memory_mib=number(results.get("peak_memory_mib")),
             splits=read_splits(results["splits"]),
-            history=[
-                {name: number(v) for name, v in entry.items() if v is None or type(v) in (int, float)}
-                for entry in results.get("history") or []
-            ],
-            config={name: value for name, value in {**config, **own}.items() if name not in INCIDENTAL},
+            history=[read_entry(entry) for entry in results.get("history") or []],
+            config={
+                name: value for name, value in without_secrets({**config, **own}).items() if name not in INCIDENTAL
+            },
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{directory / RESULTS} is not in the current format of run_seq2seq.py: {what}") from None
+
+
+def read_entry(entry: dict) -> dict[str, float]:
+    """Read the numbers of a logged step; what no float32 can hold counts as infinite."""
+    numbers = {name: number(value) for name, value in entry.items() if value is None or type(value) in (int, float)}
+    if not 0 <= numbers.get("step", 0) < 2**53:
+        raise ValueError(f"history: step is {numbers['step']}")
+    return {name: value if abs(value) < 1e39 else value * math.inf for name, value in numbers.items()}
 
 
 def read_object(path: Path) -> dict:

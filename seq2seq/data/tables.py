@@ -11,6 +11,7 @@ from datasets import Dataset
 from pyarrow import parquet
 
 from common.errors import ConfigError, one_line
+from common.files import kind_of
 
 csv.field_size_limit(2**31 - 1)  # some passages exceed the default of 128 KiB
 
@@ -26,10 +27,15 @@ def read_table(path: str | Path, key: str, text_only: bool = False) -> Dataset:
     """
     path = Path(path)
     place = f"{key}: {path}"
-    if not path.exists():
+    try:
+        missing = not path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long
+        raise ConfigError(f"{place} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if missing:
         raise ConfigError(f"{place} does not exist")
-    if path.is_dir():
-        raise ConfigError(f"{place} is a directory; it must be a file")
+    kind = kind_of(path)
+    if kind != "a file":
+        raise ConfigError(f"{place} is {kind}; it must be a file")
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise ConfigError(f"{place} ends with {path.suffix!r}; it must be one of {', '.join(READERS)}")

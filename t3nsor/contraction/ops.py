@@ -29,7 +29,8 @@ def tt_matmul(
         "auto": the cheapest by the cost model, see `explain`.
     bias: (out_features,).
 
-    Returns (.., out_features). Saves only its arguments, x and the cores, for the backward pass.
+    Returns (.., out_features) in the dtype of x. Cores and bias may be float32 where x is in half precision, so that
+    training them loses nothing. Saves only its arguments, x and the cores, for the backward pass.
     Raises ShapeError when sizes, dtypes or devices do not fit together.
     """
     return _contract(x, None, bias, tt, 1.0, strategy)
@@ -80,7 +81,8 @@ def _contract(
     check_strategy(strategy, len(cores), tt.closed)
     check_operands(x, weight, bias, cores)
     if autocast_dtype(x.device) is not None:
-        x, bias = in_autocast_dtype(x), in_autocast_dtype(bias)
+        x = in_autocast_dtype(x)
+    bias = None if bias is None else bias.to(x.dtype)
     if torch.compiler.is_compiling():
         code = strategy.code if isinstance(strategy, Plan) else strategy
         return contract(x, weight, bias, cores, tt.closed, float(scale), code)
@@ -97,6 +99,8 @@ def check_operands(
     weight: (out, in) or None.
     bias: (out,) or None.
     cores: of a matrix in -> out, which is not checked.
+
+    Cores and bias may be float32 where x is in half precision.
     """
     in_features = out_features = 1
     for core in cores:
@@ -119,7 +123,8 @@ def check_operands(
         if operand is None or (operand.dtype == dtype and operand.device == device):
             continue
         castable = all(t.is_floating_point() and t.dtype != torch.float64 for t in (operand, x))
-        if operand.device != device or not castable or autocast_dtype(device) is None:
+        kept_wide = operand is not weight and operand.dtype == torch.float32 and dtype.itemsize == 2
+        if operand.device != device or not castable or not (kept_wide or autocast_dtype(device) is not None):
             name = "weight" if operand is weight else "bias" if operand is bias else "a core"
             raise ShapeError(
                 f"x of shape {tuple(x.shape)} is {dtype} on {device}, {name} {operand.dtype} on {operand.device}; "

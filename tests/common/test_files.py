@@ -97,3 +97,26 @@ def test_a_directory_that_cannot_be_written(tmp_path):
     assert names(tmp_path) == ["file"]
     with pytest.raises(ConfigError, match="output_dir is '.*below', but '.*file' is not a writable directory"):
         check_writable(tmp_path / "file" / "below")
+
+
+def test_json_has_no_nan(tmp_path):
+    """It would be read by Python alone."""
+    content = {"a": float("nan"), "b": [float("inf"), {"c": (-float("inf"), 1.5)}], "d": True}
+    write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [None, {"c": [None, 1.5]}], "d": True}
+
+
+def test_a_full_disk_names_the_file_and_the_space(tmp_path):
+    write_file(tmp_path / "a.txt", "old")
+    full = OSError(28, "No space left on device")  # without a name, as from a write
+
+    def fill():
+        with replacing(tmp_path / "a.txt") as unfinished:
+            unfinished.write_text("half")
+            raise full
+
+    with pytest.raises(ConfigError, match=r"a.txt cannot be written: No space left on device, [\d.]+ MiB are free in"):
+        fill()
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]

@@ -192,6 +192,10 @@ FIELDS = [
     *((name,) for name in ("adapter_config", "base_model", "base_path", "base_fingerprint", "tasks", "tensors")),
     *(("base_fingerprint", name) for name in ("dtype", "digest", "sums")),
     *(("adapter_config", name) for name in ("use_TTLoRA", "tt_rank", "tt_d", "tt_shape", "lora_targets")),
+    ("adapter_config", "\n"),
+    ("tensors", "\n"),
+    ("adapter_config", "\n"),
+    ("tensors", "\n"),
     *(("adapter_config", name) for name in ("task_adapter_layers_encoder", "cores_nonlinearity", "no_such_key")),
     ("tensors", CORE),
 ]

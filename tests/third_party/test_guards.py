@@ -90,14 +90,22 @@ NOTHING = [
 
 
 @pytest.mark.parametrize(("words", "keys"), NOTHING)
-@pytest.mark.parametrize(
-    "case", ["adapters", "tensor_train_single", "use_LoRA", "use_TTLoRA", "tt_cross_layer", "ia3", "both"]
-)
+@pytest.mark.parametrize("case", ["adapters", "tensor_train_single", "use_LoRA", "use_TTLoRA", "tt_cross_layer", "ia3"])
 def test_layers_that_select_nothing(tiny_config, case, words, keys):
     for device in ("cpu", "meta"):
         with torch.device(device), pytest.raises(ConfigError, match="has nothing to adapt in this model") as error:
             T5ForConditionalGeneration(tiny_config, config_for(case, **keys))
         assert words in str(error.value)
+
+
+def test_layers_of_a_deeper_model_beside_something_else(tiny_config, capfd):
+    keys = {"task_adapter_layers_encoder": [6], "task_adapter_layers_decoder": [8], "unfreeze_layer_norms": True}
+    T5ForConditionalGeneration(tiny_config, config_for("adapters", **keys))
+    assert "adapters has nothing to adapt in this model" in capfd.readouterr().err
+    empty = {"task_adapter_layers_encoder": [], "task_adapter_layers_decoder": []}
+    for case in ("adapters", "both"):
+        with pytest.raises(ConfigError, match="has nothing to adapt"):
+            T5ForConditionalGeneration(tiny_config, config_for(case, **{**keys, **empty}))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +123,7 @@ def test_methods_that_train_nothing(tiny_config, case, keys, words):
 
 def test_a_dry_run_finds_it_too(run_main):
     keys = {"task_adapter_layers_encoder": [7, 8], "task_adapter_in_decoder": False, "dry_run": True}
+    keys["unfreeze_layer_norms"] = False
     status, errors, out = run_main("configs/tt_adapter.json", **TINY_RUN, **keys)
     assert status == 2
     assert "tensor_train_adapters has nothing to adapt in this model" in errors[-1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from t3nsor import Plan, TensorTrain, random_matrix
+from t3nsor import Plan, ShapeError, TensorTrain, TTLinear, linear_with_branch, random_matrix
 from t3nsor.contraction.chain import chain_steps, is_one_gemm
 from tests.t3nsor.contraction.cases import PLANS, contract, inputs, reference, small
 
@@ -56,3 +56,20 @@ def test_autocast_rounds_rows_and_factors_once(beside):
     assert y.dtype == torch.bfloat16
     assert (y.float() - expected).norm() < 0.005 * expected.norm()
     assert all(core.grad.dtype == torch.float32 and core.grad.any() for core in tt.cores)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("activation", [None, torch.relu])
+def test_float32_cores_and_biases_serve_rows_in_half_precision(dtype, activation):
+    """Their gradients are float32 too, so that training loses nothing."""
+    torch.manual_seed(0)
+    layer = TTLinear(64, 64, rank=4, d=3, cores_nonlinearity=activation)
+    layer.bias.data.normal_()
+    x = torch.randn(50, 64)
+    y = layer(x.to(dtype))
+    assert y.dtype == dtype
+    assert (y - layer(x)).norm() < 0.02 * y.norm()
+    y.float().square().sum().backward()
+    assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float32}
+    with pytest.raises(ShapeError, match="all need the same"):
+        linear_with_branch(x.to(dtype), torch.ones(64, 64), layer.weight)

@@ -63,8 +63,8 @@ def read_description(directory: Path) -> Description:
         _check_damage(content, directory)
         return _description(content)
     except ConfigError as error:
-        text = str(error)
-        raise ConfigError(text if text.startswith(str(directory)) else _refusal(path, text)) from None
+        text = " ".join(str(error).split())  # a name in the file may have a line break
+        raise ConfigError(text if str(error).startswith(str(directory)) else _refusal(path, text)) from None
     except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise ConfigError(_refusal(path, type_and_line(error))) from None
 

@@ -32,7 +32,10 @@ TARGET_ALIASES = {"wi_0": "wi", "wi_1": "wi"}  # the two inner layers of the gat
 
 
 def attach(model: "Model", config: AdapterConfig, switch: TaskSwitch) -> None:
-    """Attach the methods that `config` chooses, with the dtype and device of the modules that they adapt."""
+    """Attach the methods that `config` chooses, on the device of the modules that they adapt.
+
+    They compute in the dtype of these modules; their tensors are float32 if that is half precision.
+    """
     shared = SharedParts()
     for site, function in SITES.items():
         if site in config.methods:
@@ -179,6 +182,6 @@ def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def _build_like(tensor: torch.Tensor, make: Callable[..., Any], *arguments: Any) -> Any:
-    """Build a module by `make(*arguments)`, on the device and with the dtype of `tensor`."""
+    """Build a module by `make(*arguments)`, on the device of `tensor` and for hidden states of its dtype."""
     with torch.device(tensor.device):
         return make(*arguments).to(tensor.dtype)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from adapters import METHODS, AdapterConfig
 from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR
-from common.errors import ConfigError
+from common.errors import ConfigError, warn_once
 from third_party.models.t5.configuration_t5 import T5Config
 
 if TYPE_CHECKING:  # modeling_t5 imports this module
@@ -14,14 +14,23 @@ LAYER_KEYS = ("task_adapter_layers_encoder", "task_adapter_layers_decoder", "tas
 
 
 def check_attached(model: "T5ForConditionalGeneration") -> None:
-    """Raise ConfigError if a method was attached nowhere, or if nothing is trained; it names the keys that say so."""
+    """Raise ConfigError if a method was attached nowhere, or if nothing is trained; it names the keys that say so.
+
+    Only a warning if the keys name layers of a deeper model, as a published file may, and other keys train something.
+    """
     config = model.adapter_config
     assert config is not None
+    trains = any(parameter.requires_grad for parameter in model.parameters())
     for site, method in config.methods.items():
-        if not any(isinstance(module, METHODS[method].cls) for module in model.modules()):
-            keys = ", ".join(f"{key} is {getattr(config, key)!r}" for key in _selecting(config, model.config, site))
-            raise ConfigError(f"{method} has nothing to adapt in this model: {keys}; change it")
-    if config.method is not None and not any(parameter.requires_grad for parameter in model.parameters()):
+        if any(isinstance(module, METHODS[method].cls) for module in model.modules()):
+            continue
+        keys = ", ".join(f"{key} is {getattr(config, key)!r}" for key in _selecting(config, model.config, site))
+        text = f"{method} has nothing to adapt in this model: {keys}"
+        decoder = config.task_adapter_layers_decoder if config.task_adapter_in_decoder else None
+        if not trains or not (config.task_adapter_layers_encoder or decoder):
+            raise ConfigError(f"{text}; change it")
+        warn_once(f"{text}; only what other keys name is trained")
+    if config.method is not None and not trains:
         frozen = [key for key in ("freeze_norms", "freeze_cores", "learn_phm", "freeze_backbone") if config.is_set(key)]
         raise ConfigError(
             f"{config.method} trains no parameter with {', '.join(frozen)} as they are; change one of them, or set "

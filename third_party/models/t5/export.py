@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ import transformers
 
 from adapters import METHODS, MergedWeight
 from adapters.norms import NormPart
-from common.errors import ConfigError
+from adapters.precision import trained_dtype
+from common.errors import ConfigError, warn_once
 from third_party.models.t5.configuration_t5 import resolve_name
 
 if TYPE_CHECKING:  # modeling_t5 imports this module
@@ -20,8 +22,10 @@ STAGING = ".unfinished"
 
 
 def merge_and_export(model: "T5ForConditionalGeneration", directory: Path) -> None:
-    """Write a plain T5 with everything that was trained folded into its weights, in their dtype.
+    """Write a plain T5 with everything that was trained folded into its weights.
 
+    It is in the dtype of the backbone if that holds all numbers exactly, and otherwise wholly in float32, so that
+    nothing that was trained is lost.
     Raises ConfigError if that is impossible, with the reason, or if `directory` contains a backbone, an adapter or a
     run.
     """
@@ -37,7 +41,7 @@ def merge_and_export(model: "T5ForConditionalGeneration", directory: Path) -> No
     config = transformers.T5Config(**model.config.to_dict())
     with torch.device("meta"):
         plain = transformers.T5ForConditionalGeneration(config)
-    plain.load_state_dict({name: folded_tensor(model, name) for name in plain.state_dict()}, assign=True)
+    plain.load_state_dict(_exported_tensors(model, plain.state_dict(), directory), assign=True)
     plain.all_tied_weights_keys = dict(model.all_tied_weights_keys)  # an output layer of its own stays one
     plain.tie_weights(recompute_mapping=False)
     plain.generation_config = model.generation_config
@@ -48,6 +52,22 @@ def merge_and_export(model: "T5ForConditionalGeneration", directory: Path) -> No
     for path in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
         os.replace(path, directory / path.name)
     staging.rmdir()
+
+
+def _exported_tensors(
+    model: "T5ForConditionalGeneration", names: Iterable[str], directory: Path
+) -> dict[str, torch.Tensor]:
+    tensors = {name: folded_tensor(model, name) for name in names}
+    narrow = {name: backbone_dtype(model, name) for name in tensors}
+    lossy = [name for name, t in tensors.items() if not torch.equal(t.to(narrow[name]).to(t.dtype), t)]
+    if not lossy:
+        return {name: tensor.to(narrow[name]) for name, tensor in tensors.items()}
+    dtype = str(narrow[lossy[0]]).removeprefix("torch.")
+    warn_once(
+        f"the merged model in {str(directory)!r} is float32: rounding {len(lossy)} of its tensors to the backbone's "
+        f"{dtype} would lose part of what was trained; whoever wants that loads it with dtype={dtype}"
+    )
+    return {name: tensor.to(trained_dtype(tensor.dtype)) for name, tensor in tensors.items()}
 
 
 def check_foldable(model: "T5ForConditionalGeneration") -> None:
@@ -66,11 +86,18 @@ def check_foldable(model: "T5ForConditionalGeneration") -> None:
 
 @torch.no_grad()
 def folded_tensor(model: "T5ForConditionalGeneration", name: str) -> torch.Tensor:
-    """The tensor called `name` in the state dict of the plain T5."""
+    """The tensor called `name` in the state dict of the plain T5; in float32 or wider where it may have changed."""
     path, _, last = name.rpartition(".")
     module = model.get_submodule(path)
     if isinstance(module, NormPart):
         return module.full().detach().contiguous()
     if isinstance(module, MergedWeight) and module.branch is not None:
-        return module.exact_weight().to(module.weight.dtype)
+        return module.exact_weight().to(trained_dtype(module.weight.dtype))
     return getattr(module, last).detach()
+
+
+def backbone_dtype(model: "T5ForConditionalGeneration", name: str) -> torch.dtype:
+    """The dtype that the tensor called `name` has in the backbone before anything is trained."""
+    path, _, last = name.rpartition(".")
+    module = model.get_submodule(path)
+    return module.compute_dtype if hasattr(module, "compute_dtype") else getattr(module, last).dtype

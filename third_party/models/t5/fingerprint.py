@@ -45,7 +45,8 @@ class Fingerprint:
             signed = entries.double() * torch.tensor([1.0, -1.0]).repeat(32)[: len(entries)]
             sums[len(name) % len(sums)] += signed.sum().item()
             square += signed.square().sum().item()
-        return cls(str(model.dtype), digest.hexdigest(), [math.sqrt(square), *sums])
+        dtype = getattr(model.shared, "compute_dtype", model.dtype)  # its weight may be trained, in float32
+        return cls(str(dtype), digest.hexdigest(), [math.sqrt(square), *sums])
 
     @property
     def is_valid(self) -> bool:

@@ -77,6 +77,9 @@ class Guarded:
                 "the model has adapters; save them with save_adapter, which refers to the backbone by name"
             )
         super().save_pretrained(save_directory, *args, **kwargs)
+        if self.adapter_config is not None and self.dtype.itemsize == 2:  # beside trained weights, which are float32
+            self.config.dtype = "float32"
+            self.config.save_pretrained(save_directory)
 
 
 for _name, _value in vars(PeftAdapterMixin).items():

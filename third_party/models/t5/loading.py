@@ -12,7 +12,7 @@ from common.errors import ConfigError, warn_once
 
 SHOWN = 3  # names in a message
 # What transformers raises for files that are absent, damaged or of another kind.
-UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
+UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError, StrictDataclassError)
 
 
 @contextmanager
@@ -56,5 +56,5 @@ def check_loaded(info: dict[str, Any], source: object, *, ignore_mismatched_size
 
 
 def first(names: Collection[str]) -> str:
-    """The first names, in alphabetical order, for a message."""
-    return ", ".join(sorted(names)[:SHOWN])
+    """The first names, in alphabetical order, for a message of one line."""
+    return " ".join(", ".join(sorted(names)[:SHOWN]).split())
