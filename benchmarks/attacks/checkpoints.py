@@ -141,8 +141,9 @@ def attempt(trial: Trial) -> Outcome:
     failure = ended.failure()
     if failure is None:
         return compared(out, trial.reference, what)
-    if failure.verdict == REFUSED and tree(out) != before:
-        return Outcome(WRONG, f"{what}: refused, but files changed")
+    lost = sorted(before.items() - tree(out).items())
+    if failure.verdict == REFUSED and lost:
+        return Outcome(WRONG, f"{what}: refused, but {lost[0][0]} was changed or removed")
     return Outcome(failure.verdict, f"{what}: {failure.what}")
 
 

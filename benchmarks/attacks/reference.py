@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -105,14 +106,15 @@ def facts(reference: Path) -> dict:
 
 def checkpoints(out: Path) -> list[Path]:
     """The checkpoints of a run, the last one last."""
-    return sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name[len("checkpoint-") :]))
+    steps = {path: path.name.removeprefix("checkpoint-") for path in out.glob("checkpoint-*") if path.is_dir()}
+    return sorted((path for path in steps if re.fullmatch("[0-9]+", steps[path])), key=lambda path: int(steps[path]))
 
 
 def tree(directory: Path) -> dict[str, str]:
-    """The SHA-256 of every file below a directory, the lock and what is unfinished left out."""
+    """The SHA-256 of every file below a directory, but of the lock and of the configuration, which names the directory."""
     files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
-    named = {name: path for name, path in files.items() if not name.startswith(".") and "/." not in name}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named.items()}
+    kept = {name: path for name, path in files.items() if name not in (".lock", "resolved_config.json")}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in kept.items()}
 
 
 def tensors(path: Path) -> dict[str, tuple]:
