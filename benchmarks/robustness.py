@@ -97,7 +97,7 @@ def preload() -> None:
     """
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
     import run_seq2seq  # noqa: F401
-    from seq2seq import dry_run, pipeline, series, summary, unread  # noqa: F401
+    from seq2seq import dry_run, pipeline, series, summary, training_arguments, unread  # noqa: F401
 
 
 def carried_out(

@@ -16,6 +16,7 @@ from common.errors import ConfigError
 FULL = errno.ENOSPC, errno.EDQUOT
 # What libraries that do not raise OSError say about a full disk.
 FULL_WORDS = ("No space left on device", "Disk quota exceeded", "os error 28", "PytorchStreamWriter failed")
+FULL_WORDS += ("iostream error", "unexpected pos ")  # of torch.save
 KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a directory",

@@ -128,7 +128,7 @@ def no_json(rng, directory, other):
 
 
 def changed_tensors(rng, directory, other):
-    """Write the tensors again, changed; half of the time with the checksums of the new file, as a program would."""
+    """Write the tensors again, changed; where the checksums alone do not tell, half of the time with new ones."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -136,7 +136,9 @@ def changed_tensors(rng, directory, other):
     name = rng.choice(sorted(tensors))
     tensor = tensors[name]
     alike = [each for each in tensors if each != name and tensors[each].shape == tensor.shape]
-    kind = rng.choice(["swapped", "NaN", "infinity", "dtype", "renamed", "alias", "more", "less", "shape", "bool"])
+    kind = rng.choice(
+        ["swapped", "half", "NaN", "infinity", "integers", "renamed", "alias", "more", "less", "shape", "bool"]
+    )
     if kind == "swapped" and alike:
         second = rng.choice(alike)
         if torch.equal(tensors[second], tensor):
@@ -144,8 +146,10 @@ def changed_tensors(rng, directory, other):
         tensors[name], tensors[second] = tensors[second], tensor
     elif kind in ("NaN", "infinity"):
         tensor.view(-1)[rng.randrange(tensor.numel())] = float("nan") if kind == "NaN" else float("-inf")
-    elif kind == "dtype":
-        tensors[name] = (tensor * 50).to(rng.choice([torch.float16, torch.bfloat16, torch.int32, torch.int8]))
+    elif kind == "half":
+        tensors[name] = tensor.to(rng.choice([torch.float16, torch.bfloat16]))
+    elif kind == "integers":
+        tensors[name] = (tensor * 50).to(rng.choice([torch.int64, torch.int32, torch.int8]))
     elif kind == "bool":
         tensors[name] = tensor > 0
     elif kind == "renamed":
@@ -155,14 +159,15 @@ def changed_tensors(rng, directory, other):
         name = rng.choice(shared)
         tensors[name] = torch.ones(120, 32)
     elif kind == "more":
-        name = rng.choice(["encoder.final_layer_norm.weight", "no.such.tensor", ""])
+        names = ["encoder.final_layer_norm.weight", "decoder.final_layer_norm.weight", "no.such.tensor", ""]
+        name = rng.choice([name for name in names if name not in tensors])
         tensors[name] = torch.ones(32)
     elif kind == "less":
         tensors.pop(name)
     else:
         tensors[name] = tensor.reshape(1, *tensor.shape)
     save_file({key: value.contiguous() for key, value in tensors.items()}, directory / WEIGHTS, {"format": "pt"})
-    sealed = kind != "swapped" and rng.random() < 0.5 and seal(directory)
+    sealed = kind not in ("swapped", "half") and rng.random() < 0.5 and seal(directory)
     return f"{kind}: {name}{', with new checksums' if sealed else ''}"
 
 

@@ -146,4 +146,4 @@ def attempt(trial: Trial) -> Outcome:
     return Outcome(failure.verdict, f"{what}: {failure.what}")
 
 
-CAMPAIGN = Campaign("checkpoints", "damaged checkpoints", 200, 2, attempt)
+CAMPAIGN = Campaign("checkpoints", "damaged checkpoints", 200, 1, attempt)

@@ -11,7 +11,7 @@ from attacks.reference import command, compared, facts, started_again, watched
 def attempt(trial: Trial) -> Outcome:
     out, log, known = trial.directory / "out", trial.directory / "log", facts(trial.reference)
     arguments = command(trial.reference, out)
-    if trial.number % 2:
+    if trial.number % 2 == 0:
         event = trial.random.randrange(known["events"])
         what = f"killed before event {event} of {known['events']}"
         process = Process(watched, arguments, out, trial.directory / "events.json", event, log=log)
@@ -29,4 +29,4 @@ def attempt(trial: Trial) -> Outcome:
     return started_again(out, trial.reference, what, log)
 
 
-CAMPAIGN = Campaign("kill", "kill -9 at a random moment", 100, 2, attempt)
+CAMPAIGN = Campaign("kill", "kill -9 at a random moment", 100, 1, attempt)

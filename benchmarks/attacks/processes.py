@@ -56,6 +56,7 @@ class Process:
 
     def __init__(self, target: Callable[..., int], *arguments, log: Path):
         self.log, self.started = log, time.monotonic()
+        self.status: int | None = None
         sys.stdout.flush()
         sys.stderr.flush()
         self.id = os.fork()
@@ -89,11 +90,9 @@ class Process:
 
     def poll(self) -> int | None:
         """Return the exit status, or minus the signal; None while the process runs."""
-        if not hasattr(self, "status"):
+        if self.status is None:
             ended, status = os.waitpid(self.id, os.WNOHANG)
-            if not ended:
-                return None
-            self.status = os.waitstatus_to_exitcode(status)
+            self.status = os.waitstatus_to_exitcode(status) if ended else None
         return self.status
 
     def wait(self, seconds: float = PATIENCE) -> Ended:
