@@ -14,6 +14,7 @@ from common.secrets import masked, remember_arguments
 from common.termination import termination
 
 SWITCH = "--traceback"
+TOO_LARGE = "can't allocate memory", "Storage size calculation overflowed", "integer multiplication overflow"
 WRONG_INPUT, FAULT, BROKEN_PIPE, INTERRUPTED, TERMINATED = 2, 1, 141, 130, 143
 
 
@@ -85,7 +86,7 @@ def _about_file(error: BaseException) -> str:
 def _is_out_of_memory(error: BaseException) -> bool:
     """Return True for the errors that torch raises instead of MemoryError."""
     return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in TOO_LARGE)
     )
 
 

@@ -14,9 +14,11 @@ from typing import Any
 from common.errors import ConfigError
 
 FULL = errno.ENOSPC, errno.EDQUOT
-# What libraries that do not raise OSError say about a full disk.
-FULL_WORDS = ("No space left on device", "Disk quota exceeded", "os error 28", "PytorchStreamWriter failed")
-FULL_WORDS += ("iostream error", "unexpected pos ")  # of torch.save
+# What libraries that do not raise OSError say about a full disk; the last three are torch's.
+FULL_WORDS = (
+    *("No space left on device", "Disk quota exceeded", "os error 28"),
+    *("PytorchStreamWriter failed", "iostream error", "unexpected pos "),
+)
 KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a directory",

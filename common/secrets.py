@@ -40,7 +40,7 @@ def remember_secrets(value: Any) -> None:
 
 def remember_arguments(argv: list[str]) -> None:
     """Have the secrets of a command line, `--hub_token X` or `--hub_token=X`, masked from now on."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+    for argument, following in zip(argv, [*argv, ""][1:], strict=True):
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
             remember_secrets({name[2:]: value if equals else following})

@@ -106,7 +106,8 @@ def statistics(results: list[dict]) -> list[dict]:
                     values.setdefault((result["low_resource"], split, task, metric), []).append(number)
             if len(entry["tasks"]) > 1 and "average_metrics" in entry:
                 key = result["low_resource"], split, "average", "average_metrics"
-                values.setdefault(key, []).append(entry["average_metrics"])
+                average = entry["average_metrics"]
+                values.setdefault(key, []).append(math.nan if average is None else average)
     return [
         {
             **dict(zip(("low_resource", "split", "task", "metric"), key, strict=True)),

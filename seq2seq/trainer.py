@@ -221,8 +221,8 @@ class AdapterTrainer(CheckpointTrainer):
         if self.args.get_warmup_steps(num_training_steps) >= num_training_steps:
             shorter = num_training_steps // 10
             warn_once(
-                f"warmup_steps is {self.args.warmup_steps}, but training has only {num_training_steps} steps; "
-                f"using {shorter}"
+                f"warmup_steps is {self.args.warmup_steps}, but training has only {num_training_steps} "
+                f"step{'s' * (num_training_steps > 1)}; using {shorter}"
             )
             self.args.warmup_steps = shorter
         return super().create_scheduler(num_training_steps, optimizer)
@@ -251,7 +251,7 @@ def fit_arguments(args, tasks: Sequence[Task], several: bool):
     for task in tasks if args.predict_with_generate else ():
         known = [*(name if len(tasks) == 1 else f"{task.name}_{name}" for name in task.metrics), *known]
     best = (args.metric_for_best_model or "loss").removeprefix("eval_")
-    if args.load_best_model_at_end and best not in known:
+    if args.compares_models and best not in known:
         names = " and ".join(task.name for task in tasks)
         raise ConfigError(f"metric_for_best_model is {best!r}; allowed for {names}: {', '.join(known)}")
     if args.train_sampling_strategy not in ("random", "sequential", "group_by_length"):
