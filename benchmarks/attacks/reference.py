@@ -111,7 +111,7 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def tree(directory: Path) -> dict[str, str]:
-    """The SHA-256 of every file below a directory, but of the lock and of the configuration, which names the directory."""
+    """The SHA-256 of every file below a directory, except the lock and the configuration, which names the directory."""
     files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
     kept = {name: path for name, path in files.items() if name not in (".lock", "resolved_config.json")}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in kept.items()}
