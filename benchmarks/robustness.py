@@ -16,6 +16,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +35,7 @@ CAMPAIGNS = (
 NAMES = [campaign.name for campaign in CAMPAIGNS]
 COLUMNS = {REFUSED: "refused in one line", IDENTICAL: "identical", WRONG: "wrong", TRACEBACK: "traceback"}
 FINISHED = "trials.jsonl"
+BAD = (WRONG, TRACEBACK)
 Key = tuple[str, int]
 
 
@@ -46,6 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--seed", type=lambda text: whole(text, 0), default=0, help="of the choices of all trials")
     add("--workers", type=whole, default=len(os.sched_getaffinity(0)), help="trials at a time")
     add("--output_dir", type=Path, default=Path("outputs/robustness"), help="where everything is written")
+    add("--retry", action="store_true", help="repeat the finished trials that ended wrong or with a traceback")
     add("--again", action="store_true", help="forget the trials that are finished")
     return parser.parse_args(arguments)
 
@@ -60,7 +63,7 @@ def attack(args: argparse.Namespace) -> int:
     chosen = [campaign for campaign in CAMPAIGNS if campaign.name in args.only]
     wanted = {(each.name, k): each for each in chosen for k in range(count_of(each, args))}
     found = finished(place, args.seed)
-    open_keys = [key for key in wanted if key not in found]
+    open_keys = [key for key in wanted if key not in found or (args.retry and found[key].verdict in BAD)]
     if open_keys:
         preload()
         reference.prepare(place / "reference")
@@ -70,12 +73,12 @@ def attack(args: argparse.Namespace) -> int:
         for key, outcome in carried_out(open_keys, wanted, place, args):
             found[key] = outcome
             row = {"campaign": key[0], "trial": key[1], "seed": args.seed, **vars(outcome)}
-            file.write(json.dumps(row) + "\n")
+            file.write(f"\n{json.dumps(row)}")
             file.flush()
-            if outcome.verdict in (WRONG, TRACEBACK):
+            if outcome.verdict in BAD:
                 print(f"{outcome.verdict}: {key[0]} {key[1]}: {outcome.what}", flush=True)
     print_table(chosen, {key: found[key] for key in wanted})
-    return int(any(found[key].verdict in (WRONG, TRACEBACK) for key in wanted))
+    return int(any(found[key].verdict in BAD for key in wanted))
 
 
 def count_of(campaign: Campaign, args: argparse.Namespace) -> int:
@@ -84,10 +87,14 @@ def count_of(campaign: Campaign, args: argparse.Namespace) -> int:
 
 
 def finished(place: Path, seed: int) -> dict[Key, Outcome]:
-    """The outcomes that an earlier call with this seed has written."""
-    path = place / FINISHED
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {(r["campaign"], r["trial"]): Outcome(r["verdict"], r["what"]) for r in rows if r["seed"] == seed}
+    """The outcomes that earlier calls with this seed have written; a line that was cut off does not count."""
+    path, found = place / FINISHED, {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with suppress(ValueError):
+            row = json.loads(line)
+            if row["seed"] == seed:
+                found[row["campaign"], row["trial"]] = Outcome(row["verdict"], row["what"])
+    return found
 
 
 def preload() -> None:
@@ -120,7 +127,7 @@ def carried_out(
             raise ConfigError(f"trial {key[1]} of {key[0]} failed itself; see {directory / 'trial.log'}")
         outcome = Outcome(**json.loads(verdict.read_text()))
         keep = place / "kept" / directory.name
-        if outcome.verdict in (WRONG, TRACEBACK):
+        if outcome.verdict in BAD:
             shutil.rmtree(keep, ignore_errors=True)
             keep.parent.mkdir(exist_ok=True)
             directory.rename(keep)
