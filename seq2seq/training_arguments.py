@@ -135,10 +135,8 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
         if not self.compares_models:  # transformers would look the metric up without need, and fail
             self.metric_for_best_model = self.greater_is_better = None
         self._use_newer_names()
-        self.adam_beta1, self.adam_beta2 = (
-            float(self.adam_beta1),
-            float(self.adam_beta2),
-        )  # torch takes no whole numbers
+        for name in ("adam_beta1", "adam_beta2"):  # torch takes no whole numbers
+            setattr(self, name, float(getattr(self, name)))
 
     @property
     def compares_models(self) -> bool:

@@ -11,11 +11,15 @@ from seq2seq.training_arguments import TrainingArguments
 from third_party.models.t5.key_usage import read_keys
 
 # Keys of transformers that this program sets or does in another way.
-OTHERWISE = ("do_predict", "sortish_sampler", "remove_unused_columns", "prediction_loss_only", "length_column_name")
-OTHERWISE += ("include_for_metrics",)
-OF_SEVERAL_PROCESSES = ("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph")
-OF_SEVERAL_PROCESSES += ("ddp_backend", "ddp_timeout", "local_rank", "average_tokens_across_devices")
-OF_SEVERAL_PROCESSES += ("log_level_replica", "log_on_each_node", "save_on_each_node", "eval_use_gather_object")
+OTHERWISE = (
+    *("do_predict", "sortish_sampler", "remove_unused_columns", "prediction_loss_only", "length_column_name"),
+    "include_for_metrics",
+)
+OF_SEVERAL_PROCESSES = (
+    *("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_backend"),
+    *("ddp_timeout", "local_rank", "average_tokens_across_devices", "log_level_replica", "log_on_each_node"),
+    *("save_on_each_node", "eval_use_gather_object"),
+)
 OF_THE_HUB = ("hub_token", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision")
 OF_TRACKERS = ("run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop")
