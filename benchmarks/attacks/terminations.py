@@ -3,7 +3,7 @@
 import signal
 import time
 
-from attacks.outcome import TRACEBACK, WRONG, Campaign, Outcome, Trial
+from attacks.outcome import TRACEBACK, Campaign, Outcome, Trial
 from attacks.processes import Process, program
 from attacks.reference import command, compared, facts, started_again
 
@@ -17,12 +17,12 @@ def attempt(trial: Trial) -> Outcome:
     process.signal(signal.SIGTERM)
     ended = process.wait()
     if ended.status == 0:
-        return compared(out, trial.reference, f"{what}, which was too late")
+        return compared(out, trial.reference, f"{what}, when the run was finished")
     said = [line for line in ended.errors if line.strip() and not line.startswith("warning: ")]
     if ended.status != 143 or len(said) != 1:
         return Outcome(TRACEBACK, f"{what}: status {ended.status} and {len(said)} lines, {said[-1:]}")
-    if (out / "results.json").exists():
-        return Outcome(WRONG, f"{what}: results of a run that was ended")
+    if (out / "results.json").exists():  # the last thing that a run writes
+        return compared(out, trial.reference, f"{what}, when the results were written")
     return started_again(out, trial.reference, f"{what}: {said[0]}", log)
 
 
