@@ -64,7 +64,10 @@ class Place:
 
 @contextmanager
 def saying_shape_warnings(key: str) -> Iterator[None]:
-    """Print each ShapeWarning of the block once per process, behind the key that it is about."""
+    """Print each ShapeWarning of the block once per process, behind the key that it is about.
+
+    Nothing is said about layers without values: they are built to find out whether those with values can be.
+    """
     with warnings.catch_warnings():
         show = warnings.showwarning
 
@@ -77,7 +80,8 @@ def saying_shape_warnings(key: str) -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, ShapeWarning):
-                warn_once(f"{key}: {message}")
+                if torch.get_default_device().type != "meta":
+                    warn_once(f"{key}: {message}")
             else:
                 show(message, category, filename, lineno, file, line)
 

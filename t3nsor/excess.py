@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from t3nsor.automatic_shape import MOST_CORES
@@ -42,7 +43,7 @@ def _better(chain: CoreChain, sizes: Sequence[int]) -> str:
         if count(shape(d, pad), rank) < dense and (not pad or shape(d, True) != shape(d, False)):
             factors = " -> ".join(str(list(side)) for side in shape(d, pad))
             found.append(f"d={d}{', pad=True' if pad else ''} ({factors}) has {count(shape(d, pad), rank):,}")
-    smaller = [r for r in range(1, rank) if count(chain.raw_shape, r) < dense]
+    smaller = bisect_left(range(1, rank), dense, key=lambda r: count(chain.raw_shape, r))
     if not found and smaller:
-        found = [f"rank={smaller[-1]} has {count(chain.raw_shape, smaller[-1]):,}"]
+        found = [f"rank={smaller} has {count(chain.raw_shape, smaller):,}"]
     return "; ".join(found) or "no rank and no d has fewer: use a dense one"

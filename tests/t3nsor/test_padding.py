@@ -44,6 +44,7 @@ LINEAR = [TTLinear, TRLinear]
         (lambda: TTLinear(64, 64, shape=((1, 64), (1, 64))), "a dense one 4,096; d="),
         (lambda: TTLinear(6, 4, init=from_matrix(torch.randn(6, 4), ((2, 3), (2, 2)))), "rank="),
         (lambda: TTLinear(3, 2, rank=1), "a dense one 6; no rank and no d has fewer: use a dense one"),
+        (lambda: TTLinear(6, 4, rank=10**6, device="meta"), "a dense one 24; rank=1 has 11"),
         (lambda: TTEmbedding(1000, 7, rank=40), "TTEmbedding 1000 -> 7 has"),
         (lambda: TTBias(769), "TTBias 769 has 3,096 parameters, a dense one 769; d=3, pad=True ([7, 10, 11]) has 232"),
         (lambda: TTLayerNorm(769), "TTLayerNorm 769 has"),
