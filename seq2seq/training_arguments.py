@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from transformers import Seq2SeqTrainingArguments
+from transformers.trainer_utils import FSDPOption
 
 from common.errors import ConfigError, require
 from common.json_settings import has_type
@@ -112,6 +113,9 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
         for f in fields(self):
             if not_finite(getattr(self, f.name, None)) is not None:
                 raise ConfigError(f"{f.name} is {getattr(self, f.name)}; it must be finite")
+        options = [option.value for option in FSDPOption]
+        if isinstance(self.fsdp, str) and not {*self.fsdp.split()} <= {*options}:
+            raise ConfigError(f"fsdp is {self.fsdp!r}; allowed: {', '.join(options)}, separated by spaces")
         if self.optim_args and any(part.count("=") != 1 for part in self.optim_args.split(",")):
             raise ConfigError(f'optim_args is {self.optim_args!r}; it must be written "name=value, name=value"')
         if self.max_steps < 1 and self.max_steps != -1:

@@ -80,6 +80,7 @@ def tree(path):
         ({"train_file": "mine.csv"}, ["train_file is set", "task_name 'file'"]),
         ({"dry_run": True, "seeds": []}, ["seeds is []"]),
         ({"dry_run": True, "task_name": ["vader-nyt", "vader-movie"], "eval_dataset_name": "mrpc"}, ["mrpc"]),
+        ({"fsdp": "full"}, ["fsdp is 'full'", "full_shard"]),
         ({"share_cores_among": "tasks"}, ["share_cores_among", "share_cores"]),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
