@@ -47,6 +47,8 @@ def replacing(path: str | os.PathLike, key: str | None = None) -> Iterator[Path]
     except BaseException as error:
         with suppress(OSError):
             unfinished.unlink()
+        if isinstance(error, ConfigError):
+            raise
         if is_full(error) or (isinstance(error, OSError) and _is_about(error, path, unfinished)):
             where = f"{key}: " if key else ""
             what = with_free_space(getattr(error, "strerror", None) or str(error), error, path)

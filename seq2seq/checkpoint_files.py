@@ -15,8 +15,11 @@ MODELS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.i
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """Return the checkpoints in a directory, oldest first."""
-    found = [path for path in directory.glob("checkpoint-*") if NAME.fullmatch(path.name) and path.is_dir()]
+    """Return the checkpoints in a directory, oldest first. Raises ConfigError if one is a file."""
+    found = [path for path in directory.glob("checkpoint-*") if NAME.fullmatch(path.name)]
+    for path in found:
+        if not path.is_dir():
+            raise ConfigError(f"{path} is a file, in the place of a checkpoint; move it away")
     return sorted(found, key=step_of)
 
 

@@ -200,6 +200,12 @@ def test_with_no_whole_checkpoint_nothing_is_trained_or_lost(stopped, capfd):
     assert run(stopped, resume_from_checkpoint=False) == 0
 
 
+def test_a_file_in_the_place_of_a_checkpoint(stopped, capfd):
+    (stopped / "checkpoint-9").write_text("")
+    assert run(stopped) == 2
+    assert "checkpoint-9 is a file" in capfd.readouterr().err
+
+
 def test_a_checkpoint_without_checksums_is_used_and_that_is_said(stopped, whole, capfd):
     for checkpoint in checkpoints(stopped):
         facts = json.loads((checkpoint / "run_facts.json").read_text())
