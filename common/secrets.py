@@ -7,21 +7,25 @@ from typing import Any
 HIDDEN = "(hidden)"
 SHORTEST = 6  # a shorter value would also be found inside harmless words
 _NAME = re.compile(
-    r"(^|[._-])(token|password|passwd|passphrase|secret|credentials?|authorization|api_?key|access_key)$"
+    r"(^|[._-])(token|pass(word|wd|phrase|code)|pwd|secrets?|credentials?|authorization|bearer|cookie|auth|"
+    r"(api|access|secret|private|auth)_?key)$"
 )
-_IN_ADDRESS = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_IN_ADDRESS = re.compile(r"(://(?:[^/\s:@]*:)?)[^/\s@]+@")  # user:password@ or token@
 _known: set[str] = set()
 
 
 def is_secret(name: object) -> bool:
     """Return True if a key of this name holds a secret: hub_token, api_key, WANDB_API_KEY, .."""
-    return isinstance(name, str) and _NAME.search(name.lower()) is not None
+    return isinstance(name, str) and _NAME.search(_HUMP.sub("_", name).lower()) is not None
 
 
 def without_secrets(value: Any) -> Any:
-    """Return a copy of a JSON value without the keys that hold secrets, at any depth."""
+    """Return a copy of a JSON value without the keys that hold secrets, and passwords in addresses, at any depth."""
     if isinstance(value, dict):
         return {name: without_secrets(each) for name, each in value.items() if not is_secret(name)}
+    if isinstance(value, str):
+        return _hidden_in_addresses(value)
     return [without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
@@ -52,4 +56,8 @@ def masked(text: str) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= SHORTEST:
             text = text.replace(secret, HIDDEN)
+    return _hidden_in_addresses(text)
+
+
+def _hidden_in_addresses(text: str) -> str:
     return _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)

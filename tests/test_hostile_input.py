@@ -213,5 +213,16 @@ def test_which_keys_hold_secrets():
         assert is_secret(name), name
     for name in ("key", "tokenizer_name", "pad_token_id", "tokens", "secretary", 3):
         assert not is_secret(name), name
+    for name in ("secret_key", "private_key", "hubToken", "auth", "pwd", "credentials"):
+        assert is_secret(name), name
     nested = {"a": [{"token": "x", "b": 1}], "hub": {"my_token": "x", "storage_options": {"secret": "x"}}}
     assert without_secrets(nested) == {"a": [{"b": 1}], "hub": {"storage_options": {}}}
+
+
+@pytest.mark.parametrize("address", ["https://me:hf_secret_1@host/x", "https://hf_secret_1@host/x"])
+def test_secrets_in_addresses_are_neither_printed_nor_written(run_main, capfd, address):
+    overrides = {**TINY_RUN, "dry_run": True, "generation_config": address, "push_to_hub": False}
+    status, _, out = run_main(CONFIG, **overrides, hub_model_id=address)
+    assert status == 0
+    assert "hf_secret" not in (out / "dry_run.json").read_text()
+    assert "(hidden)@host/x" in (out / "dry_run.json").read_text()

@@ -19,6 +19,8 @@ SHAPES = {
     "t5-large": {"d_model": 1024, "d_ff": 4096, "d_kv": 64, "num_heads": 16, "num_layers": 24},
 }
 
+SMALLEST = {"d_model": 1, "d_kv": 1, "d_ff": 1, "num_heads": 1, "vocab_size": 1, "relative_attention_num_buckets": 4}
+
 # Models that come with the project, by name.
 SHIPPED = {"t5-nano": Path(__file__).resolve().parents[3] / "checkpoints" / "t5-nano"}
 
@@ -68,6 +70,21 @@ def as_t5(content: dict[str, Any], source: object) -> dict[str, Any]:
     return content
 
 
+def _check_sizes(config: transformers.T5Config) -> None:
+    """Raise ConfigError for sizes that transformers takes, but that fail, or mean nothing, once the model computes."""
+    for name, smallest in SMALLEST.items():
+        if getattr(config, name) < smallest:
+            raise ConfigError(f"{name} of the T5 is {getattr(config, name)}; it must be at least {smallest}")
+    distance, buckets = config.relative_attention_max_distance, config.relative_attention_num_buckets
+    if distance <= buckets // 2:
+        raise ConfigError(
+            f"relative_attention_max_distance of the T5 is {distance}; it must be above {buckets // 2}, half of "
+            "relative_attention_num_buckets"
+        )
+    if not 0 <= config.dropout_rate < 1:
+        raise ConfigError(f"dropout_rate of the T5 is {config.dropout_rate}; it must be at least 0 and below 1")
+
+
 class T5Config(transformers.T5Config):
     """A T5Config that knows the published sizes by name and where adapters attach."""
 
@@ -91,7 +108,8 @@ class T5Config(transformers.T5Config):
         """Return `config` as an object of this class. Raises ConfigError if it is of another architecture."""
         if config.model_type != cls.model_type or not isinstance(config, transformers.T5Config):
             fields = {**config.to_dict(), "model_type": config.model_type}  # to_dict has the model_type of the class
-            return cls.from_dict(as_t5(fields, type(config).__name__))
+            return cls.of(cls.from_dict(as_t5(fields, type(config).__name__)))
+        _check_sizes(config)
         if not isinstance(config, cls):
             config = copy.copy(config)
             config.__class__ = cls  # it adds methods only, and to_dict would lose fields

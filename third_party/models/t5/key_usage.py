@@ -4,9 +4,9 @@ import torch
 
 from adapters import AdapterConfig
 from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR
+from common.errors import ConfigError, type_and_line
 from common.keys import key_fields
 from third_party.models.t5.configuration_t5 import T5Config
-from third_party.models.t5.freezing import freeze_model_params
 from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
 
 
@@ -38,12 +38,18 @@ def read_keys(config: T5Config, adapter_config: AdapterConfig) -> set[str]:
     """Return the keys of `adapter_config` that matter for a backbone of this configuration.
 
     These are the keys that select the chosen methods, and those read while they are attached and the rest is frozen.
-    Raises ConfigError if they cannot be attached.
+    Raises ConfigError if they cannot be attached, or if there is no such backbone.
     """
     recording = RecordingConfig.of(adapter_config)
     with torch.random.fork_rng(), torch.device("meta"):
-        model = T5ForConditionalGeneration(config, recording)
-        freeze_model_params(model)
+        try:
+            model = T5ForConditionalGeneration(config)
+        except Exception as error:  # each wrong field raises an error of its own
+            why = str(error) if isinstance(error, ConfigError) else type_and_line(error)
+            raise ConfigError(
+                f"no T5 can be built from model_config, or from the config.json of model_name_or_path: {why}"
+            ) from None
+        model.attach_adapters(recording)
     return recording.read | selecting_keys(adapter_config)
 
 
