@@ -56,6 +56,7 @@ class CheckpointTrainer(Seq2SeqTrainer):
                     f"the same {name}, or set resume_from_checkpoint to false to start over"
                 )
         self.seconds_before = stored["seconds"]
+        self.args.eval_on_start = False  # that evaluation is in the history already
         self._resumed = stored
 
     def restore_progress(self):

@@ -63,7 +63,7 @@ class AdapterTrainer(CheckpointTrainer):
             )
             if args.do_train:
                 self._check_optimizer()
-        except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
+        except (ValueError, TypeError, ArithmeticError, RuntimeError, ImportError, OSError) as error:
             if not existed and os.path.isdir(args.output_dir):
                 os.rmdir(args.output_dir)
             if isinstance(error, ConfigError):
@@ -84,7 +84,10 @@ class AdapterTrainer(CheckpointTrainer):
                 "a part of the model"
             )
         self.create_optimizer()
-        super().create_scheduler(num_training_steps=1000)
+        schedule = super().create_scheduler(num_training_steps=1000)
+        for rate in getattr(schedule, "lr_lambdas", ()):
+            for step in (0, 1, 500, 1000):  # lr_scheduler_kwargs may fail at the end only
+                float(rate(step))
         self.optimizer = self.lr_scheduler = None
 
     def token_loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:

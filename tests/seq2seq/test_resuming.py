@@ -111,6 +111,15 @@ def test_after_sigterm_a_checkpoint_is_written_and_the_run_goes_on_from_it(step,
     assert_same(tmp_path / "out", whole)
 
 
+def test_what_is_evaluated_before_training_is_not_evaluated_again(at_step, tmp_path):
+    keys = {"eval_on_start": True, "num_train_epochs": 1}
+    assert run(tmp_path / "whole", **keys) == 0
+    at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(tmp_path / "out", **keys) == 143
+    assert run(tmp_path / "out", **keys) == 0
+    assert_same(tmp_path / "out", tmp_path / "whole")
+
+
 def test_sigterm_ends_what_has_no_checkpoint_to_write(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(pipeline, "load_texts", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert run(tmp_path / "out") == 143
