@@ -13,6 +13,7 @@ from common.json_settings import check_keys, describe, read_file, read_overrides
 from common.keys import REQUIRED, key, key_fields, key_types
 from common.ownership import LOCK, Ownership
 from common.requirements import check_installed
+from common.secrets import without_secrets
 from expressivity.experiments import EXPERIMENTS
 
 PROGRAM = "run_expressivity.py"
@@ -87,7 +88,8 @@ def load(path: str, overrides: list[str]) -> tuple[Run, object]:
 def run(settings: Run, experiment) -> None:
     """Run the experiment, write its files and print its tables."""
     directory = settings.directory
-    resolved = {f.name: getattr(part, f.name) for part in (settings, experiment) for f in key_fields(type(part))}
+    keys = {f.name: getattr(part, f.name) for part in (settings, experiment) for f in key_fields(type(part))}
+    resolved = without_secrets(keys)
     experiment.check()
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory} is a file; output_dir must be a directory")

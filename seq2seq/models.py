@@ -58,7 +58,7 @@ def load_backbone(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
     if arguments.model_name_or_path is None:
         return _from_scratch(arguments, tokenizer)
     loader = partial(T5ForConditionalGeneration.from_pretrained, dtype=getattr(torch, arguments.dtype))
-    return check_vocabulary(_load("model_name_or_path", arguments.model_name_or_path, loader), tokenizer)
+    return usable(_load("model_name_or_path", arguments.model_name_or_path, loader), tokenizer)
 
 
 @contextmanager
@@ -101,8 +101,15 @@ def check_tasks(model, tasks: dict) -> None:
         model.rename_task(tasks["train"][0].name)
 
 
-def check_vocabulary(model, tokenizer):
-    """Return the model. Raises ConfigError if its embedding has fewer rows than the tokenizer has tokens."""
+def usable(model, tokenizer):
+    """Return the model, with outputs as runs need them.
+
+    Raises ConfigError if its embedding has fewer rows than the tokenizer has tokens.
+    """
+    for part in (model, model.encoder, model.decoder):  # each has a configuration of its own
+        part.config.return_dict = True
+        part.config.output_attentions = part.config.output_hidden_states = False
+    model.generation_config.update(return_dict_in_generate=False, output_attentions=False, output_hidden_states=False)
     rows = model.get_input_embeddings().num_embeddings
     if rows < len(tokenizer):
         raise ConfigError(
@@ -118,7 +125,7 @@ def _from_scratch(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
         raise ConfigError(NO_MODEL)
     with model_config_errors():
         model = T5ForConditionalGeneration(_configuration(given, len(tokenizer), tokenizer.pad_token_id))
-    check_vocabulary(model, tokenizer)
+    usable(model, tokenizer)
     model.name_or_path = ""  # the sizes may be those of a named model, the weights are not
     if arguments.initial_embedding is not None:
         initialise_embedding(model, tokenizer)

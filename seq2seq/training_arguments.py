@@ -94,7 +94,7 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
         super().__post_init__()
 
     def __getstate__(self) -> dict:
-        """Return what is pickled, into training_args.bin that is, without secrets."""
+        """Return what is pickled, without secrets."""
         return without_secrets(vars(self)) | {name: None for name in vars(self) if is_secret(name)}
 
     def _check_values(self):

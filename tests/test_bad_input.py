@@ -52,6 +52,8 @@ def tree(path):
         ({"test_dataset_name": "span-corruption"}, ["test_dataset_name", "has no metrics"]),
         (NOTHING, ["do_train", "all false"]),
         ({"do_train": False, "tokenizer_name": None}, ["tokenizer_name is null"]),
+        ({"model_config": {"is_encoder_decoder": False}}, ["model_config", "is_encoder_decoder"]),
+        ({"model_config": {"pad_token_id": 10**7}}, ["model_config", "pad_token_id of the T5 is 10000000"]),
         ({"experiment_name": "../x"}, ["experiment_name is '../x'"]),
         ({"num_train_epochs": -1}, ["num_train_epochs is -1", "above 0"]),
         ({"learning_rate": float("nan")}, ["learning_rate is nan", "at least 0"]),

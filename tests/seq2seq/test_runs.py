@@ -69,6 +69,13 @@ def test_sources_name_the_task_where_it_has_no_adapters_of_its_own(run_main, con
     assert all(json.loads(line)["source"].startswith("vader-amazon sentence: ") for line in lines)
 
 
+def test_a_model_that_returns_more_than_runs_need(run_main):
+    more = {"return_dict": False, "output_attentions": True, "output_hidden_states": True}
+    keys = {**TINY_RUN, "max_train_samples": 16, "model_config": {**TINY_RUN["model_config"], **more}}
+    status, errors, _ = run_main(CONFIG, **keys)
+    assert status == 0, errors
+
+
 def test_a_finished_run_is_not_overwritten_unless_asked(run_main, finished):
     out = finished
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}

@@ -161,7 +161,7 @@ def parts():
     config = transformers.T5Config(**SIZES)
     mt5 = transformers.UMT5ForConditionalGeneration(transformers.UMT5Config(**SIZES, feed_forward_proj="relu"))
     return {
-        "missing from its file": lambda: transformers.T5EncoderModel(config),
+        "is_encoder_decoder of the T5 is false": lambda: transformers.T5EncoderModel(config),
         "left over, such as classification_head": lambda: transformers.T5ForSequenceClassification(config),
         "left over, such as qa_outputs": lambda: transformers.T5ForQuestionAnswering(config),
         "left over, such as decoder.block.1.layer.0.SelfAttention.relative_attention_bias": lambda: mt5,
@@ -208,3 +208,13 @@ def test_files_of_the_first_versions(tmp_path, batch):
     saved(tmp_path, model, {"model_type": None, "architectures": ["T5WithLMHeadModel"]})
     same(T5ForConditionalGeneration.from_pretrained(tmp_path), model, batch)
     assert T5Config.from_pretrained(tmp_path).model_type == "t5"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_backbone_with_values_that_are_not_finite(value, tmp_path):
+    model = stock()
+    with torch.no_grad():
+        model.encoder.final_layer_norm.weight[3] = value
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"not finite, such as in encoder.final_layer_norm.weight"):
+        T5ForConditionalGeneration.from_pretrained(tmp_path)

@@ -81,6 +81,12 @@ def _check_sizes(config: transformers.T5Config) -> None:
             f"relative_attention_max_distance of the T5 is {distance}; it must be above {buckets // 2}, half of "
             "relative_attention_num_buckets"
         )
+    if not config.is_encoder_decoder:
+        raise ConfigError("is_encoder_decoder of the T5 is false, as in a model without a decoder; it must be true")
+    for name in ("pad_token_id", "decoder_start_token_id"):
+        token = getattr(config, name, None)
+        if token is not None and not 0 <= token < config.vocab_size:
+            raise ConfigError(f"{name} of the T5 is {token}; it must be at least 0 and below vocab_size")
     if not 0 <= config.dropout_rate < 1:
         raise ConfigError(f"dropout_rate of the T5 is {config.dropout_rate}; it must be at least 0 and below 1")
 

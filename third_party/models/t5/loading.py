@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 
 from common.errors import ConfigError, warn_once
 
@@ -53,6 +54,13 @@ def check_loaded(info: dict[str, Any], source: object, *, ignore_mismatched_size
         wrong.append(" ".join(str(info["error_msgs"][0]).split()))
     if wrong:
         raise ConfigError(f"{source} is not a T5 for conditional generation: {'; '.join(wrong)}")
+
+
+def check_finite(model: nn.Module, source: object) -> None:
+    """Raise ConfigError if a loaded tensor has values that are not finite. source: as in `check_loaded`."""
+    wild = [name for name, tensor in model.named_parameters() if not (tensor.is_meta or tensor.isfinite().all())]
+    if wild:
+        raise ConfigError(f"{source} is damaged: it has values that are not finite, such as in {first(wild)}")
 
 
 def first(names: Collection[str]) -> str:

@@ -25,7 +25,7 @@ from third_party.models.t5.configuration_t5 import SHIPPED, T5Config, resolve_na
 from third_party.models.t5.export import merge_and_export
 from third_party.models.t5.freezing import freeze_model_params
 from third_party.models.t5.guards import ADVICE, Guarded, check_native, check_plain
-from third_party.models.t5.loading import UNLOADABLE, check_loaded, without_report
+from third_party.models.t5.loading import UNLOADABLE, check_finite, check_loaded, without_report
 
 
 class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneration):
@@ -90,6 +90,7 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
                 **kwargs,
             )
         check_loaded(info, name or "state_dict", ignore_mismatched_sizes=mismatched)
+        check_finite(model, name or "state_dict")
         if name is not None:
             local = os.path.isdir(place) and str(name) not in SHIPPED
             model.name_or_path = str(place if local else name)
