@@ -8,19 +8,20 @@ from transformers import TrainerCallback
 
 from common.errors import RunFailed
 
+WATCHED = ("loss", "norm of the gradient", "norm of the weights")
+
 
 class Diverged(RunFailed):
     """A run that diverged.
 
-    facts: "step", "learning_rate", "what" ("loss", "gradient" or "weights") and "value", the loss or the norm as text.
+    facts: "step", "learning_rate", "what" (one of WATCHED) and "value", as text.
     """
 
     def __init__(self, step: int, learning_rate: float | None, what: str, value: float):
         self.facts = {"step": step, "learning_rate": learning_rate, "what": what, "value": str(value)}
-        shown = f"{what} is {value}" if what == "loss" else f"norm of the {what} is {value}"
         super().__init__(
-            f"the run diverged: at step {step}, with the learning rate {learning_rate}, the {shown}; nothing was saved "
-            "as trained: lower learning_rate, raise warmup_steps, or set max_grad_norm to 1"
+            f"the run diverged: at step {step}, with the learning rate {learning_rate}, the {what} is {value}; nothing "
+            "was saved as trained: lower learning_rate, raise warmup_steps, or set max_grad_norm to 1"
         )
 
 
@@ -50,6 +51,6 @@ class DivergenceGuard(TrainerCallback):
         weights = [p for p in self.trainer.model.parameters() if p.requires_grad]
         with torch.no_grad():
             values = torch.stack([self.loss, self.gradient.to(self.loss), get_total_norm(weights).to(self.loss)])
-        for what, value in zip(("loss", "gradient", "weights"), values.tolist(), strict=True):
+        for what, value in zip(WATCHED, values.tolist(), strict=True):
             if not math.isfinite(value):
                 raise Diverged(state.global_step, self.learning_rate, what, value)

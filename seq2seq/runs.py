@@ -1,6 +1,7 @@
 """The output directory of a run: whether it may be written, what it can resume, and its results."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -98,10 +99,11 @@ class RunDirectory:
     def _check_sources(self, resolved: dict):
         """Raise ConfigError if the run would replace what it reads."""
         for name in SOURCES:
-            source, here = resolved.get(name), self.path.resolve()
+            source, here = resolved.get(name), Path(os.path.realpath(self.path))
             if not isinstance(source, str) or not Path(source).exists():
                 continue  # a hub id, or no name
-            if here in (Path(source).resolve(), *Path(source).resolve().parents):
+            there = Path(os.path.realpath(source))
+            if here in (there, *there.parents):
                 raise ConfigError(
                     f"{name} is {source!r}, inside output_dir {str(self.path)!r}; choose another output_dir"
                 )

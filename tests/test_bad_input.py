@@ -175,3 +175,10 @@ def test_help_lists_every_key(capfd):
     shown = capfd.readouterr().out
     assert "tt_rank: a whole number, default 8" in shown
     assert json.dumps("vader-movie") in shown
+
+
+def test_a_directory_that_is_a_link_to_itself(run_main, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    status, errors, _ = run_main(CONFIG, **TINY_RUN, output_dir=str(tmp_path / "loop/out"))
+    assert (status, len(errors)) == (2, 1)
+    assert "loop/out" in errors[0]

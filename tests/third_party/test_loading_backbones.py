@@ -218,3 +218,11 @@ def test_a_backbone_with_values_that_are_not_finite(value, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"not finite, such as in encoder.final_layer_norm.weight"):
         T5ForConditionalGeneration.from_pretrained(tmp_path)
+
+
+def test_a_directory_without_a_configuration_is_no_model(tmp_path):
+    """transformers would take the sizes of t5-small."""
+    (tmp_path / "config.json").mkdir()
+    for load in (T5Config.from_pretrained, T5ForConditionalGeneration.from_pretrained):
+        with pytest.raises(ConfigError, match=r"has no config.json"):
+            load(tmp_path)

@@ -100,13 +100,15 @@ class T5Config(transformers.T5Config):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read `config.json` as transformers does; the names of shipped models are accepted as well.
 
-        Raises ConfigError if the file describes another architecture, or is not one JSON object.
+        Raises ConfigError if there is no such file, or it describes another architecture, or is not one JSON object.
         """
         name = resolve_name(pretrained_model_name_or_path)
         try:
             content, kwargs = super().get_config_dict(name, **kwargs)
         except (TypeError, AttributeError) as error:  # of a list, say
             raise ConfigError(f"config.json of {name} is not a configuration: {type_and_line(error)}") from None
+        if not content:  # transformers would go on with the sizes of t5-small
+            raise ConfigError(f"{pretrained_model_name_or_path} has no config.json, which says what model it is")
         return as_t5(content, pretrained_model_name_or_path), kwargs
 
     @classmethod

@@ -30,7 +30,7 @@ def merge_and_export(model: "T5ForConditionalGeneration", directory: Path) -> No
     run.
     """
     check_foldable(model)
-    if directory.resolve() == Path(resolve_name(model.name_or_path or ".")).resolve():
+    if os.path.realpath(directory) == os.path.realpath(resolve_name(model.name_or_path or ".")):
         raise ConfigError(f"{str(directory)!r} contains the backbone; export the merged model to another directory")
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{str(directory)!r} is a file; export the merged model to a directory")
