@@ -13,6 +13,7 @@ from seq2seq.checkpoint_files import checkpoints, newest_whole
 from seq2seq.checkpoints import STAGING
 from seq2seq.divergence import Diverged
 from seq2seq.layout import CONFIGURATION, DIVERGED, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS, SERIES
+from seq2seq.settings import own_defaults
 
 # Files that starting a run over replaces. Nothing else is ever removed, nor are these unless the directory holds a run.
 OWN_FILES = (
@@ -115,7 +116,7 @@ class RunDirectory:
             return self._start_over(resume)
         previous = object_in(self.path / CONFIGURATION)
         finished = (self.path / RESULTS).exists()
-        if previous is not None and not finished and _comparable(previous) == _comparable(self.resolved):
+        if previous is not None and not finished and _is_same(previous, self.resolved):
             found = checkpoints(self.path)
             if not found:
                 return self._start_over(resume)
@@ -170,7 +171,7 @@ def finished_results(directory: str, resolved: dict) -> dict | None:
     resolved: the resolved configuration.
     """
     held, results = object_in(Path(directory, CONFIGURATION)), Path(directory, RESULTS)
-    if held is None or _comparable(held) != _comparable(json.loads(json.dumps(resolved))) or not results.exists():
+    if held is None or not _is_same(held, json.loads(json.dumps(resolved))) or not results.exists():
         return None
     named = [Path(resolved[name]) for name in DATA_FILES if resolved.get(name)]
     files = [file for path in named for file in (path, *path.rglob("*")) if file.exists()]
@@ -178,5 +179,8 @@ def finished_results(directory: str, resolved: dict) -> dict | None:
     return None if changed else object_in(results)
 
 
-def _comparable(resolved: dict) -> dict:
-    return {name: value for name, value in resolved.items() if name not in INCIDENTAL}
+def _is_same(held: dict, resolved: dict) -> bool:
+    """Return True if two configurations are of one run; a key that the program has gained since has its default."""
+    gained = {name: value for name, value in own_defaults().items() if name in resolved}
+    left, right = {**gained, **held}, resolved
+    return all(left.get(name) == right.get(name) for name in left.keys() | right.keys() if name not in INCIDENTAL)

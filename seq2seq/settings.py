@@ -60,8 +60,7 @@ class Settings:
 
         As a file, it repeats the run.
         """
-        defaults = {f.name: f.default for cls in OWN_CLASSES for f in key_fields(cls)}
-        return {**defaults, **without_secrets(self.given)}
+        return {**own_defaults(), **without_secrets(self.given)}
 
 
 def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
@@ -106,6 +105,11 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
 def own_keys() -> dict[str, Any]:
     """Return this project's keys with their types."""
     return {name: kind for cls in OWN_CLASSES for name, kind in key_types(cls).items()}
+
+
+def own_defaults() -> dict[str, Any]:
+    """Return this project's keys with their defaults."""
+    return {f.name: f.default for cls in OWN_CLASSES for f in key_fields(cls)}
 
 
 def known_keys() -> dict[str, Any]:

@@ -218,6 +218,14 @@ def test_with_no_whole_checkpoint_nothing_is_trained_or_lost(stopped, capfd):
     assert run(stopped, resume_from_checkpoint=False) == 0
 
 
+def test_a_run_of_a_version_with_fewer_keys_goes_on(stopped, whole):
+    file = stopped / "resolved_config.json"
+    file.write_text(json.dumps({name: v for name, v in json.loads(file.read_text()).items() if name != "tt_pad"}))
+    assert run(stopped, tt_pad=True) == 2
+    assert run(stopped) == 0
+    assert_same(stopped, whole)
+
+
 def test_a_file_in_the_place_of_a_checkpoint(stopped, capfd):
     (stopped / "checkpoint-9").write_text("")
     assert run(stopped) == 2
