@@ -107,6 +107,14 @@ class DataTrainingArguments:
         None, 'Metrics of the task "file"; null: accuracy if labels is set, else exact match (em).'
     )
 
+    # Text without labels, to pre-train on.
+    text_sources: dict | None = key(
+        None,
+        'Training text of "span-corruption" and "span-corruption+distillation", and how often an epoch has each of its '
+        'sentences: {"rated": 4, "wordnet": 1}. rated: the sentences of the rated sets; the others are wordnet, '
+        'newspapers, wikipedia, emails. null: {"rated": 1}.',
+    )
+
     # Several tasks at once.
     mixing: Literal["proportional", "equal", "all"] = key(
         "proportional",

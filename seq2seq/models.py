@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from common.errors import ConfigError, one_line
 from seq2seq.arguments import TASK_KEYS, ModelArguments
 from seq2seq.hub import hub_answers, reason
-from seq2seq.pretraining import initialise_embedding, train_tokenizer
+from seq2seq.pretraining import SENTINELS, initialise_embedding, train_tokenizer
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 from third_party.models.t5.adapter_description import bases, holds_adapter, read_description
 from third_party.models.t5.configuration_t5 import SHAPES, SHIPPED, resolve_name
@@ -20,7 +20,6 @@ from third_party.models.t5.loading import UNLOADABLE
 
 NO_MODEL = "model_name_or_path and model_config are both null; name a model, or the sizes of a new one"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-SENTINELS = 100  # added to the vocabulary of a trained tokenizer
 
 
 def load_tokenizer(arguments: ModelArguments, training_texts):

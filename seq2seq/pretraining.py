@@ -1,37 +1,71 @@
 """A tokenizer and an initial embedding for a backbone that is trained from scratch."""
 
-import tempfile
+import io
+import string
 from collections.abc import Iterable
-from pathlib import Path
 
-import sentencepiece
 import torch
-from transformers import T5Tokenizer
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from tokenizers import AddedToken, Regex, Tokenizer, decoders
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Split
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from common.errors import ConfigError, one_line
 from seq2seq.sentence_encoder import load_encoder
 
+SENTINELS = 100
+NOISE = 0.1  # share of an initial embedding's variance
+PRINTABLE = string.digits + string.ascii_letters + string.punctuation
+UNITS = r" ?\p{L}+|\p{N}|\s| ?[^\s\p{L}\p{N}]"  # a word, a digit, a space or a sign: no piece holds two of them
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
-    """Train a T5 tokenizer (unigram pieces, then 100 sentinels): lower case, each digit a piece of its own.
 
-    vocab_size: the number of pieces. Raises ConfigError if `texts` are too few for it.
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of unigram pieces (Kudo 2018, https://arxiv.org/abs/1804.10959), then 100 sentinels.
+
+    vocab_size: the number of pieces, with 256 that stand for a byte each.
+    Every string is decoded to itself: case and spaces are kept, what no piece covers becomes bytes, and what looks like
+    a special token is text, unless it is called with split_special_tokens=False. Each digit is a token.
+    Raises ConfigError if `texts` are too few for it.
     """
-    settings = {"model_type": "unigram", "normalization_rule_name": "nmt_nfkc_cf", "split_digits": True}
+    model = io.BytesIO()
+    settings = {"model_type": "unigram", "normalization_rule_name": "identity", "byte_fallback": True}
+    spaces = {"remove_extra_whitespaces": False, "add_dummy_prefix": False}
     special = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
-    with tempfile.TemporaryDirectory() as directory:
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(texts),
-                model_prefix=str(Path(directory, "spiece")),
-                vocab_size=vocab_size,
-                minloglevel=2,
-                **settings,
-                **special,
-            )
-        except RuntimeError as error:  # "Vocabulary size too high (8000). Please set it to a value <= 2875."
-            raise ConfigError(f"tokenizer_vocab_size is {vocab_size}: {one_line(error)}") from None
-        return T5Tokenizer.from_pretrained(directory)
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=vocab_size,
+            split_digits=True,
+            required_chars=PRINTABLE,
+            minloglevel=2,
+            **settings,
+            **spaces,
+            **special,
+        )
+    except RuntimeError as error:  # "Vocabulary size too high (8000). Please set it to a value <= 2875."
+        raise ConfigError(f"tokenizer_vocab_size is {vocab_size}: {one_line(error)}") from None
+    return _fast_tokenizer(SentencePieceProcessor(model_proto=model.getvalue()))
+
+
+def _fast_tokenizer(pieces: SentencePieceProcessor) -> PreTrainedTokenizerFast:
+    """Return the tokenizer with these pieces, in which a space is a space and not U+2581, which is a character too."""
+    scored = [(pieces.id_to_piece(n).replace("\u2581", " "), pieces.get_score(n)) for n in range(len(pieces))]
+    sentinels = [f"<extra_id_{n}>" for n in range(SENTINELS)]
+    scored += [(sentinel, 0.0) for sentinel in sentinels]
+    tokenizer = Tokenizer(Unigram(scored, unk_id=pieces.unk_id(), byte_fallback=True))
+    tokenizer.pre_tokenizer = Split(Regex(UNITS), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    end = pieces.id_to_piece(pieces.eos_id())
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, pieces.eos_id())]
+    )
+    special = [scored[n][0] for n in (pieces.pad_id(), pieces.eos_id(), pieces.unk_id())]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special + sentinels])
+    names = dict(zip(("pad_token", "eos_token", "unk_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, split_special_tokens=True, **names)
 
 
 @torch.no_grad()
@@ -39,8 +73,9 @@ def initialise_embedding(model, tokenizer) -> None:
     """Initialise the embedding of `model` from the word-piece vectors of all-MiniLM-L6-v2 (Apache-2.0).
 
     Each piece gets the mean vector of its word pieces; the vectors are centred, projected onto their first d_model
-    principal directions, and scaled to T5's initial standard deviation of 1. Sentinels, and pieces without a vector,
-    keep their random values.
+    principal directions, and scaled to T5's initial standard deviation of 1. A tenth of the variance is noise: the
+    encoder does not know case, so "the" and "The" would be one vector. Sentinels, and pieces without a vector, keep
+    their random values.
     """
     encoder_tokenizer, encoder = load_encoder()
     vectors = encoder.get_input_embeddings().weight
@@ -55,14 +90,15 @@ def initialise_embedding(model, tokenizer) -> None:
     known = known - known.mean(0)
     _, _, directions = torch.linalg.svd(known, full_matrices=False)
     projected = known @ directions[: model.config.d_model].T
-    model.shared.weight[numbers] = projected / projected.std()
+    noise = model.shared.weight[numbers]
+    model.shared.weight[numbers] = NOISE**0.5 * noise + (1 - NOISE) ** 0.5 * projected / projected.std()
 
 
 def _word_piece_ids(piece: str, word_pieces) -> list[int]:
     """Return the word pieces of a SentencePiece piece; one inside a word is first looked up as a continuation."""
-    text = piece.replace("▁", "")
-    if not text or piece.startswith("<"):
+    text = piece.strip()
+    if not text or (len(text) > 1 and text.startswith("<")):
         return []
-    if not piece.startswith("▁") and f"##{text}" in word_pieces.get_vocab():
-        return [word_pieces.convert_tokens_to_ids(f"##{text}")]
+    if not piece.startswith(" ") and f"##{text.lower()}" in word_pieces.get_vocab():
+        return [word_pieces.convert_tokens_to_ids(f"##{text.lower()}")]
     return [i for i in word_pieces(text, add_special_tokens=False)["input_ids"] if i != word_pieces.unk_token_id]

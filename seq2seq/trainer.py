@@ -106,7 +106,7 @@ class AdapterTrainer(CheckpointTrainer):
         num_items_in_batch: the number of target tokens in the whole step.
         """
         inputs = dict(inputs)
-        fields = {name: inputs.pop(name) for name in self.task.extra_fields}
+        fields = {name: inputs.pop(name) for name in self.task.batch_fields}
         if "decoder_input_ids" not in inputs:  # the base class removes the labels
             inputs["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(inputs["labels"])
         tokens = num_items_in_batch if model.training else None  # in evaluation, the mean of each batch

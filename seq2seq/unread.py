@@ -44,6 +44,8 @@ def unread_keys(settings: Settings) -> dict[str, list[str]]:
         unread["a single task"] = changed(settings, ("mixing", "mixing_temperature", "mixed_batches"))
     if "file" not in settings.data.all_tasks:
         unread['tasks other than "file"'] = changed(settings, ["target_column"])
+    if not any(name.startswith("span-corruption") for name in settings.data.all_tasks):
+        unread["tasks other than span-corruption"] = changed(settings, ["text_sources"])
     for reader, names in unread_by_training(settings.training).items():
         unread[reader] = changed(settings, names)
     return {reader: names for reader, names in unread.items() if names}

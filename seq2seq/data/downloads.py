@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from common.checksums import sha256_of
@@ -28,13 +29,40 @@ def fetch_from_index(requirement: str, filename: str, sha256: str, pip_options: 
     Nothing of the file is executed: not before its checksum was compared, and not afterwards.
     Raises ConfigError if the file cannot be downloaded or has another checksum, or the cache cannot be written.
     """
+    return _cached(filename, sha256, lambda scratch: _fetch(requirement, filename, sha256, scratch, pip_options))
+
+
+def fetch_with(command: tuple[str, ...], filename: str, sha256: str) -> Path:
+    """Return the path of a cached file; first, if necessary, let a command such as `npm pack` write it.
+
+    Arguments and errors are as in `fetch_from_index`; ConfigError also if there is no such program.
+    """
+
+    def fetch(scratch: Path) -> Path:
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
+        except FileNotFoundError:
+            raise ConfigError(f"{filename} is downloaded by {command[0]}, which is not installed") from None
+        found = (scratch / filename).is_file()
+        if result.returncode != 0 or not found or sha256_of(scratch / filename) != sha256:
+            reason = (
+                result.stderr.strip().splitlines() or ["its sha256 is wrong" if found else "there is no such file"]
+            )[-1]
+            raise ConfigError(f"{' '.join(command)} did not bring {filename} ({reason})")
+        return scratch / filename
+
+    return _cached(filename, sha256, fetch)
+
+
+def _cached(filename: str, sha256: str, fetch: Callable[[Path], Path]) -> Path:
+    """Return the cached file if it has the checksum, else the one that `fetch` writes into a directory it is given."""
     target = cache_directory() / filename
     try:
         if target.is_file() and sha256_of(target) == sha256:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            os.replace(_fetch(requirement, filename, sha256, Path(scratch), pip_options), target)
+            os.replace(fetch(Path(scratch)), target)
     except OSError as error:
         what = with_free_space(str(error), error, target.parent)
         raise ConfigError(

@@ -3,9 +3,8 @@
 import torch
 from datasets import Dataset
 
-from seq2seq.data.splits import normalise, split_by_text
-from seq2seq.data.tasks import SPLITS, Task, register
-from seq2seq.data.vader import FILES, read_set
+from seq2seq.data.tasks import Task, register
+from seq2seq.data.unlabelled import RATED, check_sources, unlabelled_text
 
 NOISE_DENSITY = 0.15
 MEAN_SPAN = 3.0
@@ -14,38 +13,28 @@ MEAN_SPAN = 3.0
 class SpanCorruption(Task):
     """Fill in the masked spans of a sentence, masked afresh for each batch by the collator. The loss is the only score.
 
-    Text: the sentences of all rated sets, without their ratings; the training split leaves out those that occur in a
-    validation or test split of any set.
+    Text: `unlabelled_text` of the key text_sources.
     """
 
     name = "span-corruption"
     metrics = ()
     named_in_source = False  # pre-training uses plain text
 
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.sources = {RATED: 1} if self.arguments.text_sources is None else self.arguments.text_sources
+        check_sources(self.sources)
+
     def load(self, split: str) -> Dataset:
-        return Dataset.from_dict({"sentence": [text for texts in unlabelled_text(split).values() for text in texts]})
+        texts = unlabelled_text(split, self.sources)
+        often = {name: self.sources.get(name, self.sources.get(RATED, 1)) if split == "train" else 1 for name in texts}
+        return Dataset.from_dict({"sentence": [text for name in texts for text in often[name] * texts[name]]})
 
     def format(self, row: dict) -> tuple[str, str]:
         return row["sentence"], ""
 
     def collator(self, tokenizer, model):
         return SpanCorruptionCollator(tokenizer)
-
-
-def unlabelled_text(split: str) -> dict[str, list[str]]:
-    """Return set name -> the sentences of a split; "train" leaves out sentences that any set holds out."""
-    parts, held_out = {}, set()
-    for set_name in FILES:
-        sentences, _ = read_set(set_name)
-        for part, rows in zip(SPLITS, split_by_text(sentences), strict=True):
-            texts = [sentences[r] for r in rows]
-            if part == split:
-                parts[set_name] = texts
-            if part != "train":
-                held_out.update(map(normalise, texts))
-    if split != "train":
-        return parts
-    return {name: [text for text in texts if normalise(text) not in held_out] for name, texts in parts.items()}
 
 
 class SpanCorruptionCollator:
@@ -63,14 +52,13 @@ class SpanCorruptionCollator:
         self.sentinels = tokenizer.convert_tokens_to_ids(sentinels)
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        pairs = [self.pair(row) for row in rows]
-        inputs = _pad([source for source, _ in pairs], self.pad)
-        attention = _pad([[1] * len(source) for source, _ in pairs], 0)
-        return {"input_ids": inputs, "attention_mask": attention, "labels": _pad([t for _, t in pairs], -100)}
+        return self.batch([self.corrupt(row["input_ids"][:-1]) for row in rows])
 
-    def pair(self, row: dict) -> tuple[list[int], list[int]]:
-        """Return the (source, target) tokens of one row."""
-        return self.corrupt(row["input_ids"][:-1])
+    def batch(self, pairs: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        """Return the batch of pairs (source, target) of tokens."""
+        inputs = padded([source for source, _ in pairs], self.pad)
+        attention = padded([[1] * len(source) for source, _ in pairs], 0)
+        return {"input_ids": inputs, "attention_mask": attention, "labels": padded([t for _, t in pairs], -100)}
 
     def corrupt(self, tokens: list[int]) -> tuple[list[int], list[int]]:
         """Return (tokens with a sentinel for each span, each sentinel followed by its span), both with an end token."""
@@ -107,7 +95,8 @@ def _partition(total: int, parts: int) -> list[int]:
     return [b - a for a, b in zip([0, *cuts], [*cuts, total], strict=True)]
 
 
-def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
+def padded(rows: list[list[int]], value: int) -> torch.Tensor:
+    """Return the rows as one tensor, (rows, longest), filled up with the value."""
     longest = max(len(row) for row in rows)
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 

@@ -27,7 +27,8 @@ class Task:
     fields: columns that make up the source, in order: "sentence1: .. sentence2: ..".
     reference_fields: columns that scoring needs besides the target.
     group_field: a reference field; rows with the same value are scored together and stay in the same split.
-    extra_fields: columns that the task's own collator or loss needs.
+    extra_fields: columns that the task's own collator needs.
+    batch_fields: what that collator adds to a batch for the task's own loss.
     named_in_source: True if sources start with the task's name when tasks share adapters.
     """
 
@@ -40,6 +41,7 @@ class Task:
     reference_fields: Sequence[str] = ()
     group_field: str | None = None
     extra_fields: Sequence[str] = ()
+    batch_fields: Sequence[str] = ()
     named_in_source = True
 
     def __init__(self, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):
@@ -101,7 +103,7 @@ class Task:
 
         outputs: the model's outputs.
         batch: the model's inputs.
-        fields: the batch's extra fields, by name.
+        fields: the batch's `batch_fields`, by name.
         """
         return 0.0
 

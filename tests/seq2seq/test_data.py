@@ -13,8 +13,8 @@ from common.errors import ConfigError
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import SPLITS, get_task, task_names
 from seq2seq.data.downloads import cache_directory, fetch_from_index
-from seq2seq.data.span_corruption import unlabelled_text
 from seq2seq.data.splits import normalise, split_by_text
+from seq2seq.data.unlabelled import unlabelled_text
 from seq2seq.data.vader import FILES, read_set, rounded_rating
 
 ROOT = Path(__file__).parent.parent.parent

@@ -1,14 +1,39 @@
 import json
+import zlib
 
+import numpy as np
 import pytest
 import torch
 
+from seq2seq import sentence_encoder
+from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import distillation, get_task
-from seq2seq.data.distillation import ASKED, QUESTIONS, DistillationCollator
+from seq2seq.data.distillation import PREFIXES, QUESTIONS, Distillation, random_signs
+from seq2seq.data.vader import read_set
+from seq2seq.pretraining import train_tokenizer
+from seq2seq.sentence_encoder import Projection, means, word_numbers, word_vectors
 from tests.conftest import TINY_RUN
 from third_party.models.t5 import T5ForConditionalGeneration
 
-TASK = get_task("span-corruption+distillation")
+TEXTS = ["A fine film, isn't it?", "No.", "", "It lasts 90 minutes and is utterly forgettable."]
+
+
+def states_of(text: str) -> torch.Tensor:
+    """Return random states of the text's words, the same each time."""
+    generator = torch.Generator().manual_seed(zlib.crc32(text.encode()))
+    return torch.randn(len(sentence_encoder.WORD.findall(text)), 768, generator=generator) + 2.0
+
+
+@pytest.fixture
+def teacher(monkeypatch, tmp_path):
+    """A teacher without a download: random states of the right shape."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sentence_encoder, "word_states", lambda texts: [states_of(text) for text in texts])
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(read_set("amazon")[0], 700)
 
 
 @pytest.fixture
@@ -17,82 +42,191 @@ def model(tiny_config, tokenizer):
     return T5ForConditionalGeneration(tiny_config)
 
 
-def row(length: int, vector) -> dict:
-    return {"input_ids": [*range(300, 300 + length), 1], "labels": [1], "vector": vector}
+@pytest.fixture
+def task(teacher):
+    task = Distillation(DataTrainingArguments())
+    task.numbers = {text: number for number, text in enumerate(TEXTS)}
+    return task
 
 
-def test_most_rows_are_asked_about_their_vector(tokenizer, model):
+@pytest.fixture
+def collator(task, tokenizer, model):
+    return task.collator(tokenizer, model)
+
+
+def rows(tokenizer) -> list[dict]:
+    sources = [PREFIXES[0] + text for text in TEXTS]
+    return [
+        {"sentence": text, "number": n, "input_ids": tokenizer(source)["input_ids"]}
+        for n, (text, source) in enumerate(zip(TEXTS, sources, strict=True))
+    ]
+
+
+def test_words_of_tokens():
+    text = "don't 42!"
+    offsets = np.array([[0, 2], [2, 3], [3, 4], [4, 5], [5, 6], [6, 7], [7, 8], [8, 9], [0, 0]])
+    assert word_numbers(text, offsets).tolist() == [0, 0, 1, 2, -1, 3, 4, 5, -1]
+
+
+def test_means_of_groups():
+    vectors = torch.tensor([[1.0, 2], [3, 4], [5, 6]])
+    assert torch.equal(means(vectors, torch.tensor([2, 0, 2]), 3), torch.tensor([[3.0, 4], [0, 0], [3, 4]]))
+
+
+def test_a_projection_standardises_and_rotates(teacher):
+    texts = [f"some words of sentence {n} here and there" for n in range(200)]
+    fitted = Projection.of(texts, 5)
+    components = fitted(torch.cat([states_of(text) for text in texts]))
+    assert components.shape[1] == 5
+    assert components.mean(0).abs().max() < 1e-4
+    assert components.square().mean() == pytest.approx(1, abs=1e-4)
+    covariance = torch.cov(components.T)
+    assert (covariance - covariance.diag().diag()).abs().max() < 1e-3 * covariance.diag().max()
+    assert (covariance.diag().diff() < 1e-5).all()
+    sentences = torch.stack([fitted(states_of(text)).mean(0) for text in texts])
+    torch.testing.assert_close(fitted.sentence_deviation, sentences.std(0), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(fitted.sentence_mean, sentences.mean(0), rtol=1e-3, atol=1e-4)
+
+
+def test_word_vectors_are_computed_once(teacher, monkeypatch):
+    project = sentence_encoder.projection(TEXTS, 8)
+    first = word_vectors(TEXTS, project)
+    monkeypatch.setattr(sentence_encoder, "word_states", None)
+    again = word_vectors(TEXTS, sentence_encoder.projection(TEXTS, 8))
+    for number, text in enumerate(TEXTS):
+        assert np.array_equal(first[number], again[number])
+        expected = project(states_of(text)).half().numpy()
+        assert np.array_equal(first[number], expected)
+
+
+def test_an_interrupted_computation_leaves_nothing(teacher, monkeypatch, tmp_path):
+    def interrupted(texts):
+        raise KeyboardInterrupt
+
+    project = sentence_encoder.projection(TEXTS, 8)
+    before = sorted(tmp_path.rglob("*.*"))
+    monkeypatch.setattr(sentence_encoder, "word_states", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        word_vectors(TEXTS, project)
+    assert sorted(tmp_path.rglob("*.*")) == before
+
+
+def test_batches_that_ask(task, collator, tokenizer):
     torch.manual_seed(0)
-    vector = torch.randn(384).tolist()
-    collator = DistillationCollator(tokenizer, model)
-    pairs = [collator.pair(row(20, vector)) for _ in range(200)]
-    asked = [target for source, target in pairs if source == row(20, vector)["input_ids"]]
-    assert 110 < len(asked) < 160
-    seen = set()
-    for target in asked:
-        words = tokenizer.convert_ids_to_tokens(target)
-        assert len(words) == 2 * ASKED + 1
-        assert words[-1] == "</s>"
-        for question, answer in zip(words[:-1:2], words[1::2], strict=True):
-            number = int(question[len("<extra_id_") : -1]) - (100 - QUESTIONS)
-            assert answer == ("1" if vector[number] > 0 else "0")
-            seen.add(number)
-    assert seen == set(range(QUESTIONS))
+    questions = tokenizer.convert_tokens_to_ids([f"<extra_id_{n}>" for n in range(100 - QUESTIONS, 100)])
+    digits = tokenizer.convert_tokens_to_ids(["0", "1"])
+    for _ in range(20):
+        batch = collator.asking(rows(tokenizer))
+        assert batch["labels"].shape == (len(TEXTS), 2)
+        assert (batch["labels"][:, 0] == -100).all()
+        for row, text in enumerate(TEXTS):
+            number = questions.index(batch["decoder_input_ids"][row, 1])
+            states = states_of(text)
+            above = len(states) > 0 and task.projection(states).mean(0)[number] > task.projection.sentence_mean[number]
+            assert batch["labels"][row, 1] == digits[bool(above)]
+            source = tokenizer.decode(batch["input_ids"][row], skip_special_tokens=True)
+            assert source in [prefix + text for prefix in PREFIXES]
 
 
-def test_questions_are_read_but_not_predicted(tokenizer, model):
+def test_vectors_belong_to_the_words_of_the_tokens(collator, tokenizer):
+    torch.manual_seed(1)
+    batch = collator.asking(rows(tokenizer))
+    seen = 0
+    for row, text in enumerate(TEXTS):
+        expected = sentence_encoder.WORD.findall(text)
+        first = seen
+        for word in expected:
+            tokens = batch["input_ids"][row][batch["word"][row] == seen]
+            assert tokenizer.decode(tokens).strip() == word
+            assert batch["sentence_of_word"][seen] == row
+            seen += 1
+        stored = torch.from_numpy(np.array(collator.vectors[row])).float()
+        assert torch.equal(batch["vector"][first:seen], stored)
+    assert len(batch["vector"]) == seen == batch["word"].max() + 1
+
+
+def test_batches_that_copy(collator, tokenizer):
     torch.manual_seed(0)
-    batch = DistillationCollator(tokenizer, model)([row(9 + n, [1.0] * 384) for n in range(20)])
-    read, predicted = batch["decoder_input_ids"], batch["labels"]
-    questions = torch.tensor(tokenizer.convert_tokens_to_ids([f"<extra_id_{n}>" for n in range(68, 100)]))
-    assert torch.isin(read, questions).any()
-    assert not torch.isin(predicted, questions).any()
-    known = predicted[:, :-1] != -100
-    assert torch.equal(read[:, 1:][known], predicted[:, :-1][known])
-    answered = torch.isin(read, questions)
-    assert (predicted[answered] == tokenizer.convert_tokens_to_ids("1")).all()
-    assert batch["vector"].shape == (20, 384)
+    batch = collator.copying(rows(tokenizer) * 4)
+    copied = 0
+    for row in range(len(TEXTS) * 4):
+        source = batch["input_ids"][row][batch["attention_mask"][row] == 1]
+        assert torch.equal(source, batch["labels"][row][batch["labels"][row] != -100])
+        text = tokenizer.decode(source, skip_special_tokens=True)
+        original = text == TEXTS[row % len(TEXTS)]
+        copied += original
+        assert (batch["word"][row] >= 0).any() == (original and text != "")
+    assert 3 < copied < 13
 
 
-def test_the_loss_follows_the_mean_of_the_encoder(tokenizer, model):
-    batch = {"input_ids": torch.tensor([[5, 6, 7, 1], [5, 1, 0, 0]]), "labels": torch.tensor([[5, 1], [6, 1]])}
-    batch["attention_mask"] = (batch["input_ids"] != 0).long()
-    outputs = model(**batch)
-    states = outputs.encoder_last_hidden_state.detach()
-    means = torch.stack([states[0].mean(0), states[1, :2].mean(0)])
-    there, away = torch.cat([means, torch.randn(2, 352)], 1), torch.cat([-means, torch.randn(2, 352)], 1)
-    assert TASK.auxiliary_loss(outputs, batch, {"vector": there}).item() == pytest.approx(0, abs=1e-5)
-    assert TASK.auxiliary_loss(outputs, batch, {"vector": away}).item() == pytest.approx(2, abs=1e-5)
+def test_batches_that_corrupt_have_no_words(collator, tokenizer, monkeypatch):
+    monkeypatch.setattr(distillation, "SHARES", {"corrupt": 1.0, "copy": 0.0})
+    batch = collator(rows(tokenizer))
+    assert (batch["word"] == -1).all()
+    assert len(batch["vector"]) == 0
+    assert (batch["labels"] != -100).any()
 
 
-def test_a_run_adds_the_auxiliary_loss(run_main, monkeypatch):
-    """The whole path, with random vectors in the place of the encoder's: they have its shape, and cost no download."""
+def test_each_objective_is_drawn(collator, tokenizer, monkeypatch):
+    torch.manual_seed(0)
+    drawn = []
+    monkeypatch.setattr(collator, "copying", lambda rows: drawn.append("copy"))
+    monkeypatch.setattr(collator, "asking", lambda rows: drawn.append("ask"))
+    monkeypatch.setattr(collator, "complete", lambda *given: drawn.append("corrupt"))
+    for _ in range(1000):
+        collator(rows(tokenizer))
+    for name, share in (("corrupt", 0.12), ("copy", 0.06), ("ask", 0.82)):
+        assert drawn.count(name) / 1000 == pytest.approx(share, abs=0.04)
 
-    def embed(texts):
-        return torch.randn(len(texts), 384, generator=torch.Generator().manual_seed(len(texts)))
 
-    original = distillation.Distillation.auxiliary_loss
-    monkeypatch.setattr(distillation.sentence_encoder, "embed", embed)
-    monkeypatch.setattr(distillation.Distillation, "auxiliary_loss", lambda *given: 1e6 + original(*given))
-    distillation.sentence_vectors.cache_clear()
-    keys = {**TINY_RUN, "task_name": TASK.name, "initial_embedding": None, "bf16": False}
-    status, errors, out = run_main("configs/pretrain/t5_nano.json", **keys)
-    distillation.sentence_vectors.cache_clear()
+def test_random_signs_are_printable():
+    torch.manual_seed(0)
+    texts = [random_signs() for _ in range(300)]
+    assert {len(text) for text in texts} == set(range(1, 33))
+    assert len(set("".join(texts))) == 95
+
+
+def loss_of(task, states, batch) -> torch.Tensor:
+    outputs = type("Outputs", (), {"encoder_last_hidden_state": states})
+    return task.auxiliary_loss(outputs, batch, {name: batch[name] for name in task.batch_fields})
+
+
+def test_the_loss_compares_words_and_sentences(task, collator, tokenizer):
+    """By a loop over words, and over sentences."""
+    torch.manual_seed(0)
+    batch = collator.asking(rows(tokenizer))
+    states = torch.randn(*batch["input_ids"].shape, 32)
+    of_words, learned, wanted = [], {}, {}
+    for word in range(len(batch["vector"])):
+        row, target = int(batch["sentence_of_word"][word]), batch["vector"][word, :32]
+        mean = states[row][batch["word"][row] == word].mean(0)
+        of_words.append((mean - target).square().mean())
+        learned.setdefault(row, []).append(mean)
+        wanted.setdefault(row, []).append(target)
+    deviation = task.projection.sentence_deviation[:32]
+    difference = [torch.stack(learned[row]).mean(0) - torch.stack(wanted[row]).mean(0) for row in learned]
+    expected = torch.stack(of_words).mean() + (torch.stack(difference) / deviation).square().mean()
+    assert loss_of(task, states, batch).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_without_words_there_is_no_loss(task, collator, tokenizer):
+    batch = collator.complete(collator.batch([([5, 6, 1], [7, 1])]), [])
+    assert loss_of(task, torch.randn(1, 3, 32), batch) == 0
+
+
+def test_a_run_adds_the_auxiliary_loss(run_main, teacher, monkeypatch):
+    original = Distillation.auxiliary_loss
+    monkeypatch.setattr(Distillation, "auxiliary_loss", lambda *given: 1e6 + original(*given))
+    keys = {**TINY_RUN, "task_name": Distillation.name, "text_sources": {"rated": 1}}
+    status, errors, out = run_main("configs/pretrain/t5_nano.json", **keys, initial_embedding=None, bf16=False)
     assert status == 0, errors
     validation = json.loads((out / "results.json").read_text())["splits"]["validation"]
-    # Beside the million: a cosine distance, and the cross-entropy of a random model, about 9.
-    assert 1e6 < validation["tasks"][TASK.name]["scores"]["loss"] < 1e6 + 20
+    # Beside the million: two mean squared errors, and the cross-entropy of a random model, about 9.
+    assert 1e6 < validation["tasks"][Distillation.name]["scores"]["loss"] < 1e6 + 40
 
 
-def test_directions_are_principal(monkeypatch):
-    torch.manual_seed(0)
-    scales = torch.linspace(3, 1, 384)
-    rows = {name: torch.randn(600, 384) * scales + shift for name, shift in (("a", 5.0), ("b", -5.0))}
-    monkeypatch.setattr(distillation, "sentence_vectors", lambda split: rows)
-    means, directions = distillation.training_statistics()
-    coordinates = torch.cat([(rows[name] - means[name]) @ directions for name in rows])
-    assert coordinates.mean(0).abs().max() < 1e-3
-    deviations = coordinates.std(0)
-    assert (deviations.diff() < 1e-4).all()
-    covariance = coordinates.T @ coordinates
-    assert (covariance - covariance.diag().diag()).abs().max() < 1e-2 * covariance.max()
+def test_rows_are_numbered_across_splits():
+    task = get_task(Distillation.name)
+    parts = [task.examples(split, True, lambda rows: rows.select(range(5))) for split in ("train", "validation")]
+    assert [list(part["number"]) for part in parts] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    assert list(task.numbers) == [*parts[0]["sentence"], *parts[1]["sentence"]]

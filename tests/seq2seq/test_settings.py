@@ -196,5 +196,5 @@ def test_a_published_name_is_a_model_with_its_own_tokenizer_and_as_model_config_
     for key in ("model_name_or_path", "tokenizer_name"):
         tokenizer = load_tokenizer(ModelArguments(**{key: "t5-base"}), texts)
         assert len(tokenizer) == 8100, key
-    trained = load_tokenizer(ModelArguments(model_config="t5-base", tokenizer_vocab_size=300), texts)
-    assert len(trained) == 400
+    trained = load_tokenizer(ModelArguments(model_config="t5-base", tokenizer_vocab_size=400), texts)
+    assert len(trained) == 500

@@ -1,0 +1,93 @@
+"""Tokenizers that this project trains lose nothing."""
+
+import random
+import string
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from common.errors import ConfigError
+from seq2seq.data.vader import FILES, read_set
+from seq2seq.pretraining import train_tokenizer
+
+LOSSLESS = train_tokenizer(read_set("amazon")[0], 700)
+SURROGATES = range(0xD800, 0xE000)  # no characters
+NASTY = [
+    "</s>",
+    "a </s> b <pad><extra_id_0>",
+    "<0x41>",
+    "<unk>",
+    " two  spaces, and one behind ",
+    "\n\t\r\x00",
+    "a ▁ b",
+    "ﬁ Å Å e\u0301 é ① ｆｕｌｌ",  # changed by NFKC
+    "7ABC..Z%&*+<=>[\\]^{|}~",
+    "emoji 👩‍👩‍👧 中文 עברית \u202e",
+    "",
+]
+
+
+def round_trip(text: str, tokenizer) -> None:
+    with_end = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(with_end, skip_special_tokens=True) == text
+    assert with_end[-1] == tokenizer.eos_token_id
+    assert tokenizer.unk_token_id not in with_end
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_special_cases_come_back(text):
+    round_trip(text, LOSSLESS)
+
+
+@given(st.text())
+def test_any_text_comes_back(text):
+    round_trip(text, LOSSLESS)
+
+
+def test_ten_thousand_random_strings_come_back():
+    rng = random.Random(0)
+    characters = [chr(n) for n in range(sys.maxunicode + 1) if n not in SURROGATES]
+    texts = ["".join(rng.choices(characters, k=rng.randrange(20))) for _ in range(5_000)]
+    texts += ["".join(rng.choices(string.printable, k=rng.randrange(40))) for _ in range(5_000)]
+    tokens = LOSSLESS(texts)["input_ids"]
+    assert LOSSLESS.batch_decode(tokens, skip_special_tokens=True) == texts
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_line_of_the_embedded_sets_comes_back(name):
+    texts, _ = read_set(name)
+    assert LOSSLESS.batch_decode(LOSSLESS(texts)["input_ids"], skip_special_tokens=True) == texts
+
+
+def test_digits_and_printable_characters_are_tokens():
+    characters = string.digits + string.ascii_letters + string.punctuation + " "
+    assert LOSSLESS.unk_token_id not in LOSSLESS.convert_tokens_to_ids(list(characters))
+    assert LOSSLESS.tokenize("1995") == list("1995")
+    assert len(LOSSLESS("0")["input_ids"]) == len(LOSSLESS("1")["input_ids"]) == 2
+
+
+def test_the_vocabulary_ends_with_a_hundred_sentinels():
+    sentinels = [f"<extra_id_{n}>" for n in range(100)]
+    numbers = LOSSLESS.convert_tokens_to_ids(sentinels)
+    assert numbers == list(range(len(LOSSLESS) - 100, len(LOSSLESS)))
+    named = LOSSLESS("fill <extra_id_0> in", split_special_tokens=False)["input_ids"]
+    assert numbers[0] in named
+    assert numbers[0] not in LOSSLESS("fill <extra_id_0> in")["input_ids"]
+
+
+def test_a_saved_tokenizer_is_the_same(tmp_path):
+    LOSSLESS.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    for text in NASTY:
+        round_trip(text, again)
+        assert again(text)["input_ids"] == LOSSLESS(text)["input_ids"]
+
+
+def test_too_little_text_is_one_line():
+    with pytest.raises(ConfigError, match="tokenizer_vocab_size is 9000: .*") as error:
+        train_tokenizer(["a few words"], 9000)
+    assert "\n" not in str(error.value)
