@@ -17,7 +17,8 @@ from seq2seq.sentence_encoder import load_encoder
 
 SENTINELS = 100
 NOISE = 0.1  # share of an initial embedding's variance
-PRINTABLE = string.digits + string.ascii_letters + string.punctuation
+PRINTABLE = string.digits + string.ascii_letters + string.punctuation + " "
+LEAST = 3 + 256 + len(PRINTABLE)  # pieces: padding, end and unknown; the bytes; what can be printed
 UNITS = r" ?\p{L}+|\p{N}|\s| ?[^\s\p{L}\p{N}]"  # a word, a digit, a space or a sign: no piece holds two of them
 
 
@@ -27,8 +28,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     vocab_size: the number of pieces, with 256 that stand for a byte each.
     Every string is decoded to itself: case and spaces are kept, what no piece covers becomes bytes, and what looks like
     a special token is text, unless it is called with split_special_tokens=False. Each digit is a token.
-    Raises ConfigError if `texts` are too few for it.
+    Raises ConfigError if it is below LEAST, or `texts` are too few for it.
     """
+    if vocab_size < LEAST:
+        raise ConfigError(
+            f"tokenizer_vocab_size is {vocab_size}; it must be at least {LEAST}: bytes and printable characters"
+        )
     model = io.BytesIO()
     settings = {"model_type": "unigram", "normalization_rule_name": "identity", "byte_fallback": True}
     spaces = {"remove_extra_whitespaces": False, "add_dummy_prefix": False}
@@ -39,7 +44,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
             model_writer=model,
             vocab_size=vocab_size,
             split_digits=True,
-            required_chars=PRINTABLE,
+            required_chars=PRINTABLE.strip(),
             minloglevel=2,
             **settings,
             **spaces,

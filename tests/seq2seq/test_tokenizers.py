@@ -91,3 +91,9 @@ def test_too_little_text_is_one_line():
     with pytest.raises(ConfigError, match="tokenizer_vocab_size is 9000: .*") as error:
         train_tokenizer(["a few words"], 9000)
     assert "\n" not in str(error.value)
+
+
+def test_the_smallest_vocabulary_holds_bytes_and_printable_characters():
+    with pytest.raises(ConfigError, match="tokenizer_vocab_size is 353; it must be at least 354: bytes and printable"):
+        train_tokenizer(["a few words"], 353)
+    round_trip("Ünder 354 {pieces}", train_tokenizer(["a few words"], 354))

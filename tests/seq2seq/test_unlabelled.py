@@ -75,6 +75,11 @@ def test_newspapers_give_sentences(archive):
     assert list(english_text.newspapers()) == ["Rain fell.", '"It was wet," he said.', "Another article."]
 
 
+def test_newspapers_are_latin_1(archive):
+    archive({"gensim/test/test_data/lee.cor": "The café reopened.".encode("latin-1")})
+    assert list(english_text.newspapers()) == ["The café reopened."]
+
+
 def test_sentences_end_before_a_capital_letter():
     assert sentences("It costs 1.50 today. (So what?) Yes!") == ["It costs 1.50 today.", "(So what?)", "Yes!"]
 
