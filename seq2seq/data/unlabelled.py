@@ -7,13 +7,15 @@ from seq2seq.data.english_text import SOURCES, prose
 from seq2seq.data.splits import normalise, split_by_text
 from seq2seq.data.tasks import SPLITS
 from seq2seq.data.vader import FILES, read_set
+from seq2seq.data.variants import variants
 
 RATED = "rated"  # the sentences of all rated sets, without their ratings
+VARIANTS = "variants"  # of those of the training split, with other words
 
 
 def check_sources(sources: dict) -> None:
     """Raise ConfigError unless `sources` are one or more known names, each with a whole number from 1 on."""
-    known = [RATED, *SOURCES]
+    known = [RATED, VARIANTS, *SOURCES]
     wrong = [name for name in sources if name not in known]
     if wrong or not sources:
         what = f"{wrong[0]!r} is unknown" if wrong else "it is empty"
@@ -39,11 +41,18 @@ def held_out() -> set[str]:
     return {normalise(text) for part in parts for texts in part.values() for text in texts}
 
 
+def sentences_of(source: str) -> Iterable[str]:
+    """Return the sentences of "variants", or of one of `english_text.SOURCES`."""
+    if source != VARIANTS:
+        return prose(source)
+    return variants(text for texts in rated_sentences("train").values() for text in texts)
+
+
 def unlabelled_text(split: str, sources: Iterable[str] = (RATED,)) -> dict[str, list[str]]:
     """Return set or source -> its sentences. Only the rated sets have a validation and a test split.
 
     split: "train", "validation" or "test".
-    sources: "rated", and names in `english_text.SOURCES`.
+    sources: "rated", "variants", and names in `english_text.SOURCES`.
     The training split has each text once, by its words in lower case, and none that a rated set holds out; the numbers
     of texts that are left out are printed.
     """
@@ -51,7 +60,7 @@ def unlabelled_text(split: str, sources: Iterable[str] = (RATED,)) -> dict[str, 
         return rated_sentences(split)
     texts: dict[str, Iterable[str]] = {}
     for source in sources:
-        texts |= rated_sentences(split) if source == RATED else {source: prose(source)}
+        texts |= rated_sentences(split) if source == RATED else {source: sentences_of(source)}
     forbidden, seen, kept = held_out(), set(), {}
     left_out = repeated = 0
     for name, sentences in texts.items():

@@ -1,5 +1,6 @@
 import json
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from seq2seq import sentence_encoder
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import distillation, get_task
-from seq2seq.data.distillation import PREFIXES, QUESTIONS, Distillation, random_signs
+from seq2seq.data.distillation import PREFIXES, QUESTIONS, ROWS, Distillation, random_signs
 from seq2seq.data.vader import read_set
 from seq2seq.pretraining import train_tokenizer
 from seq2seq.sentence_encoder import Projection, means, word_numbers, word_vectors
@@ -60,6 +61,26 @@ def rows(tokenizer) -> list[dict]:
         {"sentence": text, "number": n, "input_ids": tokenizer(source)["input_ids"]}
         for n, (text, source) in enumerate(zip(TEXTS, sources, strict=True))
     ]
+
+
+def test_similar_words_are_those_with_the_nearest_embeddings(monkeypatch):
+    words = ["good", "fine", "bad", "film", "movie", "of", "##ly", "[PAD]", "café"]
+    embedding = torch.nn.Embedding.from_pretrained(torch.eye(9, 8) + torch.eye(9, 8).roll(-1, 1) * 0.1)
+    with torch.no_grad():
+        embedding.weight[:5] = torch.tensor([[3.0, 0.1], [3, 0.2], [3, -1], [-3, 1], [-3, 0.9]]) @ torch.eye(2, 8)
+    tokenizer = SimpleNamespace(get_vocab=lambda: {word: n for n, word in enumerate(words)})
+    model = SimpleNamespace(get_input_embeddings=lambda: embedding)
+    monkeypatch.setattr(sentence_encoder, "load_encoder", lambda: (tokenizer, model))
+    monkeypatch.setattr(sentence_encoder, "SIMILAR", 2)
+    similar = sentence_encoder.similar_words.__wrapped__()
+    assert sorted(similar) == ["bad", "film", "fine", "good", "movie"]
+    assert {word: similar[word][0] for word in ("good", "fine", "film", "movie")} == {
+        "good": "fine",
+        "fine": "good",
+        "film": "movie",
+        "movie": "film",
+    }
+    assert similar["good"] == ["fine", "bad"]
 
 
 def test_words_of_tokens():
@@ -175,8 +196,15 @@ def test_each_objective_is_drawn(collator, tokenizer, monkeypatch):
     monkeypatch.setattr(collator, "complete", lambda *given: drawn.append("corrupt"))
     for _ in range(1000):
         collator(rows(tokenizer))
-    for name, share in (("corrupt", 0.12), ("copy", 0.06), ("ask", 0.82)):
+    for name, share in (("corrupt", 0.05), ("copy", 0.1), ("ask", 0.85)):
         assert drawn.count(name) / 1000 == pytest.approx(share, abs=0.04)
+
+
+@pytest.mark.parametrize(("objective", "share"), [("corrupt", 1 / ROWS), ("copy", 1 / ROWS), (None, 1)])
+def test_objectives_with_long_targets_use_a_part_of_the_rows(collator, tokenizer, monkeypatch, objective, share):
+    monkeypatch.setattr(distillation, "SHARES", {"corrupt": 0.0, "copy": 0.0} | ({objective: 1.0} if objective else {}))
+    batch = collator(rows(tokenizer) * ROWS)
+    assert {len(batch[name]) for name in ("input_ids", "labels", "word")} == {share * len(TEXTS) * ROWS}
 
 
 def test_random_signs_are_printable():

@@ -5,12 +5,14 @@ import tarfile
 import pytest
 
 from common.errors import ConfigError
+from seq2seq import sentence_encoder
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import english_text, get_task
 from seq2seq.data.downloads import fetch_with
 from seq2seq.data.english_text import is_prose, sentences, without_markup
 from seq2seq.data.splits import normalise
 from seq2seq.data.unlabelled import held_out, rated_sentences, unlabelled_text
+from seq2seq.data.variants import COUNT, SHARE, variants
 
 WORDNET = """  1 This software and database is provided "AS IS" and WordNet is made of rows | like this one
 00002684 00 s 01 nascent(p) 0 001 & 00003356 a 0000 | being born or beginning; "the nascent chicks flew"; "so; it goes"
@@ -121,7 +123,7 @@ def test_no_held_out_sentence_is_trained_on(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ({}, "it is empty; allowed: rated, wordnet, newspapers, wikipedia, emails"),
+        ({}, "it is empty; allowed: rated, variants, wordnet, newspapers, wikipedia, emails"),
         ({"wordnets": 1}, "'wordnets' is unknown; allowed: rated"),
         ({"rated": 0}, "rated is 0; it must be a whole number, at least 1"),
         ({"rated": 1.5}, "rated is 1.5; it must be a whole number"),
@@ -132,6 +134,31 @@ def test_no_held_out_sentence_is_trained_on(monkeypatch, capsys):
 def test_wrong_sources_are_one_line(sources, message):
     with pytest.raises(ConfigError, match=f"text_sources: {message}"):
         get_task("span-corruption", DataTrainingArguments(text_sources=sources))
+
+
+def test_variants_have_similar_words_and_keep_what_the_encoder_does_not_know(monkeypatch):
+    similar = {"good": ["fine", "nice"], "film": ["movie"]}
+    monkeypatch.setattr(sentence_encoder, "similar_words", lambda: similar)
+    text = "Good film, zorgless: 7 good-ish  films!"
+    drawn = list(variants([text] * 20))
+    assert len(drawn) == 20 * COUNT
+    assert drawn == list(variants([text] * 20))
+    pattern = r"(Good|Fine|Nice) (film|movie), zorgless: 7 (good|fine|nice)-ish  films!"
+    found = [re.fullmatch(pattern, each).groups() for each in drawn]
+    assert {each[0] for each in found} == {"Good", "Fine", "Nice"}
+    kept = sum(word.lower() in similar for each in found for word in each) / (3 * len(found))
+    assert abs(kept - (1 - SHARE)) < 0.1
+
+
+def test_variants_are_made_of_training_sentences_only(monkeypatch):
+    monkeypatch.setattr(sentence_encoder, "similar_words", lambda: {"the": ["a"], "is": ["was"]})
+    kept = unlabelled_text("train", ["variants"])["variants"]
+    known = {normalise(text) for texts in rated_sentences("train").values() for text in texts}
+    assert kept
+    back = {re.sub(r"\bwas\b", "is", re.sub(r"\ba\b", "the", normalise(text))) for text in kept}
+    usual = {re.sub(r"\bwas\b", "is", re.sub(r"\ba\b", "the", text)) for text in known}
+    assert back <= usual
+    assert not {normalise(text) for text in kept} & held_out()
 
 
 def test_a_source_is_repeated_in_training(monkeypatch):
