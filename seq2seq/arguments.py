@@ -111,8 +111,8 @@ class DataTrainingArguments:
     text_sources: dict | None = key(
         None,
         'Training text of "span-corruption" and "span-corruption+distillation", and how often an epoch has each of its '
-        'sentences: {"rated": 4, "wordnet": 1}. rated: the sentences of the rated sets; the others are wordnet, '
-        'newspapers, wikipedia, emails. null: {"rated": 1}.',
+        'sentences: {"rated": 4, "wordnet": 1}. rated: the sentences of the rated sets; variants: the same with other '
+        'words; the others are wordnet, newspapers, wikipedia, emails. null: {"rated": 1}.',
     )
 
     # Several tasks at once.
