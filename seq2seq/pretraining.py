@@ -86,11 +86,9 @@ def initialise_embedding(model, tokenizer) -> None:
     vectors = encoder.get_input_embeddings().weight
 
     numbers, rows = [], []
-    for piece, number in tokenizer.get_vocab().items():
-        ids = _word_piece_ids(piece, encoder_tokenizer)
-        if ids:
-            numbers.append(number)
-            rows.append(vectors[ids].mean(0))
+    for number, ids in _word_piece_ids(tokenizer.get_vocab(), encoder_tokenizer).items():
+        numbers.append(number)
+        rows.append(vectors[ids].mean(0))
     known = torch.stack(rows)
     known = known - known.mean(0)
     _, _, directions = torch.linalg.svd(known, full_matrices=False)
@@ -99,11 +97,19 @@ def initialise_embedding(model, tokenizer) -> None:
     model.shared.weight[numbers] = NOISE**0.5 * noise + (1 - NOISE) ** 0.5 * projected / projected.std()
 
 
-def _word_piece_ids(piece: str, word_pieces) -> list[int]:
-    """Return the word pieces of a SentencePiece piece; one inside a word is first looked up as a continuation."""
-    text = piece.strip()
-    if not text or (len(text) > 1 and text.startswith("<")):
-        return []
-    if not piece.startswith(" ") and f"##{text.lower()}" in word_pieces.get_vocab():
-        return [word_pieces.convert_tokens_to_ids(f"##{text.lower()}")]
-    return [i for i in word_pieces(text, add_special_tokens=False)["input_ids"] if i != word_pieces.unk_token_id]
+def _word_piece_ids(pieces: dict[str, int], encoder_tokenizer) -> dict[int, list[int]]:
+    """Return the word pieces of each SentencePiece piece that has any, by its number.
+
+    A piece inside a word is first looked up as a continuation.
+    """
+    known, result, others = encoder_tokenizer.get_vocab(), {}, {}
+    for piece, number in pieces.items():
+        text = piece.strip().lower()
+        if not piece.startswith(" ") and f"##{text}" in known:
+            result[number] = [known[f"##{text}"]]
+        elif text and (len(text) == 1 or not text.startswith("<")):
+            others[number] = text
+    found = encoder_tokenizer(list(others.values()), add_special_tokens=False)["input_ids"]
+    for number, ids in zip(others, found, strict=True):
+        result[number] = [each for each in ids if each != encoder_tokenizer.unk_token_id]
+    return {number: ids for number, ids in result.items() if ids}

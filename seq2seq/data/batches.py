@@ -128,7 +128,7 @@ def tokenise(rows: TaskRows, tokenizer, arguments: DataTrainingArguments, *, by_
         order = np.argsort(token_lengths(tokens, "input_ids"), kind="stable")
         texts, tokens = texts.select(order), tokens.select(order)
     for name in task.extra_fields:
-        tokens = tokens.add_column(name, texts[name])
+        tokens = tokens.add_column(name, texts[name][:])  # without [:], one row after the other is read
     tokens = tokens.add_column("task", [task.name] * len(tokens))
     return replace(rows, texts=texts, tokens=tokens, fingerprint=fingerprint)
 
