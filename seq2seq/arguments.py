@@ -36,8 +36,8 @@ class ModelArguments:
     tokenizer_vocab_size: int = key(8000, "Vocabulary size of a tokenizer that is trained, without its 100 sentinels.")
     initial_embedding: Literal["minilm"] | None = key(
         None,
-        "For a new model: initialise the embedding from the word-piece vectors of the packaged sentence encoder "
-        "all-MiniLM-L6-v2; null: random.",
+        'With "span-corruption+distillation", for a new model: start with an encoder that maps the word pieces of the '
+        "teacher, all-MiniLM-L6-v2, linearly to what it learns; null: random.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = key(
         "float32", "Data type in which the weights of a pretrained model are loaded."

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from common.errors import ConfigError, one_line
 from seq2seq.arguments import TASK_KEYS, ModelArguments
 from seq2seq.hub import hub_answers, reason
-from seq2seq.pretraining import SENTINELS, initialise_embedding, train_tokenizer
+from seq2seq.pretraining import SENTINELS, train_tokenizer
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 from third_party.models.t5.adapter_description import bases, holds_adapter, read_description
 from third_party.models.t5.configuration_t5 import SHAPES, SHIPPED, resolve_name
@@ -126,8 +126,6 @@ def _from_scratch(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
         model = T5ForConditionalGeneration(_configuration(given, len(tokenizer), tokenizer.pad_token_id))
     usable(model, tokenizer)
     model.name_or_path = ""  # the sizes may be those of a named model, the weights are not
-    if arguments.initial_embedding is not None:
-        initialise_embedding(model, tokenizer)
     return model
 
 

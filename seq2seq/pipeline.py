@@ -102,6 +102,9 @@ def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows
     training_texts = [text for rows in texts.get("train", ()) for text in rows.texts["source"]]
     tokenizer = load_tokenizer(settings.model, training_texts or None)
     model = load_backbone(settings.model, tokenizer)
+    if settings.model.model_name_or_path is None and settings.model.initial_embedding is not None:
+        for task in tasks["train"]:
+            task.initialise(model, tokenizer)
     check_size(model, settings.adapter)
     modify_model_after_init(model, settings.adapter)
     check_tasks(model, tasks)

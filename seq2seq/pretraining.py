@@ -1,9 +1,10 @@
-"""A tokenizer and an initial embedding for a backbone that is trained from scratch."""
+"""A tokenizer and initial weights for a backbone that is trained from scratch."""
 
 import io
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders
@@ -13,10 +14,12 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from common.errors import ConfigError, one_line
-from seq2seq.sentence_encoder import load_encoder
+from seq2seq.sentence_encoder import WordVectors, load_encoder, word_numbers
 
 SENTINELS = 100
-NOISE = 0.1  # share of an initial embedding's variance
+NOISE = 0.01  # share of an initial embedding's variance
+RIDGE = 1e-3  # of the least-squares fit, relative to the mean square of what describes a piece
+BATCH = 256  # texts
 PRINTABLE = string.digits + string.ascii_letters + string.punctuation + " "
 LEAST = 3 + 256 + len(PRINTABLE)  # pieces: padding, end and unknown; the bytes; what can be printed
 UNITS = r" ?\p{L}+|\p{N}|\s| ?[^\s\p{L}\p{N}]"  # a word, a digit, a space or a sign: no piece holds two of them
@@ -74,27 +77,55 @@ def _fast_tokenizer(pieces: SentencePieceProcessor) -> PreTrainedTokenizerFast:
 
 
 @torch.no_grad()
-def initialise_embedding(model, tokenizer) -> None:
-    """Initialise the embedding of `model` from the word-piece vectors of all-MiniLM-L6-v2 (Apache-2.0).
+def initialise_encoder(model, tokenizer, texts: Sequence[str], vectors: WordVectors) -> None:
+    """Let the encoder start as the best linear map from the teacher's word pieces to its vectors of words.
 
-    Each piece gets the mean vector of its word pieces; the vectors are centred, projected onto their first d_model
-    principal directions, and scaled to T5's initial standard deviation of 1. A tenth of the variance is noise: the
-    encoder does not know case, so "the" and "The" would be one vector. Sentinels, and pieces without a vector, keep
-    their random values.
+    texts: the sentences that the map is fitted to, by least squares over their tokens.
+    vectors: the vectors of their words; the first d_model components are used.
+    A piece is described by the mean embedding of its word pieces, and gets the vector that this is mapped to, scaled to
+    a mean square of 1. A hundredth of the variance is noise: the teacher does not know case, so "the" and "The" would
+    be one vector. Sentinels, and pieces without word pieces, keep their random values. The blocks of the encoder start
+    as identities: what they write into the hidden state is zero.
     """
-    encoder_tokenizer, encoder = load_encoder()
-    vectors = encoder.get_input_embeddings().weight
+    described = _descriptions(tokenizer)
+    size = min(model.config.d_model, vectors.size)
+    products, targets = torch.zeros(described.shape[1], described.shape[1]), torch.zeros(described.shape[1], size)
+    for start in range(0, len(texts), BATCH):
+        tokens, wanted = _tokens_and_vectors(tokenizer, texts[start : start + BATCH], start, vectors)
+        products += described[tokens].T @ described[tokens]
+        targets += described[tokens].T @ wanted[:, :size]
+    ridge = RIDGE * products.diagonal().mean() * torch.eye(len(products))
+    learned = described @ torch.linalg.solve(products + ridge, targets)
+    known = described[:, -1] > 0
+    learned = learned / learned[known].square().mean().sqrt()
+    noise = model.shared.weight[known, :size]
+    model.shared.weight[known, :size] = NOISE**0.5 * noise + (1 - NOISE) ** 0.5 * learned[known]
+    for block in model.encoder.block:
+        block.layer[0].SelfAttention.o.weight.zero_()
+        block.layer[1].DenseReluDense.wo.weight.zero_()
 
-    numbers, rows = [], []
+
+def _descriptions(tokenizer) -> torch.Tensor:
+    """Return for each piece the mean embedding of its word pieces, and a 1; zeros if it has none: (pieces, 385)."""
+    encoder_tokenizer, encoder = load_encoder()
+    embedding = encoder.get_input_embeddings().weight
+    result = torch.zeros(len(tokenizer), embedding.shape[1] + 1)
     for number, ids in _word_piece_ids(tokenizer.get_vocab(), encoder_tokenizer).items():
-        numbers.append(number)
-        rows.append(vectors[ids].mean(0))
-    known = torch.stack(rows)
-    known = known - known.mean(0)
-    _, _, directions = torch.linalg.svd(known, full_matrices=False)
-    projected = known @ directions[: model.config.d_model].T
-    noise = model.shared.weight[numbers]
-    model.shared.weight[numbers] = NOISE**0.5 * noise + (1 - NOISE) ** 0.5 * projected / projected.std()
+        result[number, :-1] = embedding[ids].mean(0)
+        result[number, -1] = 1
+    return result
+
+
+def _tokens_and_vectors(tokenizer, texts: Sequence[str], first: int, vectors: WordVectors) -> tuple[list, torch.Tensor]:
+    """Return the tokens that are in words, and the vector of the word of each. first: the number of the first text."""
+    batch = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+    tokens, rows = [], []
+    for place, text in enumerate(texts):
+        offsets = np.array(batch["offset_mapping"][place]).reshape(-1, 2)
+        words = word_numbers(text, offsets)
+        tokens += np.array(batch["input_ids"][place], dtype=int)[words >= 0].tolist()
+        rows.append(vectors[first + place][words[words >= 0]])
+    return tokens, torch.from_numpy(np.concatenate(rows)).float()
 
 
 def _word_piece_ids(pieces: dict[str, int], encoder_tokenizer) -> dict[int, list[int]]:

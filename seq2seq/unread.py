@@ -40,6 +40,8 @@ def unread_keys(settings: Settings) -> dict[str, list[str]]:
         unread["a pretrained model"] = changed(settings, keys)
     elif settings.model.tokenizer_name is not None:
         unread["a pretrained tokenizer"] = changed(settings, ["tokenizer_vocab_size"])
+    if settings.model.model_name_or_path is None and "span-corruption+distillation" not in settings.data.all_tasks:
+        unread["tasks without a teacher"] = changed(settings, ["initial_embedding"])
     if len(settings.data.tasks_of("train")) == 1:
         unread["a single task"] = changed(settings, ("mixing", "mixing_temperature", "mixed_batches"))
     if "file" not in settings.data.all_tasks:

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch.nn.functional import mse_loss
 
-from seq2seq import sentence_encoder  # not its functions: it imports this package
+from seq2seq import pretraining, sentence_encoder
 from seq2seq.data.span_corruption import SpanCorruption, SpanCorruptionCollator
 from seq2seq.data.tasks import register
 
@@ -53,13 +53,21 @@ class Distillation(SpanCorruption):
     def format(self, row: dict) -> tuple[str, str]:
         return f"{PREFIXES[0]}{row['sentence']}", ""
 
+    def initialise(self, model, tokenizer) -> None:
+        self.load_teacher()
+        pretraining.initialise_encoder(model, tokenizer, list(self.numbers)[:SAMPLE], self.vectors)
+
     def collator(self, tokenizer, model):
+        self.load_teacher()
+        return DistillationCollator(tokenizer, model, self)
+
+    def load_teacher(self) -> None:
+        """Compute what the teacher says of all texts, or read it."""
         if self.vectors is None:
             with PartialState().main_process_first():  # the others read what it has computed
                 texts = list(self.numbers)
                 self.projection = sentence_encoder.projection(texts[:SAMPLE])
                 self.vectors = sentence_encoder.word_vectors(texts, self.projection)
-        return DistillationCollator(tokenizer, model, self)
 
     def auxiliary_loss(self, outputs, batch: dict, fields: dict) -> torch.Tensor:
         """Return the mean squared errors of word vectors, and of sentence means in units of their deviation."""

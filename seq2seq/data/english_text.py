@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree
 
-from seq2seq.data.downloads import fetch_from_index, fetch_with
+from seq2seq.downloads import fetch_from_index, fetch_with
 
 WORDS = (4, 60)  # of a sentence that is kept
 END_OF_SENTENCE = re.compile(r"([.!?][\"')\]]*)\s+(?=[\"'(\[]*[A-Z0-9])")

@@ -98,6 +98,9 @@ class Task:
         """Return the task's own collator of tokenised rows, or None to pad them to the longest row."""
         return
 
+    def initialise(self, model, tokenizer) -> None:
+        """Give a model with random weights a start that the task knows of; by default nothing is changed."""
+
     def auxiliary_loss(self, outputs, batch: dict, fields: dict):
         """Return what is added to the model's loss.
 

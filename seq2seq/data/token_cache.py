@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from common.checksums import sha256_of
 from common.errors import warn_once
-from seq2seq.data.downloads import cache_directory
+from seq2seq.downloads import cache_directory
 
 FORMAT = "1"  # increase this when `tokenised` writes other columns
 

@@ -10,9 +10,9 @@ from functools import cache, partial
 from datasets import Dataset
 
 from seq2seq.arguments import DataTrainingArguments
-from seq2seq.data.downloads import fetch_from_index
 from seq2seq.data.splits import split_by_text
 from seq2seq.data.tasks import SPLIT_SEED, SPLITS, Task, register
+from seq2seq.downloads import fetch_from_index
 
 PACKAGE = "vaderSentiment==3.3.2"
 FILENAME = "vaderSentiment-3.3.2.tar.gz"

@@ -6,7 +6,7 @@ The augmentation of TinyBERT (Jiao et al. 2020, https://arxiv.org/abs/1909.10351
 import random
 from collections.abc import Iterable, Iterator
 
-from seq2seq import sentence_encoder  # not its functions: it imports this package
+from seq2seq import sentence_encoder
 
 COUNT = 8  # of a sentence
 SHARE = 0.3  # of the words, which are replaced

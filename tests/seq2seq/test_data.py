@@ -12,10 +12,10 @@ from huggingface_hub import constants
 from common.errors import ConfigError
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import SPLITS, get_task, task_names
-from seq2seq.data.downloads import cache_directory, fetch_from_index
 from seq2seq.data.splits import normalise, split_by_text
 from seq2seq.data.unlabelled import unlabelled_text
 from seq2seq.data.vader import FILES, read_set, rounded_rating
+from seq2seq.downloads import cache_directory, fetch_from_index
 
 ROOT = Path(__file__).parent.parent.parent
 ROWS = {"movie": 10605, "amazon": 3708, "tweets": 4200, "nyt": 5190}

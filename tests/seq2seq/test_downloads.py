@@ -11,7 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from common.errors import ConfigError
-from seq2seq.data.downloads import fetch_from_index
+from seq2seq.downloads import fetch_from_index
 
 NAME = "harmless-data"
 FILE = "harmless-data-1.0.tar.gz"

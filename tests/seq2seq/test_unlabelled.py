@@ -8,11 +8,11 @@ from common.errors import ConfigError
 from seq2seq import sentence_encoder
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import english_text, get_task
-from seq2seq.data.downloads import fetch_with
 from seq2seq.data.english_text import is_prose, sentences, without_markup
 from seq2seq.data.splits import normalise
 from seq2seq.data.unlabelled import held_out, rated_sentences, unlabelled_text
 from seq2seq.data.variants import COUNT, SHARE, variants
+from seq2seq.downloads import fetch_with
 
 WORDNET = """  1 This software and database is provided "AS IS" and WordNet is made of rows | like this one
 00002684 00 s 01 nascent(p) 0 001 & 00003356 a 0000 | being born or beginning; "the nascent chicks flew"; "so; it goes"
