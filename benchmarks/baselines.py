@@ -49,15 +49,14 @@ def best_on_validation(features: Sequence, labels: Sequence[list[str]]) -> tuple
 
 @torch.no_grad()
 def mean_states(texts: list[str]) -> np.ndarray:
-    """Return word embeddings, third and last layer, averaged over the tokens of each text, side by side: (n, 1152)."""
+    """Return word embeddings and the states that are learned, averaged over the tokens of each text: (n, 1536)."""
     tokenizer, model = load_encoder()
     result = []
     for start in range(0, len(texts), 64):
         inputs = tokenizer(
             texts[start : start + 64], padding=True, truncation=True, max_length=128, return_tensors="pt"
         )
-        states = model(**inputs, output_hidden_states=True).hidden_states
-        layers = [model.get_input_embeddings()(inputs["input_ids"]), states[3], states[6]]
+        layers = [model.get_input_embeddings()(inputs["input_ids"]), model(**inputs).last_hidden_state]
         mask = inputs["attention_mask"].unsqueeze(-1)
         result.append((torch.cat(layers, -1) * mask).sum(1) / mask.sum(1))
     return torch.cat(result).numpy()

@@ -4,7 +4,7 @@
 
 Trains configs/tt_adapter.json, the whole backbone, the layer norms alone, and the same adapter on a randomly
 initialised backbone. Beside them stand linear classifiers on the same splits: on TF-IDF, and on the sentence encoder
-that t5-nano was distilled from (downloaded once, 84 MB). Prints the mean and standard deviation of the test accuracy,
+that t5-nano was distilled from (downloaded once, 400 MB). Prints the mean and standard deviation of the test accuracy,
 and writes outputs/controls/TASK/controls.json. Finished runs with the same configuration are reused; delete
 outputs/controls after changing the code or the backbone.
 """

@@ -34,10 +34,10 @@ class ModelArguments:
         "on the sources of the training split.",
     )
     tokenizer_vocab_size: int = key(8000, "Vocabulary size of a tokenizer that is trained, without its 100 sentinels.")
-    initial_embedding: Literal["minilm"] | None = key(
+    initial_embedding: Literal["teacher"] | None = key(
         None,
         'With "span-corruption+distillation", for a new model: start with an encoder that maps the word pieces of the '
-        "teacher, all-MiniLM-L6-v2, linearly to what it learns; null: random.",
+        "teacher, all-mpnet-base-v2, linearly to what it learns; null: random.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = key(
         "float32", "Data type in which the weights of a pretrained model are loaded."

@@ -85,6 +85,11 @@ def em(predicted: Sequence[str], accepted: Sequence[Accepted]) -> float:
     return _best_of(lambda text, answer: normalised_words(text) == normalised_words(answer), predicted, accepted)
 
 
+def exact_match(predicted: Sequence[str], accepted: Sequence[Accepted]) -> float:
+    """Share of predictions that are an accepted answer, sign by sign."""
+    return _best_of(str.__eq__, predicted, accepted)
+
+
 def text_f1(predicted: Sequence[str], accepted: Sequence[Accepted]) -> float:
     """Mean over the predictions of the word F1 against the best-matching accepted answer.
 
@@ -129,9 +134,10 @@ METRICS = {
     "pearson": pearson,
     "spearmanr": spearmanr,
     "em": em,
+    "exact_match": exact_match,
     "text_f1": text_f1,
 }
 
 # What each metric compares: label numbers, numbers, or texts.
 COMPARED = dict.fromkeys(METRICS, "labels") | dict.fromkeys(("pearson", "spearmanr"), "numbers")
-COMPARED |= dict.fromkeys(("em", "text_f1"), "texts")
+COMPARED |= dict.fromkeys(("em", "exact_match", "text_f1"), "texts")

