@@ -7,6 +7,7 @@
 
 import argparse
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -46,19 +47,22 @@ UNLISTED = BLOCK_KEYS | TASK_KEYS | FREEZING_KEYS | {"tasks", "merge_at_eval", "
 COLUMNS = ("method", "site", "formula", "paper", "keys", "file", "trained", "mergeable")
 
 
+@cache
+def shipped() -> dict[str, AdapterConfig]:
+    """Return the name of each file in configs/ -> its configuration."""
+    return {path.stem: load_settings(str(path), [])[0].adapter for path in (ROOT / "configs").glob("*.json")}
+
+
 def file_of(method: str) -> tuple[str, AdapterConfig]:
     """Return (name, configuration) of the shipped file that uses only this method.
 
     Of several files, prefer tensor trains to rings, then the shortest name.
     """
-    found = []
-    for path in (ROOT / "configs").glob("*.json"):
-        config = load_settings(str(path), [])[0].adapter
-        if list(config.methods.values()) == [method]:
-            found.append((config.tensor_ring, len(path.stem), path.stem, config))
-    if not found:
+    names = [name for name, config in shipped().items() if list(config.methods.values()) == [method]]
+    if not names:
         raise LookupError(f"{method} has no file in configs/")
-    return min(found, key=lambda entry: entry[:3])[2:]
+    name = min(names, key=lambda name: (shipped()[name].tensor_ring, len(name), name))
+    return name, shipped()[name]
 
 
 def row_of(method: str) -> tuple[str, ...]:
