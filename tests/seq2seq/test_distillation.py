@@ -250,8 +250,8 @@ def test_a_run_weights_the_token_loss_and_adds_the_auxiliary_loss(run_main, teac
     status, errors, out = run_main("configs/pretrain/t5_nano.json", **keys, initial_embedding=None, bf16=False)
     assert status == 0, errors
     validation = json.loads((out / "results.json").read_text())["splits"]["validation"]
-    # Beside the million: two mean squared errors, and 10,000 times the cross-entropy of a random model, about 9.
-    assert 1.07e6 < validation["tasks"][Distillation.name]["scores"]["loss"] < 1.12e6
+    # Beside the million: two mean squared errors, and 10,000 times a cross-entropy, that of a random model being about 9.
+    assert 1.02e6 < validation["tasks"][Distillation.name]["scores"]["loss"] < 1.12e6
 
 
 def test_rows_are_numbered_across_splits():
