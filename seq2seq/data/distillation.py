@@ -29,7 +29,6 @@ SIGNS = string.ascii_letters + string.digits + string.punctuation + " "
 MOST_SIGNS = 32  # in a random row
 SAMPLE = 16_000  # texts, the rated ones if they come first, that the projection of the teacher's states is fitted to
 SENTENCE_WEIGHT = 1.0  # of the loss on sentence means, beside that on words
-TOKEN_WEIGHT = 0.01  # of the loss on target tokens: the encoder is for the teacher to shape, the decoder follows
 
 
 class Distillation(SpanCorruption):
@@ -38,7 +37,7 @@ class Distillation(SpanCorruption):
     name = "span-corruption+distillation"
     extra_fields = ("sentence", "number")
     batch_fields = ("word", "sentence_of_word", "vector")
-    token_weight = TOKEN_WEIGHT
+    token_weight = 0.01  # the encoder is for the teacher to shape, the decoder follows
 
     def __init__(self, *given):
         super().__init__(*given)
