@@ -41,7 +41,7 @@ def tree(path):
         ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": -5}}, ["the trainer", "negative power"]),
         ({"dataloader_drop_last": True}, ["dataloader_drop_last"]),
         ({"model_config": {"d_modle": 32}}, ["d_modle", "did you mean d_model?"]),
-        ({"model_config": {"vocab_size": 10}}, ["8100 tokens", "10 rows"]),
+        ({"model_config": {"vocab_size": 10}}, ["2100 tokens", "10 rows"]),
         ({"model_config": {"num_heads": 0}}, ["model_config", "num_heads of the T5 is 0", "at least 1"]),
         ({"model_config": {"dropout_rate": 2.0}}, ["model_config", "dropout_rate", "below 1"]),
         ({"model_config": {"relative_attention_num_buckets": 1}}, ["model_config", "num_buckets of the T5 is 1"]),

@@ -85,7 +85,7 @@ def test_a_key_may_be_set_twice_to_the_same_value(tmp_path):
 )
 def test_overrides(key, text, words, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    keys = {"model_name_or_path": None, "model_config": TINY_RUN["model_config"], "tokenizer_name": "t5-nano"}
+    keys = {name: TINY_RUN[name] for name in ("model_name_or_path", "model_config", "tokenizer_name")}
     given = {name: json.dumps(value) for name, value in keys.items()} | {key: text}
     arguments = [part for pair in given.items() for part in (f"--{pair[0]}", pair[1])]
     assert words in one_line(capfd, run_seq2seq.main([str(ROOT / CONFIG), *arguments, "--dry_run"]))

@@ -97,8 +97,8 @@ def test_two_processes_train_as_one_does(run_main, tmp_path):
 
 def test_a_checkpoint_scores_alike_in_one_process_and_in_two(run_main, tmp_path):
     """23 rows in batches of 4 leave the last batches of two processes half empty."""
-    keys = {**KEYS, "model_name_or_path": "t5-nano", "model_config": None, "max_test_samples": 23}
-    keys |= {"per_device_eval_batch_size": 4, "do_eval": False, "eval_strategy": "no"}
+    keys = {**KEYS, "model_name_or_path": "t5-nano", "tokenizer_name": None, "model_config": None}
+    keys |= {"max_test_samples": 23, "per_device_eval_batch_size": 4, "do_eval": False, "eval_strategy": "no"}
     status, errors, trained = run_main(CONFIG, **keys, save_strategy="no", output_dir=str(tmp_path / "trained"))
     assert status == 0, errors
     keys |= {"model_name_or_path": str(trained), "do_train": False}

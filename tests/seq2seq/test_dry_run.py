@@ -31,7 +31,7 @@ def test_every_configuration(config, run_main, nothing_is_loaded, capfd):
 
 
 def test_it_predicts_the_run_and_does_not_stand_in_its_way(run_main, capfd):
-    keys = {**TINY_RUN, "tokenizer_name": "t5-nano", "overwrite_output_dir": False}
+    keys = {**TINY_RUN, "overwrite_output_dir": False}
     assert run_main("configs/tt_lora.json", **keys, dry_run=True)[0] == 0
     status, errors, out = run_main("configs/tt_lora.json", **keys, print_num_parameters=True)
     assert status == 0, errors

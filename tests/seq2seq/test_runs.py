@@ -168,8 +168,9 @@ def test_a_run_resumes_only_with_the_same_data(run_main, interrupted):
     assert 1000 < results(out)["seconds"] < 1100  # the seconds before the interruption count
 
 
-def test_adapters_trained_further_belong_to_the_new_task(run_main, tmp_path):
-    keys = {**KEYS, "model_name_or_path": "t5-nano", "model_config": None, "num_train_epochs": 1}
+def test_adapters_trained_further_belong_to_the_new_task(run_main, tiny_backbone, tmp_path):
+    keys = {name: value for name, value in KEYS.items() if name not in ("model_config", "tokenizer_name")}
+    keys |= {"model_name_or_path": str(tiny_backbone), "num_train_epochs": 1}
     assert run_main(CONFIG, **keys, output_dir=str(tmp_path / "amazon"))[0] == 0
     keys |= {"model_name_or_path": str(tmp_path / "amazon")}
     status, errors, out = run_main(CONFIG, **{**keys, "task_name": "vader-nyt", "output_dir": str(tmp_path / "nyt")})
