@@ -36,8 +36,8 @@ class ModelArguments:
     tokenizer_vocab_size: int = key(8000, "Vocabulary size of a tokenizer that is trained, without its 100 sentinels.")
     initial_embedding: Literal["teacher"] | None = key(
         None,
-        'With "span-corruption+distillation", for a new model: start with an encoder that maps the word pieces of the '
-        "teacher, all-mpnet-base-v2, linearly to what it learns; null: random.",
+        'With "distillation", for a new model: start with an encoder that maps the word pieces of the teacher, '
+        "all-mpnet-base-v2, linearly to what it learns; null: random.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = key(
         "float32", "Data type in which the weights of a pretrained model are loaded."
@@ -110,9 +110,9 @@ class DataTrainingArguments:
     # Text without labels, to pre-train on.
     text_sources: dict | None = key(
         None,
-        'Training text of "span-corruption" and "span-corruption+distillation", and how often an epoch has each of its '
-        'sentences: {"rated": 4, "wordnet": 1}. rated: the sentences of the rated sets; variants: the same with other '
-        'words; the others are wordnet, newspapers, wikipedia, emails. null: {"rated": 1}.',
+        'Training text of "span-corruption", "distillation" and "span-corruption+distillation", and how often an epoch '
+        'has each of its sentences: {"rated": 4, "wordnet": 1}. rated: the sentences of the rated sets; variants: the '
+        'same with other words; the others are wordnet, newspapers, wikipedia, emails. null: {"rated": 1}.',
     )
 
     # Several tasks at once.

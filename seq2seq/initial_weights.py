@@ -59,13 +59,14 @@ def _copy(model, size: int) -> None:
     """Let two heads be an induction head (Olsson et al. 2022, https://arxiv.org/abs/2209.11895).
 
     The last `size` components of an embedding are random, and tell tokens apart. The first head of the encoder's first
-    block adds those of the token before, rotated. The first head of the decoder's first block finds the place where
-    the token before is the one that it has just read, and writes the components of the token there.
+    block adds those of the token before, shifted by one. The first head of the decoder's first block finds the place
+    where the token before is the one that it has just read, and writes the components of the token there.
     """
     if size == 0:
         return
     own, head = slice(model.config.d_model - size, None), slice(0, size)
-    rotation, identity = torch.linalg.qr(torch.randn(size, size))[0], torch.eye(size)
+    identity = torch.eye(size)
+    shift = identity.roll(1, 0)
     before = model.encoder.block[0].layer[0].SelfAttention
     before.relative_attention_bias.weight[:, 0] = 0
     before.relative_attention_bias.weight[1, 0] = BEFORE
@@ -74,10 +75,20 @@ def _copy(model, size: int) -> None:
         for linear in (attention.q, attention.k, attention.v):
             linear.weight[: model.config.d_kv] = 0
         attention.v.weight[head, own] = identity
-    before.o.weight[own, head] = TRACE * rotation
+    before.o.weight[own, head] = TRACE * shift
     found.q.weight[head, own] = SHARPNESS * identity
-    found.k.weight[head, own] = rotation.T
+    found.k.weight[head, own] = shift.T
     found.o.weight[own, head] = LOUDNESS * identity
+
+
+def codes_with_trace(codes: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Return what the copying head of the decoder needs of each token, (.., length, size).
+
+    codes: the last components of the embeddings of a sequence, (.., length, size).
+    start: those of the token that decoders start with, which counts as the one before the first, (size,).
+    """
+    before = torch.cat([start.expand_as(codes[..., :1, :]), codes[..., :-1, :]], -2)
+    return codes + TRACE * before.roll(1, -1)
 
 
 def _descriptions(tokenizer) -> torch.Tensor:

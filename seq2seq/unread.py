@@ -40,14 +40,15 @@ def unread_keys(settings: Settings) -> dict[str, list[str]]:
         unread["a pretrained model"] = changed(settings, keys)
     elif settings.model.tokenizer_name is not None:
         unread["a pretrained tokenizer"] = changed(settings, ["tokenizer_vocab_size"])
-    if settings.model.model_name_or_path is None and "span-corruption+distillation" not in settings.data.all_tasks:
+    taught = any(name.endswith("distillation") for name in settings.data.all_tasks)
+    if settings.model.model_name_or_path is None and not taught:
         unread["tasks without a teacher"] = changed(settings, ["initial_embedding"])
     if len(settings.data.tasks_of("train")) == 1:
         unread["a single task"] = changed(settings, ("mixing", "mixing_temperature", "mixed_batches"))
     if "file" not in settings.data.all_tasks:
         unread['tasks other than "file"'] = changed(settings, ["target_column"])
-    if not any(name.startswith("span-corruption") for name in settings.data.all_tasks):
-        unread["tasks other than span-corruption"] = changed(settings, ["text_sources"])
+    if not taught and "span-corruption" not in settings.data.all_tasks:
+        unread["tasks other than span-corruption and distillation"] = changed(settings, ["text_sources"])
     for reader, names in unread_by_training(settings.training).items():
         unread[reader] = changed(settings, names)
     return {reader: names for reader, names in unread.items() if names}

@@ -1,6 +1,7 @@
 """Tasks by name, and batches of their texts. Importing this package registers every task."""
 
 from seq2seq.data import (  # noqa: F401  (each registers its tasks)
+    decoder_distillation,
     distillation,
     glue,
     own_file,

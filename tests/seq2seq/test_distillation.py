@@ -1,3 +1,5 @@
+import dataclasses
+import itertools
 import json
 import zlib
 from types import SimpleNamespace
@@ -8,9 +10,11 @@ import torch
 
 from seq2seq import sentence_encoder
 from seq2seq.arguments import DataTrainingArguments
-from seq2seq.data import distillation, get_task
-from seq2seq.data.distillation import PREFIXES, QUESTIONS, ROWS, Distillation, random_signs
+from seq2seq.data import decoder_distillation, get_task
+from seq2seq.data.decoder_distillation import QUESTIONS, ROWS, DecoderDistillation
+from seq2seq.data.distillation import CODE_WEIGHT, PREFIXES, Distillation, random_signs
 from seq2seq.data.vader import read_set
+from seq2seq.initial_weights import TRACE
 from seq2seq.pretraining import train_tokenizer
 from seq2seq.sentence_encoder import Projection, means, word_numbers, word_vectors
 from tests.conftest import TINY_RUN
@@ -45,7 +49,7 @@ def model(tiny_config, tokenizer):
 
 @pytest.fixture
 def task(teacher):
-    task = Distillation(DataTrainingArguments())
+    task = DecoderDistillation(DataTrainingArguments())
     task.numbers = {text: number for number, text in enumerate(TEXTS)}
     return task
 
@@ -132,6 +136,21 @@ def test_an_interrupted_computation_leaves_nothing(teacher, monkeypatch, tmp_pat
     assert sorted(tmp_path.rglob("*.*")) == before
 
 
+def test_batches_for_the_encoder_alone(task, tokenizer, model):
+    """The sentences, with the same words as where the decoder is asked; then rows of random signs, without any."""
+    torch.manual_seed(0)
+    batch = Distillation.collator(task, tokenizer, model)(rows(tokenizer) * 4)
+    assert (batch["labels"] == tokenizer.eos_token_id).all()
+    assert batch["labels"].shape == (18, 1)
+    sources = tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
+    assert all(source.endswith(text) for source, text in zip(sources, TEXTS * 4, strict=False))
+    assert all(0 < len(source) <= 32 for source in sources[16:])
+    assert (batch["word"][16:] == -1).all()
+    assert batch["sentence_of_word"].tolist() == [
+        n for n, text in enumerate(TEXTS * 4) for _ in sentence_encoder.WORD.findall(text)
+    ]
+
+
 def test_batches_that_ask(task, collator, tokenizer):
     torch.manual_seed(0)
     questions = tokenizer.convert_tokens_to_ids([f"<extra_id_{n}>" for n in range(100 - QUESTIONS, 100)])
@@ -181,7 +200,7 @@ def test_batches_that_copy(collator, tokenizer):
 
 
 def test_batches_that_corrupt_have_no_words(collator, tokenizer, monkeypatch):
-    monkeypatch.setattr(distillation, "SHARES", {"corrupt": 1.0, "copy": 0.0})
+    monkeypatch.setattr(decoder_distillation, "SHARES", {"corrupt": 1.0, "copy": 0.0})
     batch = collator(rows(tokenizer))
     assert (batch["word"] == -1).all()
     assert len(batch["vector"]) == 0
@@ -196,13 +215,14 @@ def test_each_objective_is_drawn(collator, tokenizer, monkeypatch):
     monkeypatch.setattr(collator, "complete", lambda *given: drawn.append("corrupt"))
     for _ in range(1000):
         collator(rows(tokenizer))
-    for name, share in (("corrupt", 0.05), ("copy", 0.1), ("ask", 0.85)):
+    for name, share in (("corrupt", 0.05), ("copy", 0.45), ("ask", 0.5)):
         assert drawn.count(name) / 1000 == pytest.approx(share, abs=0.04)
 
 
 @pytest.mark.parametrize(("objective", "share"), [("corrupt", 1 / ROWS), ("copy", 1 / ROWS), (None, 1)])
 def test_objectives_with_long_targets_use_a_part_of_the_rows(collator, tokenizer, monkeypatch, objective, share):
-    monkeypatch.setattr(distillation, "SHARES", {"corrupt": 0.0, "copy": 0.0} | ({objective: 1.0} if objective else {}))
+    shares = {"corrupt": 0.0, "copy": 0.0} | ({objective: 1.0} if objective else {})
+    monkeypatch.setattr(decoder_distillation, "SHARES", shares)
     batch = collator(rows(tokenizer) * ROWS)
     assert {len(batch[name]) for name in ("input_ids", "labels", "word")} == {share * len(TEXTS) * ROWS}
 
@@ -237,6 +257,20 @@ def test_the_loss_compares_words_and_sentences(task, collator, tokenizer):
     assert loss_of(task, states, batch).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_what_the_teacher_leaves_free_tells_tokens_apart(task, collator, tokenizer, model):
+    """By a loop over tokens: the code of each, and a trace of the one before, or of the decoder's start."""
+    torch.manual_seed(0)
+    task.vectors = dataclasses.replace(task.vectors, vectors=task.vectors.vectors[:, :24])
+    batch = collator.complete(collator.batch([([5, 6, 7, 1], [1]), ([8, 1], [1])]), [])
+    states, codes, errors = torch.randn(2, 4, 32), model.shared.weight[:, 24:], []
+    for row, tokens in enumerate(([0, 5, 6, 7, 1], [0, 8, 1])):
+        for place, (before, own) in enumerate(itertools.pairwise(tokens)):
+            trace = torch.cat([codes[before, -1:], codes[before, :-1]])
+            errors.append((states[row, place, 24:] - codes[own] - TRACE * trace).square().mean())
+    expected = CODE_WEIGHT * torch.stack(errors).mean()
+    assert loss_of(task, states, batch).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_without_words_there_is_no_loss(task, collator, tokenizer):
     batch = collator.complete(collator.batch([([5, 6, 1], [7, 1])]), [])
     assert loss_of(task, torch.randn(1, 3, 32), batch) == 0
@@ -247,7 +281,7 @@ def test_a_run_weights_the_token_loss_and_adds_the_auxiliary_loss(run_main, teac
     monkeypatch.setattr(Distillation, "auxiliary_loss", lambda *given: 1e6 + original(*given))
     monkeypatch.setattr(Distillation, "token_weight", 1e4)
     keys = {**TINY_RUN, "task_name": Distillation.name, "text_sources": {"rated": 1}}
-    status, errors, out = run_main("configs/pretrain/t5_nano.json", **keys, initial_embedding=None, bf16=False)
+    status, errors, out = run_main("configs/pretrain/t5_nano_encoder.json", **keys, initial_embedding=None, bf16=False)
     assert status == 0, errors
     validation = json.loads((out / "results.json").read_text())["splits"]["validation"]
     # Beside the million: two mean squared errors, and 10,000 times a cross-entropy: 9 for a random model, then less.

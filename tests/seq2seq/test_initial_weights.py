@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from seq2seq import initial_weights
 from seq2seq.data.vader import read_set
-from seq2seq.initial_weights import initialise
+from seq2seq.initial_weights import codes_with_trace, initialise
 from seq2seq.pretraining import train_tokenizer
 from seq2seq.sentence_encoder import WORD, WordVectors
 from third_party.models.t5 import T5ForConditionalGeneration
@@ -105,3 +105,17 @@ def test_the_decoder_starts_as_a_copier(linear, tiny_config):
     shifted = torch.cat([torch.zeros(64, 1, dtype=torch.long), signs[:, :-1]], 1)
     said = model(input_ids=signs, decoder_input_ids=shifted).logits.argmax(-1)
     assert (said == signs)[:, 1:].float().mean() > 0.8
+
+
+def test_the_encoder_starts_with_what_the_copier_needs(linear, tiny_config):
+    """In each output the code of a token, and a trace of the one before; before the first there is none yet."""
+    tiny_config.vocab_size, tiny_config.d_model, tiny_config.d_kv = len(TOKENIZER), 128, 64
+    model = T5ForConditionalGeneration(tiny_config)
+    texts, vectors, _ = linear
+    initialise(model, TOKENIZER, texts, vectors)
+    signs = torch.stack([torch.randperm(1200)[:12] + 300 for _ in range(64)])
+    codes = model.shared.weight[signs, -64:]
+    output = model.encoder(input_ids=signs).last_hidden_state[:, 1:, -64:]
+    wanted = codes_with_trace(codes, model.shared.weight[0, -64:])[:, 1:]
+    assert torch.cosine_similarity(output.flatten(), wanted.flatten(), 0) > 0.98
+    assert torch.cosine_similarity(output.flatten(), codes[:, 1:].flatten(), 0) < 0.9
