@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from seq2seq.data.distillation import PREFIXES, Distillation, DistillationCollator, random_signs
+from seq2seq.data.distillation import Distillation, DistillationCollator, random_signs
 from seq2seq.data.tasks import register
 
 QUESTIONS = 32  # number of components that questions may be about
@@ -54,8 +54,7 @@ class DecoderCollator(DistillationCollator):
 
     def asking(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """Return a batch whose targets are a question and its answer."""
-        drawn = torch.randint(len(PREFIXES), (len(rows),)).tolist()
-        tokens, words = self.tokens_and_words([row["sentence"] for row in rows], [PREFIXES[n] for n in drawn])
+        tokens, words = self.prefixed(rows)
         pairs = []
         for each, row, number in zip(tokens, rows, torch.randint(QUESTIONS, (len(rows),)).tolist(), strict=True):
             component = self.vectors[row["number"]][:, number]

@@ -114,10 +114,14 @@ class DistillationCollator(SpanCorruptionCollator):
         self.vectors = task.vectors
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        drawn = torch.randint(len(PREFIXES), (len(rows),)).tolist()
-        tokens, words = self.tokens_and_words([row["sentence"] for row in rows], [PREFIXES[n] for n in drawn])
+        tokens, words = self.prefixed(rows)
         tokens += self.tokenizer([random_signs() for _ in range(int(RANDOM * len(rows)))])["input_ids"]
         return self.complete(self.batch([(each, [self.end]) for each in tokens]), rows, words)
+
+    def prefixed(self, rows: list[dict]) -> tuple[list[list[int]], list[np.ndarray]]:
+        """Return `tokens_and_words` of the sentences, each after one of the prefixes."""
+        drawn = torch.randint(len(PREFIXES), (len(rows),)).tolist()
+        return self.tokens_and_words([row["sentence"] for row in rows], [PREFIXES[n] for n in drawn])
 
     def tokens_and_words(self, texts: list[str], prefixes: list[str]) -> tuple[list[list[int]], list[np.ndarray]]:
         """Return the tokens of each prefix and text, and the number of each token's word in the text, or -1."""
