@@ -95,25 +95,27 @@ def test_a_piece_inside_a_word_is_a_continuation_and_some_have_none(encoder):
     assert found == {pieces[piece]: [PIECES.index(each) for each in ids] for piece, ids in expected.items()}
 
 
-def test_the_decoder_starts_as_a_copier(linear, tiny_config):
-    """It finds the next token where the one before occurs once; a decoder at random finds one of about 1,500."""
+@pytest.fixture
+def copier(linear, tiny_config):
+    """(a model of 128 components, 40 of which are the teacher's; 64 rows of 12 different tokens)"""
     tiny_config.vocab_size, tiny_config.d_model, tiny_config.d_kv = len(TOKENIZER), 128, 64
     model = T5ForConditionalGeneration(tiny_config)
     texts, vectors, _ = linear
     initialise(model, TOKENIZER, texts, vectors)
-    signs = torch.stack([torch.randperm(1200)[:12] + 300 for _ in range(64)])
+    return model, torch.stack([torch.randperm(1200)[:12] + 300 for _ in range(64)])
+
+
+def test_the_decoder_starts_as_a_copier(copier):
+    """It finds the next token where the one before occurs once; a decoder at random finds one of about 1,500."""
+    model, signs = copier
     shifted = torch.cat([torch.zeros(64, 1, dtype=torch.long), signs[:, :-1]], 1)
     said = model(input_ids=signs, decoder_input_ids=shifted).logits.argmax(-1)
     assert (said == signs)[:, 1:].float().mean() > 0.8
 
 
-def test_the_encoder_starts_with_what_the_copier_needs(linear, tiny_config):
+def test_the_encoder_starts_with_what_the_copier_needs(copier):
     """In each output the code of a token, and a trace of the one before; before the first there is none yet."""
-    tiny_config.vocab_size, tiny_config.d_model, tiny_config.d_kv = len(TOKENIZER), 128, 64
-    model = T5ForConditionalGeneration(tiny_config)
-    texts, vectors, _ = linear
-    initialise(model, TOKENIZER, texts, vectors)
-    signs = torch.stack([torch.randperm(1200)[:12] + 300 for _ in range(64)])
+    model, signs = copier
     codes = model.shared.weight[signs, -64:]
     output = model.encoder(input_ids=signs).last_hidden_state[:, 1:, -64:]
     wanted = codes_with_trace(codes, model.shared.weight[0, -64:])[:, 1:]
