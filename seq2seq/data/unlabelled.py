@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from common.errors import ConfigError
 from seq2seq.data.english_text import SOURCES, prose
-from seq2seq.data.splits import normalise, split_by_text
+from seq2seq.data.splits import normalise
 from seq2seq.data.tasks import SPLITS
-from seq2seq.data.vader import FILES, read_set
+from seq2seq.data.vader import FILES, read_set, rows_of
 from seq2seq.data.variants import variants
 
 RATED = "rated"  # the sentences of all rated sets, without their ratings
@@ -30,8 +30,7 @@ def rated_sentences(split: str) -> dict[str, list[str]]:
     result = {}
     for name in FILES:
         sentences, _ = read_set(name)
-        rows = split_by_text(sentences)[SPLITS.index(split)]
-        result[name] = [sentences[r] for r in rows]
+        result[name] = [sentences[row] for row in rows_of(name, split)]
     return result
 
 

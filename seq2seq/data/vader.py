@@ -39,6 +39,12 @@ def read_set(name: str) -> tuple[list[str], list[float]]:
     return [text.strip() for _, _, text in rows], [float(rating) for _, rating, _ in rows]
 
 
+@cache
+def rows_of(name: str, split: str) -> list[int]:
+    """Return the row numbers of "train", "validation" or "test" of a set."""
+    return split_by_text(read_set(name)[0])[SPLITS.index(split)]
+
+
 def _member(archive: bytes, name: str) -> bytes:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         member = next(m for m in tar if m.name.endswith("/" + name) and "/._" not in m.name)
@@ -57,7 +63,7 @@ class VaderTask(Task):
 
     def load(self, split: str) -> Dataset:
         texts, ratings = read_set(self.set_name)
-        rows = split_by_text(texts)[SPLITS.index(split)]
+        rows = rows_of(self.set_name, split)
         return Dataset.from_dict({"sentence": [texts[r] for r in rows], "rating": [ratings[r] for r in rows]})
 
     def format(self, row: dict) -> tuple[str, str]:
