@@ -6,6 +6,7 @@ word (as in TinyBERT, Jiao et al. 2020, https://arxiv.org/abs/1909.10351), and t
 of its words. What the teacher leaves free of the output keeps the tokens apart, so that a decoder can copy them.
 """
 
+import math
 import string
 from collections.abc import Sequence
 
@@ -115,7 +116,7 @@ class DistillationCollator(SpanCorruptionCollator):
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         tokens, words = self.prefixed(rows)
-        tokens += self.tokenizer([random_signs() for _ in range(int(RANDOM * len(rows)))])["input_ids"]
+        tokens += self.tokenizer([random_signs() for _ in range(math.ceil(RANDOM * len(rows)))])["input_ids"]
         return self.complete(self.batch([(each, [self.end]) for each in tokens]), rows, words)
 
     def prefixed(self, rows: list[dict]) -> tuple[list[list[int]], list[np.ndarray]]:

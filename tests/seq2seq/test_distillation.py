@@ -151,6 +151,14 @@ def test_batches_for_the_encoder_alone(task, tokenizer, model):
     ]
 
 
+@pytest.mark.parametrize("kind", [Distillation, DecoderDistillation])
+@pytest.mark.parametrize("chosen", [0.0, 0.3, 0.9])
+def test_an_epoch_may_end_with_a_batch_of_one_row(task, tokenizer, model, monkeypatch, kind, chosen):
+    collate, drawn = kind.collator(task, tokenizer, model), torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *size: drawn(*size) if size[0] else torch.tensor(chosen))
+    assert collate(rows(tokenizer)[:1])["input_ids"].shape[1] > 1
+
+
 def test_batches_that_ask(task, collator, tokenizer):
     torch.manual_seed(0)
     questions = tokenizer.convert_tokens_to_ids([f"<extra_id_{n}>" for n in range(100 - QUESTIONS, 100)])
