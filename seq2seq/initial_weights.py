@@ -10,10 +10,10 @@ from seq2seq.sentence_encoder import WordVectors, load_encoder, word_numbers
 NOISE = 0.01  # share of an initial embedding's variance
 RIDGE = 1e-3  # of the least-squares fit, relative to the mean square of what describes a piece
 BATCH = 256  # texts
-BEFORE = 8.0  # the bias by which the copying head of the encoder prefers the token before
-TRACE = 0.7  # the size of what that head writes, beside the token's own embedding
-SHARPNESS = 0.3  # of the attention of the decoder's copying head
-LOUDNESS = 6.0  # of what that head writes, beside the embedding of the token that was read
+BEFORE = 8.0  # the bias by which the heads that write traces prefer the token before
+TRACE = 0.7  # the size of what they write, beside the token's own embedding
+SHARPNESS = 0.3  # of the attention of the head that finds them
+LOUDNESS = 6.0  # of what it writes, beside the embedding of the token that was read
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def initialise(model, tokenizer, texts: Sequence[str], vectors: WordVectors) -> 
 
     texts: the sentences that the map is fitted to, by least squares over their tokens.
     vectors: the vectors of their words; the first d_model components are used.
-    What blocks write into the hidden state is zero, but for the two heads of `_copy`.
+    What blocks write into the hidden state is zero, but for the three heads of `_copy`.
     """
     size = min(model.config.d_model, vectors.size)
     _embed(model, tokenizer, texts, vectors, size)
@@ -56,39 +56,46 @@ def _embed(model, tokenizer, texts: Sequence[str], vectors: WordVectors, size: i
 
 
 def _copy(model, size: int) -> None:
-    """Let two heads be an induction head (Olsson et al. 2022, https://arxiv.org/abs/2209.11895).
+    """Let three heads be an induction head (Olsson et al. 2022, https://arxiv.org/abs/2209.11895).
 
-    The last `size` components of an embedding are random, and tell tokens apart. The first head of the encoder's first
-    block adds those of the token before, shifted by one. The first head of the decoder's first block finds the place
-    where the token before is the one that it has just read, and writes the components of the token there.
+    The last `size` components of an embedding are random, and tell tokens apart. The first head of the encoder, and of
+    the decoder's self-attention, adds those of the token before, shifted by one: its trace. The first head of the
+    decoder's cross-attention finds the place where the token before is the one that has just been read, and writes the
+    components of the token there. Where tokens of the source have traces of two tokens before them, it prefers the
+    place where both agree, and so copies repeated tokens as well.
     """
     if size == 0:
         return
     own, head = slice(model.config.d_model - size, None), slice(0, size)
     identity = torch.eye(size)
     shift = identity.roll(1, 0)
-    before = model.encoder.block[0].layer[0].SelfAttention
-    before.relative_attention_bias.weight[:, 0] = 0
-    before.relative_attention_bias.weight[1, 0] = BEFORE
-    found = model.decoder.block[0].layer[1].EncDecAttention
-    for attention in (before, found):
+    first = model.decoder.block[0].layer
+    traces, found = (model.encoder.block[0].layer[0].SelfAttention, first[0].SelfAttention), first[1].EncDecAttention
+    for attention in (*traces, found):
         for linear in (attention.q, attention.k, attention.v):
             linear.weight[: model.config.d_kv] = 0
         attention.v.weight[head, own] = identity
-    before.o.weight[own, head] = TRACE * shift
+    for attention in traces:
+        attention.relative_attention_bias.weight[:, 0] = 0
+        attention.relative_attention_bias.weight[1, 0] = BEFORE
+        attention.o.weight[own, head] = TRACE * shift
     found.q.weight[head, own] = SHARPNESS * identity
     found.k.weight[head, own] = shift.T
     found.o.weight[own, head] = LOUDNESS * identity
 
 
-def codes_with_trace(codes: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+def codes_with_traces(codes: torch.Tensor, start: torch.Tensor, traces: int) -> torch.Tensor:
     """Return what the copying head of the decoder needs of each token, (.., length, size).
 
     codes: the last components of the embeddings of a sequence, (.., length, size).
-    start: those of the token that decoders start with, which counts as the one before the first, (size,).
+    start: those of the token that decoders start with, which counts as the ones before the first, (size,).
+    traces: how many of the tokens before have a trace; that of the n-th is shifted by n.
     """
-    before = torch.cat([start.expand_as(codes[..., :1, :]), codes[..., :-1, :]], -2)
-    return codes + TRACE * before.roll(1, -1)
+    result, before = codes, codes
+    for distance in range(1, traces + 1):
+        before = torch.cat([start.expand_as(codes[..., :1, :]), before[..., :-1, :]], -2)
+        result = result + TRACE * before.roll(distance, -1)
+    return result
 
 
 def _descriptions(tokenizer) -> torch.Tensor:

@@ -7,7 +7,7 @@ from seq2seq.data.distillation import Distillation, DistillationCollator, random
 from seq2seq.data.tasks import register
 
 QUESTIONS = 32  # number of components that questions may be about
-SHARES = {"corrupt": 0.05, "copy": 0.45}  # of the batches; in the others the decoder is asked a question
+SHARES = {"corrupt": 0.05, "copy": 0.65}  # of the batches; in the others the decoder is asked a question
 ROWS = 4  # of a batch to corrupt or to copy, one in ROWS is used: its targets are long, and cost as much as the rest
 RANDOM = 0.5  # share of the rows to copy that are random
 
@@ -16,7 +16,8 @@ class DecoderDistillation(Distillation):
     """Source: a sentence; target, for all rows of a batch: answers to questions, the masked spans, or the source."""
 
     name = "span-corruption+distillation"
-    token_weight = 0.01  # the encoder is for the teacher to shape, the decoder follows
+    token_weight = 0.3
+    traces = 2  # with one, a decoder cannot copy tokens that are repeated
 
     def collator(self, tokenizer, model):
         super().collator(tokenizer, model)

@@ -36,6 +36,7 @@ class Distillation(SpanCorruption):
     extra_fields = ("sentence", "number")
     batch_fields = ("word", "sentence_of_word", "vector")
     token_weight = 0.0
+    traces = 1  # of tokens before, that each token is to have
 
     def __init__(self, *given):
         super().__init__(*given)
@@ -96,7 +97,8 @@ class Distillation(SpanCorruption):
             return states.sum()
         codes = self.model.get_input_embeddings().weight.detach()[:, -size:]
         start = codes[self.model.config.decoder_start_token_id]
-        return mse_loss(states[known], initial_weights.codes_with_trace(codes[batch["input_ids"]], start)[known])
+        wanted = initial_weights.codes_with_traces(codes[batch["input_ids"]], start, self.traces)
+        return mse_loss(states[known], wanted[known])
 
 
 class DistillationCollator(SpanCorruptionCollator):

@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 import json
 import zlib
 from types import SimpleNamespace
@@ -223,7 +222,7 @@ def test_each_objective_is_drawn(collator, tokenizer, monkeypatch):
     monkeypatch.setattr(collator, "complete", lambda *given: drawn.append("corrupt"))
     for _ in range(1000):
         collator(rows(tokenizer))
-    for name, share in (("corrupt", 0.05), ("copy", 0.45), ("ask", 0.5)):
+    for name, share in (("corrupt", 0.05), ("copy", 0.65), ("ask", 0.3)):
         assert drawn.count(name) / 1000 == pytest.approx(share, abs=0.04)
 
 
@@ -265,18 +264,21 @@ def test_the_loss_compares_words_and_sentences(task, collator, tokenizer):
     assert loss_of(task, states, batch).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_what_the_teacher_leaves_free_tells_tokens_apart(task, collator, tokenizer, model):
-    """By a loop over tokens: the code of each, and a trace of the one before, or of the decoder's start."""
+@pytest.mark.parametrize("traces", [1, 2])
+def test_what_the_teacher_leaves_free_tells_tokens_apart(task, collator, tokenizer, model, traces):
+    """By a loop over tokens: the code of each, and traces of those before; before the first there are starts."""
     torch.manual_seed(0)
-    task.vectors = dataclasses.replace(task.vectors, vectors=task.vectors.vectors[:, :24])
+    task.vectors, task.traces = dataclasses.replace(task.vectors, vectors=task.vectors.vectors[:, :24]), traces
     batch = collator.complete(collator.batch([([5, 6, 7, 1], [1]), ([8, 1], [1])]), [])
-    states, codes, errors = torch.randn(2, 4, 32), model.shared.weight[:, 24:], []
-    for row, tokens in enumerate(([0, 5, 6, 7, 1], [0, 8, 1])):
-        for place, (before, own) in enumerate(itertools.pairwise(tokens)):
-            trace = torch.cat([codes[before, -1:], codes[before, :-1]])
-            errors.append((states[row, place, 24:] - codes[own] - TRACE * trace).square().mean())
-    expected = CODE_WEIGHT * torch.stack(errors).mean()
-    assert loss_of(task, states, batch).item() == pytest.approx(expected.item(), rel=1e-4)
+    states, codes, errors = torch.randn(2, 4, 32), model.shared.weight[:, 24:].tolist(), []
+    for row, tokens in enumerate(([0, 0, 5, 6, 7, 1], [0, 0, 8, 1])):
+        for place in range(len(tokens) - 2):
+            second, first, own = (codes[token] for token in tokens[place : place + 3])
+            for n in range(8):
+                wanted = own[n] + TRACE * first[n - 1] + (TRACE * second[n - 2] if traces == 2 else 0)
+                errors.append((states[row, place, 24 + n].item() - wanted) ** 2)
+    expected = CODE_WEIGHT * sum(errors) / len(errors)
+    assert loss_of(task, states, batch).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_words_there_is_no_loss(task, collator, tokenizer):

@@ -9,10 +9,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from transformers.modeling_outputs import BaseModelOutput
 
 from seq2seq import initial_weights
 from seq2seq.data.vader import read_set
-from seq2seq.initial_weights import codes_with_trace, initialise
+from seq2seq.initial_weights import codes_with_traces, initialise
 from seq2seq.pretraining import train_tokenizer
 from seq2seq.sentence_encoder import WORD, WordVectors
 from third_party.models.t5 import T5ForConditionalGeneration
@@ -118,6 +119,23 @@ def test_the_encoder_starts_with_what_the_copier_needs(copier):
     model, signs = copier
     codes = model.shared.weight[signs, -64:]
     output = model.encoder(input_ids=signs).last_hidden_state[:, 1:, -64:]
-    wanted = codes_with_trace(codes, model.shared.weight[0, -64:])[:, 1:]
+    wanted = codes_with_traces(codes, model.shared.weight[0, -64:], 1)[:, 1:]
     assert torch.cosine_similarity(output.flatten(), wanted.flatten(), 0) > 0.98
     assert torch.cosine_similarity(output.flatten(), codes[:, 1:].flatten(), 0) < 0.9
+
+
+def test_two_traces_are_enough_to_copy_repeated_tokens(copier):
+    """Each token occurs twice, each time after another one."""
+    model, signs = copier
+    again = torch.arange(12).reshape(2, 6).T.flatten().flip(0)
+    sources = torch.cat([signs, signs[:, again]], 1)
+    shifted = torch.cat([torch.zeros(64, 1, dtype=torch.long), sources[:, :-1]], 1)
+    right = []
+    for traces in (1, 2):
+        states = torch.zeros(*sources.shape, 128)
+        states[..., -64:] = codes_with_traces(model.shared.weight[sources, -64:], model.shared.weight[0, -64:], traces)
+        outputs = BaseModelOutput(last_hidden_state=states)
+        said = model(encoder_outputs=outputs, decoder_input_ids=shifted).logits.argmax(-1)
+        right.append((said == sources)[:, 1:].float().mean())
+    assert right[0] < 0.6
+    assert right[1] > 0.8
