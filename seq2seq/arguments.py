@@ -114,6 +114,12 @@ class DataTrainingArguments:
         'has each of its sentences: {"rated": 4, "wordnet": 1}. rated: the sentences of the rated sets; variants: the '
         'same with other words; the others are wordnet, newspapers, wikipedia, emails. null: {"rated": 1}.',
     )
+    decoder_targets: dict | None = key(
+        None,
+        'What the decoder learns in "span-corruption+distillation", and how often: {"spans": 1, "copies": 4, '
+        '"answers": 15}. A batch has either masked spans to fill in, the source to copy, or questions about it to '
+        "answer. null: each equally often.",
+    )
 
     # Several tasks at once.
     mixing: Literal["proportional", "equal", "all"] = key(

@@ -49,6 +49,8 @@ def unread_keys(settings: Settings) -> dict[str, list[str]]:
         unread['tasks other than "file"'] = changed(settings, ["target_column"])
     if not taught and "span-corruption" not in settings.data.all_tasks:
         unread["tasks other than span-corruption and distillation"] = changed(settings, ["text_sources"])
+    if "span-corruption+distillation" not in settings.data.all_tasks:
+        unread["tasks other than span-corruption+distillation"] = changed(settings, ["decoder_targets"])
     for reader, names in unread_by_training(settings.training).items():
         unread[reader] = changed(settings, names)
     return {reader: names for reader, names in unread.items() if names}

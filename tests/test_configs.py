@@ -24,7 +24,7 @@ def settings_of(config: str):
 def test_keys_load_without_a_warning_and_are_read(config):
     settings, notes = settings_of(config)
     assert not notes.lines()
-    if settings.model.model_name_or_path == "outputs/t5_nano_encoder":  # what another configuration writes
+    if str(settings.model.model_name_or_path).startswith("outputs/"):  # what another configuration writes
         settings.model.model_name_or_path = "t5-nano"
     assert not unread_keys(settings)
     assert settings.training.experiment_name

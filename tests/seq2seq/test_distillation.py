@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import zlib
 from types import SimpleNamespace
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq import sentence_encoder
+from common.errors import ConfigError
+from seq2seq import pipeline, precision, sentence_encoder
 from seq2seq.arguments import DataTrainingArguments
-from seq2seq.data import decoder_distillation, get_task
-from seq2seq.data.decoder_distillation import QUESTIONS, ROWS, DecoderDistillation
+from seq2seq.data import get_task
+from seq2seq.data.decoder_distillation import QUESTIONS, ROWS, TARGETS, DecoderDistillation
 from seq2seq.data.distillation import CODE_WEIGHT, PREFIXES, Distillation, random_signs
 from seq2seq.data.vader import read_set
 from seq2seq.initial_weights import TRACE
@@ -47,8 +49,13 @@ def model(tiny_config, tokenizer):
 
 
 @pytest.fixture
-def task(teacher):
-    task = DecoderDistillation(DataTrainingArguments())
+def shares():
+    """The key decoder_targets."""
+
+
+@pytest.fixture
+def task(teacher, shares):
+    task = DecoderDistillation(DataTrainingArguments(decoder_targets=shares))
     task.numbers = {text: number for number, text in enumerate(TEXTS)}
     return task
 
@@ -86,6 +93,18 @@ def test_similar_words_are_those_with_the_nearest_embeddings(monkeypatch):
     assert similar["good"] == ["fine", "bad"]
 
 
+@pytest.mark.parametrize(("seconds", "dtype"), [((1.0, 6.0), torch.float32), ((1.0, 0.4), torch.bfloat16)])
+def test_the_teacher_computes_in_what_the_cpu_is_fast_in(monkeypatch, seconds, dtype):
+    times = dict(zip((torch.float32, torch.bfloat16), seconds, strict=True))
+    monkeypatch.setattr(precision, "_seconds", times.get)
+    monkeypatch.setattr(sentence_encoder, "bfloat16_slowdown", precision.bfloat16_slowdown.__wrapped__)
+    asked = []
+    monkeypatch.setattr(sentence_encoder, "load_encoder", lambda dtype: asked.append(dtype) or exit())
+    with pytest.raises(SystemExit):
+        sentence_encoder.word_states(TEXTS)
+    assert asked == [dtype]
+
+
 def test_words_of_tokens():
     text = "don't 42!"
     offsets = np.array([[0, 2], [2, 3], [3, 4], [4, 5], [5, 6], [6, 7], [7, 8], [8, 9], [0, 0]])
@@ -104,6 +123,8 @@ def test_a_projection_standardises_and_rotates(teacher):
     assert components.shape[1] == 5
     assert components.mean(0).abs().max() < 1e-4
     assert components.square().mean() == pytest.approx(1, abs=1e-4)
+    largest = fitted.directions.abs().argmax(0)
+    assert (fitted.directions[largest, range(5)] > 0).all()
     covariance = torch.cov(components.T)
     assert (covariance - covariance.diag().diag()).abs().max() < 1e-3 * covariance.diag().max()
     assert (covariance.diag().diff() < 1e-5).all()
@@ -150,12 +171,10 @@ def test_batches_for_the_encoder_alone(task, tokenizer, model):
     ]
 
 
+@pytest.mark.parametrize("shares", [{name: 1} for name in TARGETS])
 @pytest.mark.parametrize("kind", [Distillation, DecoderDistillation])
-@pytest.mark.parametrize("chosen", [0.0, 0.3, 0.9])
-def test_an_epoch_may_end_with_a_batch_of_one_row(task, tokenizer, model, monkeypatch, kind, chosen):
-    collate, drawn = kind.collator(task, tokenizer, model), torch.rand
-    monkeypatch.setattr(torch, "rand", lambda *size: drawn(*size) if size[0] else torch.tensor(chosen))
-    assert collate(rows(tokenizer)[:1])["input_ids"].shape[1] > 1
+def test_an_epoch_may_end_with_a_batch_of_one_row(task, tokenizer, model, kind):
+    assert kind.collator(task, tokenizer, model)(rows(tokenizer)[:1])["input_ids"].shape[1] > 1
 
 
 def test_batches_that_ask(task, collator, tokenizer):
@@ -163,21 +182,20 @@ def test_batches_that_ask(task, collator, tokenizer):
     questions = tokenizer.convert_tokens_to_ids([f"<extra_id_{n}>" for n in range(100 - QUESTIONS, 100)])
     digits = tokenizer.convert_tokens_to_ids(["0", "1"])
     for _ in range(20):
-        batch = collator.asking(rows(tokenizer))
-        assert batch["labels"].shape == (len(TEXTS), 2)
-        assert (batch["labels"][:, 0] == -100).all()
+        batch = collator.answers(rows(tokenizer))
+        assert batch["labels"].shape == (len(TEXTS), 1)
         for row, text in enumerate(TEXTS):
-            number = questions.index(batch["decoder_input_ids"][row, 1])
+            number = questions.index(batch["input_ids"][row, 0])
             states = states_of(text)
             above = len(states) > 0 and task.projection(states).mean(0)[number] > task.projection.sentence_mean[number]
-            assert batch["labels"][row, 1] == digits[bool(above)]
-            source = tokenizer.decode(batch["input_ids"][row], skip_special_tokens=True)
+            assert batch["labels"][row, 0] == digits[bool(above)]
+            source = tokenizer.decode(batch["input_ids"][row, 1:], skip_special_tokens=True)
             assert source in [prefix + text for prefix in PREFIXES]
 
 
 def test_vectors_belong_to_the_words_of_the_tokens(collator, tokenizer):
     torch.manual_seed(1)
-    batch = collator.asking(rows(tokenizer))
+    batch = collator.answers(rows(tokenizer))
     seen = 0
     for row, text in enumerate(TEXTS):
         expected = sentence_encoder.WORD.findall(text)
@@ -194,7 +212,7 @@ def test_vectors_belong_to_the_words_of_the_tokens(collator, tokenizer):
 
 def test_batches_that_copy(collator, tokenizer):
     torch.manual_seed(0)
-    batch = collator.copying(rows(tokenizer) * 4)
+    batch = collator.copies(rows(tokenizer) * 4)
     copied = 0
     for row in range(len(TEXTS) * 4):
         source = batch["input_ids"][row][batch["attention_mask"][row] == 1]
@@ -206,30 +224,52 @@ def test_batches_that_copy(collator, tokenizer):
     assert 3 < copied < 13
 
 
-def test_batches_that_corrupt_have_no_words(collator, tokenizer, monkeypatch):
-    monkeypatch.setattr(decoder_distillation, "SHARES", {"corrupt": 1.0, "copy": 0.0})
-    batch = collator(rows(tokenizer))
+def test_batches_of_spans_have_no_words(collator, tokenizer):
+    batch = collator.spans(rows(tokenizer))
     assert (batch["word"] == -1).all()
     assert len(batch["vector"]) == 0
     assert (batch["labels"] != -100).any()
 
 
-def test_each_objective_is_drawn(collator, tokenizer, monkeypatch):
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ({"answers": 14, "spans": 1, "copies": 5}, (0.05, 0.25, 0.7)),
+        (None, (1 / 3, 1 / 3, 1 / 3)),
+        ({"copies": 1e-9}, (0, 1, 0)),
+    ],
+)
+def test_each_objective_is_drawn(collator, tokenizer, monkeypatch, shares, expected):
     torch.manual_seed(0)
     drawn = []
-    monkeypatch.setattr(collator, "copying", lambda rows: drawn.append("copy"))
-    monkeypatch.setattr(collator, "asking", lambda rows: drawn.append("ask"))
-    monkeypatch.setattr(collator, "complete", lambda *given: drawn.append("corrupt"))
+    for name in TARGETS:
+        monkeypatch.setattr(collator, name, lambda rows, name=name: drawn.append(name))
     for _ in range(1000):
         collator(rows(tokenizer))
-    for name, share in (("corrupt", 0.05), ("copy", 0.65), ("ask", 0.3)):
+    for name, share in zip(("spans", "copies", "answers"), expected, strict=True):
         assert drawn.count(name) / 1000 == pytest.approx(share, abs=0.04)
 
 
-@pytest.mark.parametrize(("objective", "share"), [("corrupt", 1 / ROWS), ("copy", 1 / ROWS), (None, 1)])
-def test_objectives_with_long_targets_use_a_part_of_the_rows(collator, tokenizer, monkeypatch, objective, share):
-    shares = {"corrupt": 0.0, "copy": 0.0} | ({objective: 1.0} if objective else {})
-    monkeypatch.setattr(decoder_distillation, "SHARES", shares)
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({}, "decoder_targets: it is empty; allowed: spans, copies, answers"),
+        ({"copy": 1}, "decoder_targets: 'copy' is unknown; allowed: spans, copies, answers"),
+        ({"copies": 0}, "decoder_targets: copies is 0; it must be a number above 0, at most 1000"),
+        ({"copies": "all"}, "decoder_targets: copies is 'all'; it must be a number above 0, at most 1000"),
+        ({"copies": True}, "decoder_targets: copies is True; it must be a number above 0, at most 1000"),
+        ({"copies": float("nan")}, "decoder_targets: copies is nan; it must be a number above 0, at most 1000"),
+    ],
+)
+def test_wrong_decoder_targets(shares, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        DecoderDistillation(DataTrainingArguments(decoder_targets=shares))
+
+
+@pytest.mark.parametrize(
+    ("shares", "share"), [({"spans": 1}, 1 / ROWS), ({"copies": 1}, 1 / ROWS), ({"answers": 1}, 1)]
+)
+def test_objectives_with_long_targets_use_a_part_of_the_rows(collator, tokenizer, share):
     batch = collator(rows(tokenizer) * ROWS)
     assert {len(batch[name]) for name in ("input_ids", "labels", "word")} == {share * len(TEXTS) * ROWS}
 
@@ -249,7 +289,7 @@ def loss_of(task, states, batch) -> torch.Tensor:
 def test_the_loss_compares_words_and_sentences(task, collator, tokenizer):
     """By a loop over words, and over sentences."""
     torch.manual_seed(0)
-    batch = collator.asking(rows(tokenizer))
+    batch = collator.answers(rows(tokenizer))
     states = torch.randn(*batch["input_ids"].shape, 32)
     of_words, learned, wanted = [], {}, {}
     for word in range(len(batch["vector"])):
@@ -291,8 +331,10 @@ def test_a_run_weights_the_token_loss_and_adds_the_auxiliary_loss(run_main, teac
     monkeypatch.setattr(Distillation, "auxiliary_loss", lambda *given: 1e6 + original(*given))
     monkeypatch.setattr(Distillation, "token_weight", 1e4)
     keys = {**TINY_RUN, "task_name": Distillation.name, "text_sources": {"rated": 1}}
-    status, errors, out = run_main("configs/pretrain/t5_nano_encoder.json", **keys, initial_embedding=None, bf16=False)
+    monkeypatch.setattr(pipeline, "bfloat16_slowdown", lambda: 6.6)
+    status, errors, out = run_main("configs/pretrain/t5_nano_encoder.json", **keys, initial_embedding=None)
     assert status == 0, errors
+    assert any("bf16: this CPU takes longer for it than for float32; set it to false" in line for line in errors)
     validation = json.loads((out / "results.json").read_text())["splits"]["validation"]
     # Beside the million: two mean squared errors, and 10,000 times a cross-entropy: 9 for a random model, then less.
     assert 1.02e6 < validation["tasks"][Distillation.name]["scores"]["loss"] < 1.12e6
