@@ -313,8 +313,9 @@ def start_figure(pyplot, runs: dict[str, tuple[list[float], list[float]]], refer
             if height > 1e-12:
                 panel.axhline(height, color="0.45", linewidth=0.9, linestyle="--")
                 panel.annotate(name, (STEPS, height), (0, 3), textcoords="offset points", ha="right", color="0.35")
+    highest = 1.5 * max(error for _, error in references.values())
     left.set(yscale="log", ylim=(1e-17, 3), ylabel="second / first singular value", title="unfolding 4 × 64")
-    right.set(ylim=(0, 12), ylabel="relative error (%)", title="256 = 4·8·8 at rank 4, encoder's last norm")
+    right.set(ylim=(0, highest), ylabel="relative error (%)", title="256 = 4·8·8 at rank 4, encoder's last norm")
     for panel in (left, right):
         panel.set(xlabel="step of Adam", xlim=(-10, STEPS))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
