@@ -44,11 +44,11 @@ class Watched(AdapterTrainer):
 ON_T5_NANO = ["baseline", "tt_adapter_auto", "tt_lora_svd", "tt_layer_norm", "bitfit", "prompt_tuning_tokens_init"]
 ON_T5_NANO += ["prefix_tuning", "intrinsic_said"]
 FEW_ROWS = {
-    "max_train_samples": 64,
+    "max_train_samples": 16,
     "num_train_epochs": 1,
-    "per_device_train_batch_size": 8,  # a parameter multiplied by zero cores gets no gradient in the first step
-    "max_val_samples": 16,
-    "max_test_samples": 16,
+    "per_device_train_batch_size": 4,  # a parameter multiplied by zero cores gets no gradient in the first step
+    "max_val_samples": 8,
+    "max_test_samples": 8,
     "disable_tqdm": True,
 }
 
