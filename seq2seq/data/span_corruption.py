@@ -1,5 +1,9 @@
 """Span corruption, T5's pre-training task (Raffel et al. 2020, https://arxiv.org/abs/1910.10683)."""
 
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from datasets import Dataset
 
@@ -40,8 +44,9 @@ class SpanCorruption(Task):
 class SpanCorruptionCollator:
     """Makes a batch of corrupted sentences, with their masked spans as targets.
 
-    A row has "input_ids", a tokenised sentence with its end token. A batch has input_ids, attention_mask and labels,
-    each (batch, length), the labels padded with -100.
+    What is drawn at random depends on the rows of the batch only, so a resumed run draws the same. A row has
+    "input_ids", a tokenised sentence with its end token. A batch has input_ids, attention_mask and labels, each
+    (batch, length), the labels padded with -100.
     """
 
     def __init__(self, tokenizer):
@@ -52,6 +57,10 @@ class SpanCorruptionCollator:
         self.sentinels = tokenizer.convert_tokens_to_ids(sentinels)
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        with seeded_by(rows):
+            return self.collate(rows)
+
+    def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         return self.batch([self.corrupt(row["input_ids"][:-1]) for row in rows])
 
     def batch(self, pairs: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
@@ -68,6 +77,17 @@ class SpanCorruptionCollator:
             source += [*tokens[start:span], sentinel]
             target += [sentinel, *tokens[span:end]]
         return [*source, self.end], [*target, self.sentinels[number + 1], self.end]
+
+
+@contextmanager
+def seeded_by(rows: list[dict]) -> Iterator[None]:
+    """Let torch draw what these rows alone determine; afterwards its generator is where it was."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(zlib.crc32(repr([row["input_ids"] for row in rows]).encode()))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def random_spans(length: int, most: int) -> list[tuple[int, int, int]]:

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import random
 import re
+import shutil
 import zlib
 from types import SimpleNamespace
 
@@ -11,13 +13,13 @@ import torch
 from common.errors import ConfigError
 from seq2seq import pipeline, precision, sentence_encoder
 from seq2seq.arguments import DataTrainingArguments
-from seq2seq.data import get_task
+from seq2seq.data import distillation, get_task
 from seq2seq.data.decoder_distillation import QUESTIONS, ROWS, TARGETS, DecoderDistillation
 from seq2seq.data.distillation import CODE_WEIGHT, PREFIXES, Distillation, random_signs
 from seq2seq.data.vader import read_set
 from seq2seq.initial_weights import TRACE
 from seq2seq.pretraining import train_tokenizer
-from seq2seq.sentence_encoder import Projection, means, word_numbers, word_vectors
+from seq2seq.sentence_encoder import WORD, Projection, means, tokens_of_words, word_numbers, word_vectors
 from tests.conftest import TINY_RUN
 from third_party.models.t5 import T5ForConditionalGeneration
 
@@ -35,6 +37,7 @@ def teacher(monkeypatch, tmp_path):
     """A teacher without a download: random states of the right shape."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sentence_encoder, "word_states", lambda texts: [states_of(text) for text in texts])
+    monkeypatch.setattr(distillation, "rated_sentences", lambda split: {split: TEXTS})
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,16 @@ def test_the_teacher_computes_in_what_the_cpu_is_fast_in(monkeypatch, seconds, d
     assert asked == [dtype]
 
 
+def test_tokens_of_words():
+    """The teacher does not split "mp3" or 90: each of their words has the whole token. The last one is cut off."""
+    text = "My mp3 lasts 90 minutes."
+    offsets = np.array([[0, 2], [3, 6], [7, 11], [11, 12], [13, 15], [16, 23], [0, 0]])
+    assert WORD.findall(text) == ["My", "mp", "3", "lasts", "9", "0", "minutes", "."]
+    tokens, words = tokens_of_words(text, offsets)
+    assert list(zip(tokens, words, strict=True)) == [(0, 0), (1, 1), (1, 2), (2, 3), (3, 3), (4, 4), (4, 5), (5, 6)]
+    assert len(tokens_of_words("", np.zeros((2, 2), int))[0]) == 0
+
+
 def test_words_of_tokens():
     text = "don't 42!"
     offsets = np.array([[0, 2], [2, 3], [3, 4], [4, 5], [5, 6], [6, 7], [7, 8], [8, 9], [0, 0]])
@@ -154,6 +167,27 @@ def test_an_interrupted_computation_leaves_nothing(teacher, monkeypatch, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         word_vectors(TEXTS, project)
     assert sorted(tmp_path.rglob("*.*")) == before
+
+
+def test_a_cache_that_cannot_be_written(teacher, monkeypatch, tmp_path):
+    project = sentence_encoder.projection(TEXTS, 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
+        with pytest.raises(ConfigError, match=r"^XDG_CACHE_HOME: .* cannot be written: No space left .* MiB are free"):
+            word_vectors(TEXTS, project)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^XDG_CACHE_HOME: .* cannot be written: "):
+        sentence_encoder.projection(TEXTS, 8)
+
+
+def test_the_projection_does_not_depend_on_what_a_run_reads(teacher):
+    tasks = [DecoderDistillation(DataTrainingArguments()) for _ in range(2)]
+    for task, texts in zip(tasks, (TEXTS[:1], TEXTS[::-1]), strict=True):
+        task.numbers = {text: number for number, text in enumerate(texts)}
+        task.load_teacher()
+    assert torch.equal(*(task.projection.directions for task in tasks))
+    assert np.array_equal(tasks[0].vectors[0], tasks[1].vectors[3])
 
 
 def test_batches_for_the_encoder_alone(task, tokenizer, model):
@@ -244,8 +278,8 @@ def test_each_objective_is_drawn(collator, tokenizer, monkeypatch, shares, expec
     drawn = []
     for name in TARGETS:
         monkeypatch.setattr(collator, name, lambda rows, name=name: drawn.append(name))
-    for _ in range(1000):
-        collator(rows(tokenizer))
+    for number in range(1000):
+        collator(random.Random(number).choices(rows(tokenizer), k=16))
     for name, share in zip(("spans", "copies", "answers"), expected, strict=True):
         assert drawn.count(name) / 1000 == pytest.approx(share, abs=0.04)
 
@@ -272,6 +306,20 @@ def test_wrong_decoder_targets(shares, message):
 def test_objectives_with_long_targets_use_a_part_of_the_rows(collator, tokenizer, share):
     batch = collator(rows(tokenizer) * ROWS)
     assert {len(batch[name]) for name in ("input_ids", "labels", "word")} == {share * len(TEXTS) * ROWS}
+
+
+@pytest.mark.parametrize("shares", [{"spans": 1}, {"copies": 1}, {"answers": 1}])
+def test_batches_depend_on_their_rows_only(collator, tokenizer, shares):
+    """A resumed run collates its first batch before the state of the generator is read from the checkpoint."""
+    given, others = rows(tokenizer) * ROWS, rows(tokenizer)[::-1] * ROWS
+    torch.manual_seed(0)
+    first, after = collator(given), torch.rand(())
+    torch.manual_seed(1)
+    assert not torch.equal(collator(others)["input_ids"], first["input_ids"])
+    again = collator(given)
+    assert all(torch.equal(again[name], first[name]) for name in first)
+    torch.manual_seed(0)
+    assert torch.rand(()) == after
 
 
 def test_random_signs_are_printable():
@@ -332,6 +380,7 @@ def test_a_run_weights_the_token_loss_and_adds_the_auxiliary_loss(run_main, teac
     monkeypatch.setattr(Distillation, "token_weight", 1e4)
     keys = {**TINY_RUN, "task_name": Distillation.name, "text_sources": {"rated": 1}}
     monkeypatch.setattr(pipeline, "bfloat16_slowdown", lambda: 6.6)
+    monkeypatch.setattr(distillation, "rated_sentences", lambda split: {split: read_set("movie")[0][:300]})
     status, errors, out = run_main("configs/pretrain/t5_nano_encoder.json", **keys, initial_embedding=None)
     assert status == 0, errors
     assert any("bf16: this CPU takes longer for it than for float32; set it to false" in line for line in errors)

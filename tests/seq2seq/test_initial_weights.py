@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from seq2seq import initial_weights
 from seq2seq.data.vader import read_set
-from seq2seq.initial_weights import codes_with_traces, initialise
+from seq2seq.initial_weights import code_size, codes_with_traces, initialise
 from seq2seq.pretraining import train_tokenizer
 from seq2seq.sentence_encoder import WORD, WordVectors
 from third_party.models.t5 import T5ForConditionalGeneration
@@ -22,7 +22,7 @@ TOKENIZER = train_tokenizer([form for text in read_set("amazon")[0] for form in 
 WORDS = sorted({piece.strip().lower() for piece in TOKENIZER.get_vocab() if re.fullmatch(" [A-Za-z]{2,}", piece)})
 BOTH = next(word for word in WORDS if {f" {word}", f" {word.title()}"} <= TOKENIZER.get_vocab().keys())
 WHOLE = [word for word in WORDS if f" {word}" in TOKENIZER.get_vocab()]  # one token each
-PIECES = ["[UNK]", *WORDS, "s", "##ly", "##ing"]
+PIECES = ["[UNK]", *WORDS, "s", "##ly", "##ing", ".", "##."]
 
 
 @pytest.fixture
@@ -89,10 +89,10 @@ def test_noise_tells_upper_from_lower_case(model, linear):
 
 
 def test_a_piece_inside_a_word_is_a_continuation_and_some_have_none(encoder):
-    given = ["ly", "Ing", " thes", " The", "the", "<extra_id_0>", "<", " ", "é", "<0x41>"]
+    given = ["ly", "Ing", " thes", " The", "the", ".", "<extra_id_0>", "<", " ", "é", "<0x41>"]
     pieces = {piece: n for n, piece in enumerate(given)}
     found = initial_weights._word_piece_ids(pieces, initial_weights.load_encoder()[0])
-    expected = {"ly": ["##ly"], "Ing": ["##ing"], " The": ["the"], "the": ["the"]}
+    expected = {"ly": ["##ly"], "Ing": ["##ing"], " The": ["the"], "the": ["the"], ".": ["."]}
     assert found == {pieces[piece]: [PIECES.index(each) for each in ids] for piece, ids in expected.items()}
 
 
@@ -122,6 +122,12 @@ def test_the_encoder_starts_with_what_the_copier_needs(copier):
     wanted = codes_with_traces(codes, model.shared.weight[0, -64:], 1)[:, 1:]
     assert torch.cosine_similarity(output.flatten(), wanted.flatten(), 0) > 0.98
     assert torch.cosine_similarity(output.flatten(), codes[:, 1:].flatten(), 0) < 0.9
+
+
+def test_codes_are_what_one_head_can_copy():
+    sizes = [(256, 64), (320, 64), (200, 64), (128, 64)]
+    configs = [SimpleNamespace(d_model=width, d_kv=head) for width, head in sizes]
+    assert [code_size(config, 192) for config in configs] == [64, 64, 8, 0]
 
 
 def test_two_traces_are_enough_to_copy_repeated_tokens(copier):
