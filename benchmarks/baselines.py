@@ -1,6 +1,6 @@
 """What a task's accuracy is without this laboratory: linear classifiers on words, and on a sentence encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,15 +29,28 @@ def tf_idf(name: str) -> float:
     for longest in (1, 2):
         vectors = TfidfVectorizer(ngram_range=(1, longest)).fit(texts[0])
         candidates.append(best_on_validation([vectors.transform(part) for part in texts], labels))
-    return max(candidates)[1]
+    return max(candidates, key=lambda pair: pair[0])[1]
 
 
 def teacher_probe(name: str) -> float:
-    """Return the test accuracy of logistic regression on the mean states of the sentence encoder."""
+    """Return the test accuracy of a probe of the sentence encoder: of its word embeddings and of what was learned."""
+    tokenizer, model = load_encoder(torch.float32)
+
+    def layers(inputs: dict) -> list[torch.Tensor]:
+        return [model.get_input_embeddings()(inputs["input_ids"]), model(**inputs).last_hidden_state]
+
+    return probe(name, tokenizer, layers)[1]
+
+
+def probe(name: str, tokenizer, layers: Callable[[dict], list[torch.Tensor]]) -> tuple[float, float]:
+    """Return the (validation, test) accuracy of logistic regression on states, averaged over the tokens of each text.
+
+    layers: returns states of a batch, each (batch, length, size), which are put side by side.
+    """
     texts, labels = zip(*splits_of(name), strict=True)
-    features = [mean_states(part) for part in texts]
+    features = [mean_states(part, tokenizer, layers) for part in texts]
     scaler = StandardScaler().fit(features[0])
-    return best_on_validation([scaler.transform(part) for part in features], labels)[1]
+    return best_on_validation([scaler.transform(part) for part in features], labels)
 
 
 def best_on_validation(features: Sequence, labels: Sequence[list[str]]) -> tuple[float, float]:
@@ -48,15 +61,13 @@ def best_on_validation(features: Sequence, labels: Sequence[list[str]]) -> tuple
 
 
 @torch.no_grad()
-def mean_states(texts: list[str]) -> np.ndarray:
-    """Return word embeddings and the states that are learned, averaged over the tokens of each text: (n, 1536)."""
-    tokenizer, model = load_encoder()
+def mean_states(texts: list[str], tokenizer, layers: Callable[[dict], list[torch.Tensor]]) -> np.ndarray:
+    """Return the means of `layers` over the tokens of each text, (texts, sum of sizes)."""
     result = []
     for start in range(0, len(texts), 64):
         inputs = tokenizer(
             texts[start : start + 64], padding=True, truncation=True, max_length=128, return_tensors="pt"
         )
-        layers = [model.get_input_embeddings()(inputs["input_ids"]), model(**inputs).last_hidden_state]
         mask = inputs["attention_mask"].unsqueeze(-1)
-        result.append((torch.cat(layers, -1) * mask).sum(1) / mask.sum(1))
+        result.append((torch.cat(layers(inputs), -1) * mask).sum(1) / mask.sum(1))
     return torch.cat(result).numpy()

@@ -45,9 +45,10 @@ def fetch_with(command: tuple[str, ...], filename: str, sha256: str) -> Path:
             raise ConfigError(f"{filename} is downloaded by {command[0]}, which is not installed") from None
         found = (scratch / filename).is_file()
         if result.returncode != 0 or not found or sha256_of(scratch / filename) != sha256:
-            missing = "its sha256 is wrong" if found else "there is no such file"
-            reason = result.stderr.strip().splitlines()[-1:] or [missing]
-            raise ConfigError(f"{' '.join(command)} did not bring {filename} ({reason[0]})")
+            reason = "its sha256 is wrong" if found else "there is no such file"
+            if result.returncode != 0:
+                reason = (result.stderr.strip().splitlines() or [f"status {result.returncode}"])[-1]
+            raise ConfigError(f"{' '.join(command)} did not bring {filename} ({reason})")
         return scratch / filename
 
     return _cached(filename, sha256, fetch)

@@ -86,7 +86,7 @@ def em(predicted: Sequence[str], accepted: Sequence[Accepted]) -> float:
 
 
 def exact_match(predicted: Sequence[str], accepted: Sequence[Accepted]) -> float:
-    """Share of predictions that are an accepted answer, sign by sign."""
+    """Share of predictions that are an accepted answer, sign by sign but for spaces at the ends."""
     return _best_of(str.__eq__, predicted, accepted)
 
 

@@ -156,7 +156,10 @@ def _check_fields(given: dict) -> None:
 
 def _load(key: str, name: str, loader):
     """Return `loader(name)`; turn a failure into a ConfigError that names the key."""
-    of_hub = HUB_ID.fullmatch(name) and name not in SHIPPED and not Path(name).exists()
+    here = name in SHIPPED or Path(name).exists()
+    if not here and name.startswith("outputs/"):  # where runs write, by default
+        raise ConfigError(f"{key} is {name!r}, which does not exist; start the run that writes it first")
+    of_hub = HUB_ID.fullmatch(name) and not here
     if of_hub:
         hub_answers()
     try:

@@ -58,6 +58,7 @@ def tree(path):
         ({"num_train_epochs": -1}, ["num_train_epochs is -1", "above 0"]),
         ({"learning_rate": float("nan")}, ["learning_rate is nan", "at least 0"]),
         ({"output_dir": ""}, ["output_dir is ''", "non-empty"]),
+        ({"model_name_or_path": "outputs/none", "model_config": None}, ["model_name_or_path", "start the run that"]),
         ({"train_sampling_strategy": "by_length"}, ["train_sampling_strategy", '"group_by_length"']),
         ({"generation_config": "/no/such/place"}, ["the trainer cannot be set up", "/no/such/place"]),
         ({"max_source_length": 0}, ["max_source_length is 0", "at least 1"]),

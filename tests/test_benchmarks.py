@@ -36,3 +36,15 @@ def test_wrong_arguments_end_in_one_line(run_script):
         status, lines, errors = run_script(SCRIPT, *arguments)
         assert (status, len(lines), len(errors)) == (2, 0, 1)
         assert errors[0].startswith("error: ")
+
+
+def test_the_controls_need_a_task_with_an_accuracy(run_script):
+    status, _, errors = run_script("benchmarks/controls.py", "--task_name", "vader-movie-rating")
+    assert (status, len(errors)) == (2, 1)
+    assert errors[0] == "error: --task_name is 'vader-movie-rating'; it must be a task that is measured by its accuracy"
+
+
+def test_a_probe_needs_a_model(run_script):
+    status, _, errors = run_script("benchmarks/probe.py", "/no/such/model")
+    assert (status, len(errors)) == (2, 1)
+    assert errors[0].startswith("error: model_name_or_path is '/no/such/model'")

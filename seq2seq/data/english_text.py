@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree
 
+from common.errors import ConfigError, shortened
 from seq2seq.downloads import fetch_from_index, fetch_with
 
 WORDS = (4, 60)  # of a sentence that is kept
@@ -51,12 +52,23 @@ class Archive:
         """Yield the contents of the archive's files whose name matches, ordered by name."""
         path = self.path()
         if path.suffix == ".deb":
-            packed = io.BytesIO(subprocess.run(["dpkg-deb", "--fsys-tarfile", path], capture_output=True).stdout)
+            packed = io.BytesIO(output_of(["dpkg-deb", "--fsys-tarfile", str(path)]))
         else:
             packed = io.BytesIO(path.read_bytes())
         with tarfile.open(fileobj=packed) as tar:
             for name in sorted(name for name in tar.getnames() if re.search(pattern, name)):
                 yield tar.extractfile(name).read()
+
+
+def output_of(command: list[str]) -> bytes:
+    """Return what a program writes. Raises ConfigError if it is not installed or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, check=True).stdout
+    except FileNotFoundError:
+        raise ConfigError(f"{command[-1]} is unpacked by {command[0]}, which is not installed") from None
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.decode(errors="replace").strip() or f"status {error.returncode}"
+        raise ConfigError(f"{command[-1]} could not be unpacked by {command[0]} ({shortened(reason)})") from None
 
 
 WORDNET = Archive(

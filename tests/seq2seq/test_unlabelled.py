@@ -180,4 +180,16 @@ def test_a_program_that_is_missing_or_fails_is_one_line(monkeypatch, tmp_path):
         fetch_with(("touch", "words.deb"), "words.deb", "0")
     with pytest.raises(ConfigError, match=r"true did not bring words.deb"):
         fetch_with(("true",), "words.deb", "0")
+    with pytest.raises(ConfigError, match=r"did not bring words.deb \(its sha256 is wrong\)"):
+        fetch_with(("sh", "-c", "touch words.deb; echo notice >&2"), "words.deb", "0")
     assert list((tmp_path / "t5-tensor-lab").iterdir()) == []
+
+
+def test_unpacking_needs_its_program(tmp_path, monkeypatch):
+    (tmp_path / "words.deb").write_bytes(b"no archive")
+    monkeypatch.setattr(english_text.Archive, "path", lambda self: tmp_path / "words.deb")
+    with pytest.raises(ConfigError, match=r"words.deb could not be unpacked by dpkg-deb \(.+\)$"):
+        list(english_text.wordnet())
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match=r"words.deb is unpacked by dpkg-deb, which is not installed$"):
+        list(english_text.wordnet())
