@@ -150,7 +150,7 @@ def test_keys_that_transformers_dropped_keep_their_meaning(fork, keys, expected)
         ("tt_adapter", ["--activate_last_core"], {"tensor_train_adapters": ["activate_last_core"]}),
         ("tt_adapter", ["--use_checkpointing"], {"tensor_train_adapters": ["use_checkpointing"]}),
         ("tt_adapter_nonlinear_cores", ["--activate_last_core", "--use_checkpointing"], {}),
-        ("tt_adapter", ["--tt_shape", "[[16, 16], [16, 16]]", "--tt_d", "2"], {"tensor_train_adapters": ["tt_d"]}),
+        ("tt_adapter", ["--tt_shape", "[[16, 16], [8, 8]]", "--tt_d", "2"], {"tensor_train_adapters": ["tt_d"]}),
         ("baseline", ["--tt_rank", "4"], {"full fine-tuning": ["tt_rank"]}),
         ("tt_adapter", ["--tokenizer_vocab_size", "90"], {"a pretrained model": ["tokenizer_vocab_size"]}),
         ("tt_adapter", ["--mixing", "equal"], {"a single task": ["mixing"]}),
