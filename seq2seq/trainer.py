@@ -183,7 +183,17 @@ class AdapterTrainer(CheckpointTrainer):
             labels = inputs["labels"].clone()
             labels[unpadded:] = -100
             inputs = {**inputs, "labels": labels}
+        if self.args.predict_with_generate:
+            inputs = self._encoded(self._prepare_inputs(inputs))
         return super().prediction_step(model, inputs, *args, **kwargs)
+
+    @torch.no_grad()
+    def _encoded(self, batch: dict) -> dict:
+        """Return the batch with the states of its sources: the base class needs them for the loss and to generate."""
+        source = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        with self.model.task_switch.pinned(batch.get("task")):
+            states = self.model.encoder(**source)
+        return {**{name: value for name, value in batch.items() if name != "input_ids"}, "encoder_outputs": states}
 
     def score(self, prediction) -> dict[str, float]:
         """Return the metrics of generated tokens and their mean, "average_metrics"; keep the texts in `predictions`."""

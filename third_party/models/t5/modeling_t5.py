@@ -7,6 +7,7 @@ state-dict keys do not change.
 
 import os
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,8 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
 
     def generate(self, *args: Any, task: str | Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Call `generate` of transformers with the adapters of `task`."""
+        if "encoder_outputs" in kwargs:
+            kwargs["encoder_outputs"] = copy(kwargs["encoder_outputs"])  # with beams, it is repeated in place
         with self.task_switch.pinned(task):
             return super().generate(*args, **kwargs)
 
