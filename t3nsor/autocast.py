@@ -1,10 +1,12 @@
 """Casts that torch.autocast asks for, and a context without it."""
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 from typing import overload
 
 import torch
+
+# Asked once, as torch.compile of torch 2.11 does not trace the question.
+_KINDS = [kind for kind in ("cpu", "cuda", "xpu", "mps", "hpu", "mtia") if torch.amp.is_autocast_available(kind)]
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
@@ -15,10 +17,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager:
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """The dtype in which autocast computes on `device`; None where it is off."""
     kind = device.type
-    return torch.get_autocast_dtype(kind) if _has_autocast(kind) and torch.is_autocast_enabled(kind) else None
-
-
-_has_autocast = lru_cache(torch.amp.is_autocast_available)
+    return torch.get_autocast_dtype(kind) if kind in _KINDS and torch.is_autocast_enabled(kind) else None
 
 
 @overload

@@ -6,6 +6,9 @@ os.environ.setdefault("WANDB_MODE", "offline")
 # Their matrices are too small for threads, which wait for each other where another process holds a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Their exact values are those of a CPU; CUDA_VISIBLE_DEVICES=0 runs them on a GPU all the same.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
 import gc
 import json
 import runpy

@@ -198,6 +198,7 @@ def test_merged_inside_and_outside_of_inference_mode(tiny_config, batch, case):
     model(**batch).loss.backward()  # the merged tensors take part in a graph
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # torch 2.11
 @pytest.mark.parametrize("case", ["use_TTLoRA", "ia3"])
 def test_compiled(tiny_config, batch, case):
     model = adapted(changed(tiny_config, num_layers=1, num_decoder_layers=1), config_for(case))
