@@ -68,7 +68,7 @@ def tree(path):
         ({"dry_run": True, "model_config": {"d_model": "wide"}}, ["model_config"]),
         ({"dry_run": True, "output_dir": "/dev/null/out"}, ["output_dir", "/dev/null"]),
         ({"freeze_cores": "middle"}, ["freeze_cores", '"first", "last" or a list']),
-        ({"share_cores": [7]}, ["share_cores contains 7", "3 cores"]),
+        ({"share_cores": [7]}, ["share_cores contains 7", "2 cores"]),
         ({"tt_rank": 1_000_000}, ["tensor_train_adapters", "parameters to the backbone's", "10 times"]),
         ({"tt_d": 2, "tt_rank": 1_000_000}, ["tensor_train_adapters", "10 times"]),
         ({"output_dir": "/dev/null/out"}, ["output_dir", "/dev/null"]),

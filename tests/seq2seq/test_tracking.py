@@ -40,11 +40,11 @@ def test_without_wandb_a_stand_in_takes_the_calls(adapted):
 
 
 def test_the_run_is_described_by_every_key_that_it_reads(adapted):
-    """Also where the value is the default, as that of tt_rank, or the file does not set the key, as tt_shape."""
+    """Also where the value is the default, as that of non_linearity, or the file does not set the key, as tt_shape."""
     settings, model = adapted(CONFIG, "--seed", "7", "--gradient_accumulation_steps", "3", "--max_train_samples", "48")
     attributes, defaults = main_attributes(settings, model), AdapterConfig().to_dict()
     assert attributes["method"] == "tensor_train_adapters"
-    for name in ("tt_rank", "tt_d", "tt_shape", "cores_nonlinearity", "task_adapter_in_decoder", "use_bias"):
+    for name in ("non_linearity", "tt_shape", "cores_nonlinearity", "task_adapter_in_decoder", "use_bias"):
         assert attributes[name] == defaults[name]
     assert attributes["unfreeze_layer_norms"] is True
     assert not {"lora_rank", "phm_rank", "prefix_length", "tasks"} & set(attributes)
@@ -56,8 +56,8 @@ def test_the_run_is_described_by_every_key_that_it_reads(adapted):
         "warmup_steps": 100,
         "lr_scheduler_type": "linear",
         "weight_decay": 0.0,
-        "batch_size": 96,
-        "per_device_train_batch_size": 32,
+        "batch_size": 48,
+        "per_device_train_batch_size": 16,
         "gradient_accumulation_steps": 3,
         "processes": 1,
         "max_source_length": 128,
@@ -186,8 +186,7 @@ def test_each_run_of_a_series_is_finished_before_the_next_starts(run_main, monke
 def test_wandb_offline_stores_configuration_and_summary(run_main, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    keys = {name: value for name, value in TINY_RUN.items() if name != "tt_rank"}  # 8, in the file and by default
-    status, errors, out = run_main(CONFIG, **keys, log_to_wandb=True, compute_memory=True, compute_time=True)
+    status, errors, out = run_main(CONFIG, **TINY_RUN, log_to_wandb=True, compute_memory=True, compute_time=True)
     assert status == 0, errors
     (path,) = (out / "wandb").glob("offline-run-*/*.wandb")
     records = stored_records(path)
@@ -200,7 +199,8 @@ def test_wandb_offline_stores_configuration_and_summary(run_main, monkeypatch):
     }
     results = json.loads((out / "results.json").read_text())
 
-    assert AdapterConfig().tt_rank == config["tt_rank"] == 8
+    assert config["tt_rank"] == 2
+    assert config["non_linearity"] == AdapterConfig().non_linearity  # in the file, and the default
     assert (run.display_name, run.run_group) == ("vader-amazon_tt_adapter", "tt_adapter")
     assert summary["peak_memory_mib"] == results["peak_memory_mib"] > 100
     assert summary["seconds"] == results["seconds"] > 0

@@ -71,7 +71,7 @@ def test_variants_of_bitfit_on_t5_base():
 DOWN, UP, HIDDEN = ((8, 8, 12), (4, 6, 8)), ((4, 6, 8), (8, 8, 12)), 192
 TT = t3nsor.parameter_count
 TENSOR_TRAINS = {
-    "tt_adapter": lambda: 48 * (TT(DOWN, 8) + TT(UP, 8) + HIDDEN + 768) + NORMS_OF_BASE,
+    "tt_adapter": lambda: 48 * (2 * TT(((24, 32), (12, 16)), 16) + HIDDEN + 768) + NORMS_OF_BASE,
     "tr_adapter": lambda: 48 * (TT(DOWN, 4, ring=True) + TT(UP, 4, ring=True) + HIDDEN + 768) + NORMS_OF_BASE,
     "tt_adapter_single": lambda: 48 * (TT((768, 768), 8, 3) + 768) + NORMS_OF_BASE,
     "tt_adapter_expansion": lambda: 48 * (TT((768, 1536), 4, 3) + TT((1536, 768), 4, 3) + 1536 + 768) + NORMS_OF_BASE,
