@@ -5,7 +5,7 @@
 SIZE: numbers of pieces; default: 8192, 16384, 24576, 32768. Trains a tokenizer on the text of
 configs/pretrain/t5_nano_encoder.json, starts the backbone of that file as a linear map from its pieces to the
 teacher's vectors, and prints the accuracy of a probe of its encoder on vader-movie. What is needed for pre-training is
-needed here; the teacher reads the rated sentences only.
+needed here; the teacher reads one rated sentence in four.
 """
 
 import argparse
@@ -20,22 +20,25 @@ from transformers import set_seed  # noqa: E402
 
 from benchmarks.baselines import probe, splits_of  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
-from seq2seq.arguments import DataTrainingArguments, ModelArguments  # noqa: E402
+from seq2seq.arguments import ModelArguments  # noqa: E402
 from seq2seq.data.distillation import Distillation  # noqa: E402
+from seq2seq.data.unlabelled import rated_sentences  # noqa: E402
+from seq2seq.initial_weights import initialise  # noqa: E402
 from seq2seq.models import load_backbone  # noqa: E402
 from seq2seq.pretraining import train_tokenizer  # noqa: E402
+from seq2seq.sentence_encoder import WordVectors, projection, word_vectors  # noqa: E402
 from seq2seq.settings import load_settings  # noqa: E402
 
 CONFIG = Path(__file__).parent.parent / "configs" / "pretrain" / "t5_nano_encoder.json"
 TASK = "vader-movie"
 
 
-def report(size: int, texts: list[str], task: Distillation, arguments: ModelArguments) -> None:
-    """Print a row of the table. texts: what the tokenizer is trained on. task: has the teacher's vectors."""
+def report(size: int, texts: list[str], taught: list[str], vectors: WordVectors, arguments: ModelArguments) -> None:
+    """Print a row of the table. texts: what the tokenizer is trained on. vectors: the teacher's, of `taught`."""
     tokenizer = train_tokenizer(texts, size)
     set_seed(42)
     model = load_backbone(arguments, tokenizer).eval()
-    task.initialise(model, tokenizer)
+    initialise(model, tokenizer, taught, vectors)
     tokens = statistics.mean(len(tokenizer(text)["input_ids"]) for text in splits_of(TASK)[1][0])
     validation, test = probe(TASK, tokenizer, lambda inputs: [model.encoder(**inputs).last_hidden_state])
     print(
@@ -49,10 +52,10 @@ def compare(sizes: list[int]) -> None:
     """Print the table."""
     settings, _ = load_settings(str(CONFIG), [])
     texts = list(Distillation(settings.data).examples("train")["source"])
-    task = Distillation(DataTrainingArguments(task_name=["distillation"]))  # of the rated sentences only
-    task.examples("train")
+    taught = [text for part in rated_sentences("train").values() for text in part[::4]]
+    vectors = word_vectors(taught, projection(taught))
     for size in sizes:
-        report(size, texts, task, settings.model)
+        report(size, texts, taught, vectors, settings.model)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-import torch  # noqa: E402
-
 from adapters import METHODS, AdapterConfig  # noqa: E402
 from adapters.sites import BESIDE_LINEAR, ON_WEIGHTS  # noqa: E402
 from common.files import write_file  # noqa: E402
 from seq2seq.settings import load_settings  # noqa: E402
-from third_party.models.t5 import T5Config, T5ForConditionalGeneration  # noqa: E402
-from third_party.models.t5.key_usage import read_keys  # noqa: E402
+from third_party.models.t5 import T5Config  # noqa: E402
+from third_party.models.t5.key_usage import adapted_and_read  # noqa: E402
 from third_party.models.t5.parameters import count_parameters  # noqa: E402
 
 FILE = ROOT / "docs" / "methods.md"
@@ -67,10 +65,8 @@ def file_of(method: str) -> tuple[str, AdapterConfig]:
 
 def row_of(method: str) -> tuple[str, ...]:
     name, config = file_of(method)
-    with torch.device("meta"):
-        model = T5ForConditionalGeneration(T5Config.from_shape("t5-base"), config)
-    read = read_keys(model.config, config) - UNLISTED - {method}
-    keys = ", ".join(f"`{key}`" for key in sorted(read, key=str.lower))
+    model, read = adapted_and_read(T5Config.from_shape("t5-base"), config)
+    keys = ", ".join(f"`{key}`" for key in sorted(read - UNLISTED - {method}, key=str.lower))
     (site,), entry = config.methods, METHODS[method]
     paper, _, url = entry.paper.rpartition(", ")
     shown, trained = f"[{name}](../configs/{name}.json)", f"{count_parameters(model)['trainable']:,}"

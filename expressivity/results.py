@@ -106,8 +106,12 @@ class SizeResult:
             self.targets,
             {family: confidence_interval(values[family], confidence) for family in FAMILIES},
             {family: over_restarts(self.training[family]).mean().item() for family in FAMILIES},
-            confidence_interval(values["A"] - values["B"], confidence),
+            self._difference(statistic, confidence),
         )
+
+    def _difference(self, statistic: str, confidence: float) -> Interval:
+        a, b = (STATISTICS[statistic](self.fresh[family]) for family in FAMILIES)
+        return confidence_interval(a - b, confidence)
 
     def settled(self, confidence: float, variance_threshold: float, stop_when_decided: bool) -> bool:
         """True if, for both statistics, the interval of the difference is narrow enough or excludes zero.
@@ -117,7 +121,7 @@ class SizeResult:
         """
         if self.targets < FIRST_LOOK:
             return False
-        differences = [self.estimate(statistic, confidence).difference for statistic in STATISTICS]
+        differences = [self._difference(statistic, confidence) for statistic in STATISTICS]
         return all(d.width < variance_threshold or (stop_when_decided and d.excludes_zero) for d in differences)
 
 

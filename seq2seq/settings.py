@@ -7,6 +7,7 @@ import importlib.util
 import json
 import typing
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,7 @@ def own_defaults() -> dict[str, Any]:
     return {f.name: f.default for cls in OWN_CLASSES for f in key_fields(cls)}
 
 
+@cache
 def known_keys() -> dict[str, Any]:
     """Return every key, including transformers', with its type."""
     from seq2seq.training_arguments import TrainingArguments
@@ -123,6 +125,7 @@ def known_keys() -> dict[str, Any]:
     return {f.name: types[f.name] for f in fields(TrainingArguments) if f.init} | own_keys()
 
 
+@cache
 def transformers_keys() -> dict[str, type]:
     """Return the keys of Seq2SeqTrainingArguments, read from its source: bool for those that may be true, else str.
 

@@ -9,10 +9,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Their exact values are those of a CPU; CUDA_VISIBLE_DEVICES=0 runs them on a GPU all the same.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import copy
 import gc
 import json
 import runpy
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ import torch
 from transformers import AutoTokenizer
 
 from run_seq2seq import main
+from tests.methods import changed
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 
 ROOT = Path(__file__).parent.parent
@@ -27,11 +30,12 @@ _of_runs = [path for path in (ROOT / "configs").rglob("*.json") if path.parent.n
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in _of_runs)
 # 2,000 pieces, by train_tokenizer from vader-amazon and vader-movie: it is read ten times as fast as that of t5-nano.
 TOKENIZER = str(ROOT / "tests" / "tokenizer")
-# A backbone that trains in a second: what a run does to it is what it does to any other.
 TINY = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
+# A backbone that trains in half a second: what a run does to it is what it does to any other.
+TINIEST = {**TINY, "num_layers": 1, "num_decoder_layers": 1}
 TINY_RUN = {
     "model_name_or_path": None,
-    "model_config": TINY,
+    "model_config": TINIEST,
     "tokenizer_name": TOKENIZER,
     "task_name": "vader-amazon",  # the smallest of the sets
     "task_reduction_factor": 4,
@@ -62,6 +66,12 @@ def tiny_config() -> T5Config:
     return T5Config(**TINY, vocab_size=120, dropout_rate=0.0, decoder_start_token_id=0)
 
 
+@pytest.fixture
+def shallow_config(tiny_config) -> T5Config:
+    """One block a stack, for what every block does alike."""
+    return changed(tiny_config, num_layers=1, num_decoder_layers=1)
+
+
 @pytest.fixture(scope="session")
 def tiny_t5(tmp_path_factory) -> Path:
     """A directory with a random model of `tiny_config`. Tests read it only."""
@@ -70,6 +80,13 @@ def tiny_t5(tmp_path_factory) -> Path:
     config = T5Config(**TINY, vocab_size=120, dropout_rate=0.0, decoder_start_token_id=0)
     T5ForConditionalGeneration(config).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def loaded_t5(tiny_t5):
+    """loaded_t5(dtype) -> a copy of the model that was loaded from `tiny_t5` in this dtype."""
+    load = cache(lambda dtype: T5ForConditionalGeneration.from_pretrained(tiny_t5, dtype=dtype))
+    return lambda dtype=torch.float32: copy.deepcopy(load(dtype))
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +99,7 @@ def tiny_backbone(tokenizer, tmp_path_factory) -> Path:
     """A directory with a random backbone for runs, and its tokenizer. Tests read it only."""
     directory = tmp_path_factory.mktemp("backbone")
     torch.manual_seed(0)
-    config = T5Config(**TINY, vocab_size=len(tokenizer), decoder_start_token_id=0)
+    config = T5Config(**TINIEST, vocab_size=len(tokenizer), decoder_start_token_id=0)
     T5ForConditionalGeneration(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

@@ -16,7 +16,13 @@ from run_expressivity import load, main
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs" / "expressivity").glob("*.json"))
 SMALL = {
-    "comparison": {"max_iterations": 2, "sub_iterations": 2, "shared.epoch": 1, "evaluation_rows": 32},
+    "comparison": {
+        "max_iterations": 2,
+        "sub_iterations": 2,
+        "shared.epoch": 1,
+        "shared.mini_batch_size": 256,
+        "evaluation_rows": 32,
+    },
     "trajectory_depth": {"width": 16, "depth": 3, "last": 3, "points": 200, "networks": 2},
 }
 WANTED = {
@@ -90,7 +96,8 @@ def test_families_have_equal_measures_where_they_claim_to(path):
 
 
 def test_it_goes_on_and_a_finished_one_is_only_shown(run, monkeypatch):
-    keys = {"sub_iterations": 1, "shared.epoch": 1, "evaluation_rows": 16, "stack_size": 2}
+    keys = {"sub_iterations": 1, "shared.epoch": 1, "shared.mini_batch_size": 256, "evaluation_rows": 16}
+    keys["stack_size"] = 2
     run("n_diagonal", **keys, max_iterations=2)
     *_, out = run("n_diagonal", **keys, max_iterations=4)
     result = ComparisonResult.from_json(out / "comparison.json")

@@ -83,4 +83,4 @@ def attempt(trial: Trial) -> Outcome:
     return Outcome(IDENTICAL, what) if same else Outcome(WRONG, f"{what}: loaded, with other logits")
 
 
-CAMPAIGN = Campaign("adapters", "damaged adapters", 1000, 8, attempt)
+CAMPAIGN = Campaign("adapters", "damaged adapters", 1000, 4, attempt)

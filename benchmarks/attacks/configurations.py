@@ -98,5 +98,5 @@ def real(trial: Trial) -> Outcome:
     return Outcome(IDENTICAL, what)
 
 
-DRY = Campaign("dry", "mutated configurations, dry runs", 1000, 4, dry)
+DRY = Campaign("dry", "mutated configurations, dry runs", 1000, 2, dry)
 REAL = Campaign("real", "mutated configurations, trained", 60, 1, real)

@@ -39,10 +39,14 @@ def read_set(name: str) -> tuple[list[str], list[float]]:
     return [text.strip() for _, _, text in rows], [float(rating) for _, rating, _ in rows]
 
 
-@cache
 def rows_of(name: str, split: str) -> list[int]:
     """Return the row numbers of "train", "validation" or "test" of a set."""
-    return split_by_text(read_set(name)[0])[SPLITS.index(split)]
+    return _rows_of_splits(name)[SPLITS.index(split)]
+
+
+@cache
+def _rows_of_splits(name: str) -> list[list[int]]:
+    return split_by_text(read_set(name)[0])
 
 
 def _member(archive: bytes, name: str) -> bytes:

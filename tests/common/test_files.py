@@ -65,7 +65,7 @@ def test_the_message_names_the_key_and_an_error_about_another_file_stays_what_it
 
 
 def write_often(path, letter):
-    for _ in range(200):
+    for _ in range(50):
         write_file(path, letter * 100_000)
 
 

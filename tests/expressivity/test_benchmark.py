@@ -5,7 +5,7 @@ SCRIPT = "benchmarks/expressivity.py"
 
 def test_it_prints_a_row_per_case(run_script):
     cases = ("n_diagonal", "transformer_4")
-    options = ["--epochs", 1, "--targets", 2, "--rounds", 2, "--threads", 1]
+    options = ["--epochs", 1, "--targets", 2, "--rounds", 1, "--threads", 1]
     status, (first, header, *rows), errors = run_script(SCRIPT, "--cases", *cases, *options)
     assert status == 0, errors
     assert "1 threads" in first

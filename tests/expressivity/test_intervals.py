@@ -8,7 +8,7 @@ import torch
 from expressivity import SizeResult, confidence_interval
 from expressivity.results import FIRST_LOOK
 
-SIMULATIONS, MOST, BLOCK = 1500, 320, 32
+SIMULATIONS, MOST, BLOCK = 600, 320, 32
 
 
 def slow_evidence(values, mean, variance=1.0):

@@ -28,20 +28,28 @@ def resealed(checkpoint: Path, **facts) -> None:
     file.write_text(json.dumps(sealed({**json.loads(file.read_text()), **facts}, files)))
 
 
+def torchrun_variables(rank: int, processes: int, port: int) -> dict[str, str]:
+    """The variables that torchrun sets for the process `rank`; at `port` of this machine there is a TCPStore."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+
+
 def exit_codes(target, *arguments, log: Path, processes: int = 1) -> list[int]:
     """Exit codes of `target(*arguments)` in one process, or in several that find each other as under torchrun.
 
     log: a file for what they print.
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)} for rank in range(processes)]
-    for variables in ranks:
-        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
-        variables |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
-    started = [
-        CONTEXT.Process(target=_run, args=(target, arguments, log, variables if processes > 1 else {}))
-        for variables in ranks
-    ]
+    ranks = [torchrun_variables(rank, processes, store.port) if processes > 1 else {} for rank in range(processes)]
+    started = [CONTEXT.Process(target=_run, args=(target, arguments, log, variables)) for variables in ranks]
     for process in started:
         process.start()
     for process in started:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -10,19 +9,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT, TINY, TINY_RUN
-from tests.seq2seq.processes import arguments_of, exit_codes
+from tests.conftest import TINIEST, TINY_RUN
+from tests.seq2seq.processes import arguments_of, exit_codes, torchrun_variables
 
 CONFIG = "configs/vader_multitask.json"
 # Targets of different lengths: the mean over tokens is not the mean of the processes' means.
 KEYS = {
     **TINY_RUN,
     "task_name": ["vader-nyt", "vader-nyt-rating", "vader-amazon"],
-    "model_config": {**TINY, "dropout_rate": 0.0},
+    "model_config": {**TINIEST, "dropout_rate": 0.0},
     "warmup_steps": 0,
     "logging_first_step": True,
     "logging_steps": 1,
     "overwrite_output_dir": False,
+    "max_train_samples": 24,
+    "max_val_samples": 8,
     "num_train_epochs": 2,
     "load_best_model_at_end": False,  # often that of the first epoch, which tells nothing about the later ones
 }
@@ -54,21 +55,6 @@ def killed_run(arguments: list[str], kill_at_step: int | None) -> int:
     return run_seq2seq.main(arguments)
 
 
-def torchrun(out, processes, **keys):
-    """A run started by torchrun, in interpreters of its own."""
-    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    arguments = arguments_of(CONFIG, **{**KEYS, **keys}, output_dir=str(out))
-    command = [sys.executable, *launcher, str(ROOT / "run_seq2seq.py"), *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
-    try:
-        printed, _ = process.communicate(timeout=400)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # processes that wait for each other
-        raise
-    assert process.returncode == 0, printed[-4000:]
-
-
 def results(out):
     return json.loads((out / "results.json").read_text())
 
@@ -81,13 +67,24 @@ def adapters(out):
     return load_file(out / "adapter_model.safetensors")
 
 
+def test_processes_that_find_each_other_have_the_variables_of_torchrun(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "--no-python"]
+    subprocess.run([*command, "sh", "-c", f"env > {tmp_path}/$RANK"], check=True, capture_output=True, timeout=100)
+    for rank in range(2):
+        lines = (tmp_path / str(rank)).read_text().splitlines()
+        theirs = dict(line.split("=", 1) for line in lines if "=" in line)
+        ours = torchrun_variables(rank, processes=2, port=int(theirs["MASTER_PORT"]))
+        assert ours == {name: theirs.get(name) for name in ours}
+
+
 def test_two_processes_train_as_one_does(run_main, tmp_path):
     """Equal global batch, rows of several tasks in it: 16 rows at once, or 2 x 4 accumulated twice."""
     one, two = tmp_path / "one", tmp_path / "two"
-    status, errors, _ = run_main(CONFIG, **{**KEYS, "mixed_batches": True}, output_dir=str(one))
+    keys = {**KEYS, "mixed_batches": True, "do_test": False}
+    status, errors, _ = run_main(CONFIG, **keys, output_dir=str(one))
     assert status == 0, errors
-    sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    torchrun(two, processes=2, mixed_batches=True, **sizes)
+    keys |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    assert run(two, processes=2, **keys) == [0, 0], two.with_suffix(".log").read_text()[-4000:]
     both, alone = results(two), results(one)
     assert losses(both)[0] == pytest.approx(losses(alone)[0], abs=1e-5)
     assert losses(both) == pytest.approx(losses(alone), abs=1e-3)
@@ -99,6 +96,7 @@ def test_a_checkpoint_scores_alike_in_one_process_and_in_two(run_main, tmp_path)
     """23 rows in batches of 4 leave the last batches of two processes half empty."""
     keys = {**KEYS, "model_name_or_path": "t5-nano", "tokenizer_name": None, "model_config": None}
     keys |= {"max_test_samples": 23, "per_device_eval_batch_size": 4, "do_eval": False, "eval_strategy": "no"}
+    keys["num_train_epochs"] = 1
     status, errors, trained = run_main(CONFIG, **keys, save_strategy="no", output_dir=str(tmp_path / "trained"))
     assert status == 0, errors
     keys |= {"model_name_or_path": str(trained), "do_train": False}
@@ -118,13 +116,13 @@ def test_a_checkpoint_scores_alike_in_one_process_and_in_two(run_main, tmp_path)
 
 def test_an_interrupted_mixture_resumes_with_the_exact_sequence(tmp_path):
     """Two processes, killed in the second epoch after a checkpoint in mid-epoch; several tasks, grouped by length."""
-    keys = {"per_device_train_batch_size": 8, "save_strategy": "steps", "save_steps": 14, "eval_strategy": "steps"}
-    keys |= {"eval_steps": 14, "processes": 2}
+    keys = {"per_device_train_batch_size": 8, "save_strategy": "steps", "save_steps": 7, "eval_strategy": "steps"}
+    keys |= {"eval_steps": 7, "do_test": False, "processes": 2}
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run(whole, **keys) == [0, 0], whole.with_suffix(".log").read_text()[-4000:]
-    assert run(out, **keys, kill_at_step=16) == [9, 9], out.with_suffix(".log").read_text()[-4000:]
+    assert run(out, **keys, kill_at_step=8) == [9, 9], out.with_suffix(".log").read_text()[-4000:]
     assert not (out / "results.json").exists()
-    assert (out / "checkpoint-14").is_dir()
+    assert (out / "checkpoint-7").is_dir()
     assert run(out, **keys) == [0, 0], out.with_suffix(".log").read_text()[-4000:]
     a, b = adapters(whole), adapters(out)
     assert a.keys() == b.keys()

@@ -257,7 +257,7 @@ def test_a_run_that_merges_exports_and_reports(run_main, batch):
     status, errors, out = run_main("configs/tt_lora.json", **TINY_RUN, merge_and_export=True)
     assert status == 0, errors
     merged = results(out)["merged"]
-    assert merged["weights"] == 8
+    assert merged["weights"] == 4
     assert 0 < merged["largest_rounding_loss"] < 1e-3
     stock, tokenizer = Stock.from_pretrained(out / "merged"), AutoTokenizer.from_pretrained(out / "merged")
     assert len(tokenizer) == stock.config.vocab_size

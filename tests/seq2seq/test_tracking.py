@@ -52,7 +52,7 @@ def test_the_run_is_described_by_every_key_that_it_reads(adapted):
         "task": "vader-movie",
         "model": "t5-nano",
         "dtype": "float32",
-        "learning_rate": 0.003,
+        "learning_rate": 0.002,
         "warmup_steps": 100,
         "lr_scheduler_type": "linear",
         "weight_decay": 0.0,

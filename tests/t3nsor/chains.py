@@ -9,15 +9,18 @@ from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
 
 
 def dense_by_entries(chain: CoreChain) -> torch.Tensor:
-    """Every entry as the trace of the product of its core slices, one by one; differentiable."""
-    axes = [range(n) for side in chain.raw_shape for n in side]
-    entries = []
-    for position in itertools.product(*axes):
-        product = torch.eye(chain.ranks[0], dtype=chain.dtype)
-        for k, core in enumerate(chain.cores):
-            product = product @ core[(slice(None), *position[k :: chain.d])]
-        entries.append(product.trace())
-    return torch.stack(entries).reshape(chain.shape)
+    """Every entry as the trace of the product of its core slices; differentiable."""
+    products = {(): torch.eye(chain.ranks[0], dtype=chain.dtype)}
+    for core in chain.cores:
+        slices = {mode: core[(slice(None), *mode)] for mode in itertools.product(*map(range, core.shape[1:-1]))}
+        products = {
+            (*modes, mode): product @ core_slice
+            for modes, product in products.items()
+            for mode, core_slice in slices.items()
+        }
+    positions = itertools.product(*(range(n) for side in chain.raw_shape for n in side))
+    entries = [products[tuple(position[k :: chain.d] for k in range(chain.d))] for position in positions]
+    return torch.stack(entries).diagonal(dim1=1, dim2=2).sum(1).reshape(chain.shape)
 
 
 def random_chain(modes, ranks, closed: bool, seed: int = 0) -> CoreChain:

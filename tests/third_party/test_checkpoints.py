@@ -13,18 +13,17 @@ from common.errors import ConfigError
 from tests.methods import CASES, adapted, config_for, moved, relative
 from third_party.models.t5 import T5ForConditionalGeneration
 from third_party.models.t5.parameters import count_parameters
-from utils import freeze_model_params, modify_model_after_init
+from utils import modify_model_after_init
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_checkpoint_round_trip(tiny_t5, batch, tmp_path, case):
+def test_checkpoint_round_trip(loaded_t5, batch, tmp_path, case):
     torch.manual_seed(0)
     config = config_for(case, unfreeze_layer_norms="intrinsic" not in case)
-    model = T5ForConditionalGeneration.from_pretrained(tiny_t5, adapter_config=config)
-    freeze_model_params(model)
+    model = modify_model_after_init(loaded_t5(), config)
     moved(model).eval().save_adapter(tmp_path / "adapter")
     torch.manual_seed(7)  # random cores, rules and projections come from the file
-    fresh = T5ForConditionalGeneration.from_pretrained(tiny_t5, adapter_config=config)
+    fresh = modify_model_after_init(loaded_t5(), config)
     with torch.no_grad():  # with gradients torch picks its kernels by what is frozen, and the last bits differ
         expected = model(**batch).logits
         assert not torch.allclose(fresh(**batch).logits, expected)
@@ -32,7 +31,7 @@ def test_checkpoint_round_trip(tiny_t5, batch, tmp_path, case):
         whole = T5ForConditionalGeneration.from_pretrained(tmp_path / "adapter")
         for other in (fresh, whole):
             assert torch.equal(other(**batch).logits, expected)
-    texts = [each.generate(batch["input_ids"], max_new_tokens=5, num_beams=2) for each in (model, whole)]
+    texts = [each.generate(batch["input_ids"], max_new_tokens=2, num_beams=2) for each in (model, whole)]
     assert torch.equal(*texts)
     assert (tmp_path / "adapter/adapter_model.safetensors").stat().st_size < 80_000
     card = (tmp_path / "adapter/README.md").read_text()
@@ -135,10 +134,9 @@ FOLDABLE = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", FOLDABLE)
-def test_export_is_a_plain_t5(tiny_t5, batch, tmp_path, case, dtype, capfd):
+def test_export_is_a_plain_t5(loaded_t5, batch, tmp_path, case, dtype, capfd):
     torch.manual_seed(0)
-    base = T5ForConditionalGeneration.from_pretrained(tiny_t5, dtype=dtype)
-    model = moved(modify_model_after_init(base, config_for(case))).eval()
+    model = moved(modify_model_after_init(loaded_t5(dtype), config_for(case))).eval()
     model.merge_and_export(tmp_path / "plain")
     capfd.readouterr()
     stock, report = transformers.T5ForConditionalGeneration.from_pretrained(
@@ -153,15 +151,15 @@ def test_export_is_a_plain_t5(tiny_t5, batch, tmp_path, case, dtype, capfd):
         for other in (stock, ours):
             assert relative(other(**batch).logits, expected) < (1e-6 if dtype == torch.float32 else 2e-2)
     if dtype == torch.float32:
-        texts = [each.generate(batch["input_ids"], max_new_tokens=8) for each in (model, stock, ours)]
+        texts = [each.generate(batch["input_ids"], max_new_tokens=3) for each in (model, stock, ours)]
         assert torch.equal(texts[0], texts[1])
         assert torch.equal(texts[0], texts[2])
     assert json.loads((tmp_path / "plain/config.json").read_text())["architectures"] == ["T5ForConditionalGeneration"]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in FOLDABLE])
-def test_what_a_plain_t5_cannot_hold_is_not_exported(tiny_config, tmp_path, case):
-    model = adapted(tiny_config, config_for(case))
+def test_what_a_plain_t5_cannot_hold_is_not_exported(shallow_config, tmp_path, case):
+    model = adapted(shallow_config, config_for(case))
     with pytest.raises(ConfigError, match="cannot be folded into"):
         model.merge_and_export(tmp_path / "plain")
     assert not (tmp_path / "plain").exists()

@@ -15,8 +15,8 @@ from utils import freeze_model_params, modify_model_after_init
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_reach_exactly_the_trainable_tensors_and_checkpointing_keeps_them(tiny_config, batch, case):
-    model = adapted(tiny_config, config_for(case, unfreeze_layer_norms="intrinsic" not in case)).train()
+def test_gradients_reach_exactly_the_trainable_tensors_and_checkpointing_keeps_them(shallow_config, batch, case):
+    model = adapted(shallow_config, config_for(case, unfreeze_layer_norms="intrinsic" not in case)).train()
     model(**batch).loss.backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     marked = {p for part in model.modules() if isinstance(part, AdapterPart) for p in part.parameters()}
@@ -44,12 +44,12 @@ def test_gradients_reach_exactly_the_trainable_tensors_and_checkpointing_keeps_t
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_start_and_one_step(tiny_config, batch, case):
+def test_start_and_one_step(shallow_config, batch, case):
     """Where promised, the initial output is the backbone's; steps change every trainable parameter and nothing else."""
     torch.manual_seed(0)
-    base = T5ForConditionalGeneration(tiny_config).eval()
+    base = T5ForConditionalGeneration(shallow_config).eval()
     torch.manual_seed(0)
-    model = modify_model_after_init(T5ForConditionalGeneration(tiny_config), config_for(case)).eval()
+    model = modify_model_after_init(T5ForConditionalGeneration(shallow_config), config_for(case)).eval()
     with torch.no_grad():
         distance = relative(model(**batch).logits, base(**batch).logits)
     if CASES[case][0] not in STARTS_ELSEWHERE and case != "both":
@@ -57,7 +57,7 @@ def test_start_and_one_step(tiny_config, batch, case):
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=0.01)
-    for _ in range(5):  # a core multiplied by zero cores gets its gradient later
+    for _ in range(3):  # a core multiplied by zero cores gets its gradient later
         optimizer.zero_grad()
         model.train()(**batch).loss.backward()
         optimizer.step()
@@ -69,8 +69,8 @@ def test_start_and_one_step(tiny_config, batch, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_copy_has_adapters_of_its_own(tiny_config, batch, case):
-    model = adapted(tiny_config, config_for(case))
+def test_a_copy_has_adapters_of_its_own(shallow_config, batch, case):
+    model = adapted(shallow_config, config_for(case))
     with torch.no_grad():
         before = model(**batch).logits
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -83,15 +83,15 @@ def test_a_copy_has_adapters_of_its_own(tiny_config, batch, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_half_precision_and_autocast(tiny_config, batch, case):
-    model = adapted(tiny_config, config_for(case))
+def test_half_precision_and_autocast(shallow_config, batch, case):
+    model = adapted(shallow_config, config_for(case))
     with torch.no_grad():
         expected = model(**batch).logits
         for merged in (True, False):
             model.train(not merged)
             with torch.autocast("cpu", torch.bfloat16):
                 assert relative(model(**batch).logits.float(), expected) < 0.1
-    half = adapted(tiny_config, config_for(case), dtype=torch.bfloat16)
+    half = adapted(shallow_config, config_for(case), dtype=torch.bfloat16)
     with torch.no_grad():
         logits = half(**batch).logits
         assert logits.dtype == torch.bfloat16
@@ -149,7 +149,7 @@ def test_padding_and_the_cache_change_nothing(tiny_config, batch, case):
         padded = model(input_ids=short, attention_mask=mask, labels=batch["labels"]).logits[0]
         alone = model(input_ids=ids[:1, :4], labels=batch["labels"][:1]).logits[0]
     assert torch.allclose(padded, alone, atol=1e-4)
-    options = {"attention_mask": mask, "max_new_tokens": 6, "min_new_tokens": 6}
+    options = {"attention_mask": mask, "max_new_tokens": 4, "min_new_tokens": 4}
     assert torch.equal(model.generate(short, **options), model.generate(short, **options, use_cache=False))
 
 

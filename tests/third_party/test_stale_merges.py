@@ -8,7 +8,7 @@ import torch
 
 from adapters import merge_adapters, remerge, rounding_losses, unmerge_adapters
 from tests.methods import SOME_MERGEABLE as SOME
-from tests.methods import adapted, changed, config_for, linears, logits, moved, relative
+from tests.methods import adapted, config_for, linears, logits, moved, relative
 from third_party.models.t5 import T5ForConditionalGeneration
 from utils import modify_model_after_init
 
@@ -101,8 +101,8 @@ def test_other_tensors_in_its_place_are_seen(tiny_config, batch):
     assert not torch.equal(layer.merged_weight(), before)
 
 
-def test_an_adapter_loaded_while_merged_and_compiled_is_seen(tiny_config, batch, tmp_path):
-    model = adapted(changed(tiny_config, num_layers=1, num_decoder_layers=1), config_for("use_TTLoRA"))
+def test_an_adapter_loaded_while_merged_and_compiled_is_seen(shallow_config, batch, tmp_path):
+    model = adapted(shallow_config, config_for("use_TTLoRA"))
     other = moved(copy.deepcopy(model), seed=2).eval()
     other.save_adapter(tmp_path)
     compiled = torch.compile(model, backend="aot_eager")

@@ -40,6 +40,11 @@ def read_keys(config: T5Config, adapter_config: AdapterConfig) -> set[str]:
     These are the keys that select the chosen methods, and those read while they are attached and the rest is frozen.
     Raises ConfigError if they cannot be attached, or if there is no such backbone.
     """
+    return adapted_and_read(config, adapter_config)[1]
+
+
+def adapted_and_read(config: T5Config, adapter_config: AdapterConfig) -> tuple[T5ForConditionalGeneration, set[str]]:
+    """Return an adapted model without values, and the keys that `read_keys` returns."""
     recording = RecordingConfig.of(adapter_config)
     with torch.random.fork_rng(), torch.device("meta"):
         try:
@@ -50,7 +55,7 @@ def read_keys(config: T5Config, adapter_config: AdapterConfig) -> set[str]:
                 f"no T5 can be built from model_config, or from the config.json of model_name_or_path: {why}"
             ) from None
         model.attach_adapters(recording)
-    return recording.read | selecting_keys(adapter_config)
+    return model, recording.read | selecting_keys(adapter_config)
 
 
 def selecting_keys(config: AdapterConfig) -> set[str]:
