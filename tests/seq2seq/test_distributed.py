@@ -92,9 +92,9 @@ def test_two_processes_train_as_one_does(run_main, tmp_path):
     assert all(torch.allclose(a[name], b[name], atol=1e-3) for name in a)
 
 
-def test_a_checkpoint_scores_alike_in_one_process_and_in_two(run_main, tmp_path):
+def test_a_checkpoint_scores_alike_in_one_process_and_in_two(run_main, tiny_backbone, tmp_path):
     """23 rows in batches of 4 leave the last batches of two processes half empty."""
-    keys = {**KEYS, "model_name_or_path": "t5-nano", "tokenizer_name": None, "model_config": None}
+    keys = {**KEYS, "model_name_or_path": str(tiny_backbone), "tokenizer_name": None, "model_config": None}
     keys |= {"max_test_samples": 23, "per_device_eval_batch_size": 4, "do_eval": False, "eval_strategy": "no"}
     keys["num_train_epochs"] = 1
     status, errors, trained = run_main(CONFIG, **keys, save_strategy="no", output_dir=str(tmp_path / "trained"))

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutput
 
 from seq2seq import initial_weights
-from seq2seq.data.vader import read_set
 from seq2seq.initial_weights import code_size, codes_with_traces, initialise
-from seq2seq.pretraining import train_tokenizer
 from seq2seq.sentence_encoder import WORD, WordVectors
+from tests.conftest import TOKENIZER as DIRECTORY
 from third_party.models.t5 import T5ForConditionalGeneration
 
-TOKENIZER = train_tokenizer([form for text in read_set("amazon")[0] for form in (text, text.title())], 1500)
+TOKENIZER = AutoTokenizer.from_pretrained(DIRECTORY)
 WORDS = sorted({piece.strip().lower() for piece in TOKENIZER.get_vocab() if re.fullmatch(" [A-Za-z]{2,}", piece)})
 BOTH = next(word for word in WORDS if {f" {word}", f" {word.title()}"} <= TOKENIZER.get_vocab().keys())
 WHOLE = [word for word in WORDS if f" {word}" in TOKENIZER.get_vocab()]  # one token each
