@@ -1,25 +1,30 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/installed
+# Compiling modules that are never imported would take most of the time.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: demo test clean
 
-demo: $(STAMP)
+demo: $(VENV)/lab
 	$(BIN)/python run_seq2seq.py configs/tt_adapter.json
 
-test: $(STAMP)
+test: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # torch comes first and pinned: a bare requirement of another package would install the newest build.
-$(STAMP): pyproject.toml constraints.txt
+$(VENV)/lab: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[lab,dev]"
-	touch $(STAMP)
+	$(INSTALL) torch
+	$(INSTALL) --editable ".[lab]"
+	touch $@
+
+$(VENV)/dev: $(VENV)/lab
+	$(INSTALL) --editable ".[lab,dev]"
+	touch $@
 
 clean:
 	rm -rf $(VENV)
