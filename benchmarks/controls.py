@@ -9,7 +9,6 @@ the mean and standard deviation of the test accuracy, and writes outputs/control
 the same configuration are reused; delete outputs/controls after changing the code or the backbone.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.arguments import Parser, whole  # noqa: E402
 from benchmarks.baselines import teacher_probe, tf_idf  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from run_seq2seq import main  # noqa: E402
@@ -80,15 +80,13 @@ def compare(task: str, seeds: int, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Compare the demo with its controls over seeds.", allow_abbrev=False)
+    parser = Parser(description="Compare the demo with its controls over seeds.", allow_abbrev=False)
     parser.add_argument("--task_name", default="vader-movie", help="the task")
     parser.add_argument(
-        "--seeds", type=int, default=3, help="run seeds 1 .. SEEDS; any other --key value is passed to each run"
+        "--seeds", type=whole, default=3, help="run seeds 1 .. SEEDS; any other --key value is passed to each run"
     )
     given, overrides = parser.parse_known_args()
     try:
-        if given.seeds < 1:
-            raise ConfigError(f"--seeds is {given.seeds}; it must be at least 1")
         compare(given.task_name, given.seeds, overrides)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,7 +6,6 @@ A string has one to three words of mixed case, digits and signs, such as "qZ7&k 
 15% each are for validation and testing. Writes to outputs/copying.
 """
 
-import argparse
 import json
 import random
 import string
@@ -16,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.arguments import Parser, whole  # noqa: E402
 from run_seq2seq import main  # noqa: E402
 
 OUTPUTS = ROOT / "outputs" / "copying"
@@ -49,8 +49,8 @@ def strings(count: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Fine-tune t5-nano to copy generated strings.", allow_abbrev=False)
-    parser.add_argument("--rows", type=int, default=2000, help="any other --key value is passed to the run")
+    parser = Parser(description="Fine-tune t5-nano to copy generated strings.", allow_abbrev=False)
+    parser.add_argument("--rows", type=whole, default=2000, help="any other --key value is passed to the run")
     given, overrides = parser.parse_known_args()
     OUTPUTS.mkdir(parents=True, exist_ok=True)
     rows, config = OUTPUTS / "rows.jsonl", OUTPUTS / "copying.json"

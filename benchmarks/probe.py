@@ -6,12 +6,12 @@ MODEL: t5-nano, which is the default, or the directory of a T5 with its tokenize
 split, by which the penalty is chosen, and on the test split.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.arguments import Parser  # noqa: E402
 from benchmarks.baselines import probe  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from seq2seq.arguments import ModelArguments  # noqa: E402
@@ -31,7 +31,7 @@ def report(name: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Probe the encoder of a T5.", allow_abbrev=False)
+    parser = Parser(description="Probe the encoder of a T5.", allow_abbrev=False)
     parser.add_argument("models", nargs="*", default=["t5-nano"], help="models to probe")
     try:
         for model in parser.parse_args().models:

@@ -8,9 +8,9 @@ teacher's vectors, and prints the accuracy of a probe of its encoder on vader-mo
 needed here; the teacher reads one rated sentence in four.
 """
 
-import argparse
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch  # noqa: E402
 from transformers import set_seed  # noqa: E402
 
+from benchmarks.arguments import Parser, whole  # noqa: E402
 from benchmarks.baselines import probe, splits_of  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from seq2seq.arguments import ModelArguments  # noqa: E402
@@ -25,7 +26,7 @@ from seq2seq.data.distillation import Distillation  # noqa: E402
 from seq2seq.data.unlabelled import rated_sentences  # noqa: E402
 from seq2seq.initial_weights import initialise  # noqa: E402
 from seq2seq.models import load_backbone  # noqa: E402
-from seq2seq.pretraining import train_tokenizer  # noqa: E402
+from seq2seq.pretraining import LEAST, train_tokenizer  # noqa: E402
 from seq2seq.sentence_encoder import WordVectors, projection, word_vectors  # noqa: E402
 from seq2seq.settings import load_settings  # noqa: E402
 
@@ -59,8 +60,9 @@ def compare(sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Compare sizes of the vocabulary.", allow_abbrev=False)
-    parser.add_argument("sizes", nargs="*", type=int, default=[8192, 16384, 24576, 32768], help="numbers of pieces")
+    parser = Parser(description="Compare sizes of the vocabulary.", allow_abbrev=False)
+    sizes = [8192, 16384, 24576, 32768]
+    parser.add_argument("sizes", nargs="*", type=partial(whole, least=LEAST), default=sizes, help="numbers of pieces")
     try:
         with torch.no_grad():
             compare(parser.parse_args().sizes)

@@ -1,8 +1,10 @@
-"""benchmarks/tt_linear.py runs, compares its contestants with each other, and resumes."""
+"""benchmarks/tt_linear.py runs, compares its contestants and resumes; others refuse what they cannot measure."""
 
 import json
 import subprocess
 import sys
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -48,3 +50,19 @@ def test_a_probe_needs_a_model(run_script):
     status, _, errors = run_script("benchmarks/probe.py", "/no/such/model")
     assert (status, len(errors)) == (2, 1)
     assert errors[0].startswith("error: model_name_or_path is '/no/such/model'")
+
+
+@pytest.mark.parametrize(
+    ("script", "argument"),
+    [
+        ("vocabulary", "-8"),
+        ("vocabulary", "many"),
+        ("controls", "--seeds=0"),
+        ("copying", "--rows=-1"),
+        ("probe", "--x"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_nothing_is_computed(run_script, script, argument):
+    status, lines, errors = run_script(f"benchmarks/{script}.py", argument)
+    assert (status, len(lines), len(errors)) == (2, 0, 1)
+    assert errors[0].startswith("error: ")
