@@ -11,6 +11,11 @@ from common.errors import ConfigError, require
 from common.keys import key
 
 SPLIT_SEED = 42  # for the shuffles that cut splits, unless data_seed is set
+# Keys that only the task "file" reads.
+OF_OWN_FILES = (
+    *("train_file", "validation_file", "test_file", "data_name", "source_template", "optional_columns", "labels"),
+    *("metrics", "target_step", "multiple", "missing_values", "format", "delimiter", "encoding", "columns"),
+)
 TASK_KEYS = {"train": "task_name", "validation": "eval_dataset_name", "test": "test_dataset_name"}
 
 
@@ -91,20 +96,54 @@ class DataTrainingArguments:
     # Your own data: task_name "file".
     train_file: str | None = key(
         None,
-        'Training rows of the task "file": a .csv, .tsv, .jsonl, .json or .parquet file; may be null if each split '
+        'Training rows of the task "file": CSV, TSV, JSON lines, a JSON array or parquet; may be null if each split '
         "that the run uses has a file of its own.",
     )
     validation_file: str | None = key(
         None, 'Validation rows of the task "file"; null: 15% of train_file is held out for validation.'
     )
     test_file: str | None = key(None, 'Test rows of the task "file"; null: 15% of train_file is held out for testing.')
+    data_name: str | None = key(
+        None, 'Name of the data of the task "file" in results and reports; null: that of the file, without its ending.'
+    )
     source_template: str | None = key(
         None, 'Source text of the task "file" (which requires it), with column names in braces: "sentence: {text}".'
     )
+    optional_columns: list[str] | None = key(
+        None, "Columns in source_template that may be empty; null: none, a row with an empty one cannot be used."
+    )
     target_column: str = key("label", 'Column of the task "file" that holds the target text.')
-    labels: list[str] | None = key(None, 'Allowed targets of the task "file"; null: any text or number.')
-    metrics: list[str] | None = key(
-        None, 'Metrics of the task "file"; null: accuracy if labels is set, else exact match (em).'
+    labels: dict | list[str] | Literal["auto"] | None = key(
+        None,
+        'Allowed targets of the task "file", as the file has them: a list, or "auto" for those that occur. The '
+        "model says a word for each, which is found from the label; an object names the words: "
+        '{"Feature request": "feature"}. null: any text or number.',
+    )
+    metrics: list[str] | None = key(None, 'Metrics of the task "file"; null: accuracy if labels is set, else exact.')
+    target_step: float | None = key(
+        None, "Step, such as 0.2, to whose multiples targets that are numbers are rounded; null: they are as they are."
+    )
+    multiple: Literal["join", "first"] | None = key(
+        None,
+        'What becomes of lists in columns of source_template: "join" their items or take the "first". Of a list of '
+        "targets the first is trained on, and any is right. null: such rows cannot be used.",
+    )
+    missing_values: list[str] | None = key(
+        None,
+        "Texts that stand for a missing value, as an empty cell does; null: nan, NaN, null, NULL, None and <NA>.",
+    )
+    on_bad_rows: Literal["error", "skip"] = key(
+        "error", 'What becomes of rows that cannot be used: "error" lists them and ends, "skip" warns.'
+    )
+    format: Literal["csv", "tsv", "jsonl", "json", "parquet"] | None = key(
+        None, "Format of the files; null: found from their content and names."
+    )
+    delimiter: str | None = key(None, "Character between the cells of CSV and TSV; null: found from the first line.")
+    encoding: str | None = key(
+        None, "Encoding of the files; null: UTF-8, or with a warning cp1252 for a file that is not UTF-8."
+    )
+    columns: list[str] | None = key(
+        None, "Names of the columns of CSV and TSV without a header; null: the first line is a header."
     )
 
     # Text without labels, to pre-train on.
@@ -147,9 +186,8 @@ class DataTrainingArguments:
         require(self, "at least 1", *limits, "low_resource")
         if self.low_resource is not None and self.max_train_samples is not None:
             raise ConfigError("low_resource and max_train_samples both limit the training rows; set only one of them")
-        require(self, "above 0", "mixing_temperature")
-        own = ("train_file", "validation_file", "test_file", "source_template", "labels", "metrics")
-        given = [name for name in own if getattr(self, name) is not None]
+        require(self, "above 0", "mixing_temperature", "target_step")
+        given = [name for name in OF_OWN_FILES if getattr(self, name) is not None]
         if given and "file" not in self.all_tasks:
             raise ConfigError(
                 f"{given[0]} is set, but only task_name 'file' reads it; this run does not have that task"

@@ -16,6 +16,8 @@ from common.files import is_full, with_free_space, write_json
 from common.ownership import Ownership
 from common.termination import termination
 from seq2seq.checkpoint_files import RUN_FACTS, STATE, checkpoints, fault_of, read_facts
+from third_party.models.t5 import adapter_checkpoint
+from third_party.models.t5.companions import write_companions
 
 STAGING = ".unfinished"
 
@@ -87,6 +89,7 @@ class CheckpointTrainer(Seq2SeqTrainer):
         with self._writing(Path(self.args.output_dir)):
             if self._saves_adapter or dtype == torch.float32:
                 self.save_model()
+                self._write_companions()
                 return
             with torch.no_grad():
                 for parameter in self.model.parameters():
@@ -96,6 +99,11 @@ class CheckpointTrainer(Seq2SeqTrainer):
             for tensor in state.values():
                 rounded.setdefault(tensor.data_ptr(), tensor.to(dtype))
             self._save(self.args.output_dir, {name: rounded[tensor.data_ptr()] for name, tensor in state.items()})
+            self._write_companions()
+
+    def _write_companions(self):
+        if self.args.should_save:
+            write_companions(self.model, Path(self.args.output_dir))
 
     @property
     def _saves_adapter(self) -> bool:
@@ -108,7 +116,7 @@ class CheckpointTrainer(Seq2SeqTrainer):
             super()._save(str(directory), state_dict)
             (directory / "training_args.bin").unlink(missing_ok=True)  # a pickle, which may contain passwords
         elif self.args.should_save:
-            self.model.save_adapter(directory)
+            adapter_checkpoint.save(self.model, directory)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         if self._saves_adapter:

@@ -134,10 +134,10 @@ METRICS = {
     "pearson": pearson,
     "spearmanr": spearmanr,
     "em": em,
-    "exact_match": exact_match,
+    "exact": exact_match,
     "text_f1": text_f1,
 }
 
 # What each metric compares: label numbers, numbers, or texts.
 COMPARED = dict.fromkeys(METRICS, "labels") | dict.fromkeys(("pearson", "spearmanr"), "numbers")
-COMPARED |= dict.fromkeys(("em", "exact_match", "text_f1"), "texts")
+COMPARED |= dict.fromkeys(("em", "exact", "text_f1"), "texts")

@@ -30,7 +30,7 @@ def load_tokenizer(arguments: ModelArguments, training_texts):
     named = {key: getattr(arguments, key) for key in ("tokenizer_name", "model_name_or_path", "model_config")}
     for key, name in named.items():
         if isinstance(name, str) and not (key == "model_config" and name in SHAPES):  # sizes without a tokenizer
-            return _load(key, name, _tokenizer_of)
+            return load_named(key, name, _tokenizer_of)
     if training_texts is None:
         raise ConfigError(
             "tokenizer_name is null, and without do_train there is no text to train a tokenizer on; set tokenizer_name"
@@ -57,7 +57,7 @@ def load_backbone(arguments: ModelArguments, tokenizer) -> T5ForConditionalGener
     if arguments.model_name_or_path is None:
         return _from_scratch(arguments, tokenizer)
     loader = partial(T5ForConditionalGeneration.from_pretrained, dtype=getattr(torch, arguments.dtype))
-    return usable(_load("model_name_or_path", arguments.model_name_or_path, loader), tokenizer)
+    return usable(load_named("model_name_or_path", arguments.model_name_or_path, loader), tokenizer)
 
 
 @contextmanager
@@ -78,10 +78,12 @@ def configuration_of(arguments: ModelArguments) -> T5Config:
         name = base_of(name)
     if name is not None:
         published = name.removeprefix("google-t5/") in SHAPES and not Path(name).exists()
-        return T5Config.from_shape(name) if published else _load("model_name_or_path", name, T5Config.from_pretrained)
+        return (
+            T5Config.from_shape(name) if published else load_named("model_name_or_path", name, T5Config.from_pretrained)
+        )
     if given is None:
         raise ConfigError(NO_MODEL)
-    named = arguments.tokenizer_name and _load("tokenizer_name", arguments.tokenizer_name, _tokenizer_of)
+    named = arguments.tokenizer_name and load_named("tokenizer_name", arguments.tokenizer_name, _tokenizer_of)
     return _configuration(given, len(named) if named else arguments.tokenizer_vocab_size + SENTINELS)
 
 
@@ -135,7 +137,7 @@ def _configuration(given: dict | str, tokens: int, start: int = 0) -> T5Config:
     tokens, start: the vocabulary size and the decoder's start token, unless `given` is a named model or sets them.
     """
     if isinstance(given, str) and given not in SHAPES:
-        return _load("model_config", given, T5Config.from_pretrained)
+        return load_named("model_config", given, T5Config.from_pretrained)
     vocabulary = {"vocab_size": tokens, "decoder_start_token_id": start}
     if isinstance(given, str):
         return T5Config.from_shape(given, **vocabulary)
@@ -154,7 +156,7 @@ def _check_fields(given: dict) -> None:
             )
 
 
-def _load(key: str, name: str, loader):
+def load_named(key: str, name: str, loader):
     """Return `loader(name)`; turn a failure into a ConfigError that names the key."""
     here = name in SHIPPED or Path(name).exists()
     if not here and name.startswith("outputs/"):  # where runs write, by default

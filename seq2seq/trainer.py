@@ -197,8 +197,8 @@ class AdapterTrainer(CheckpointTrainer):
 
     def score(self, prediction) -> dict[str, float]:
         """Return the metrics of generated tokens and their mean, "average_metrics"; keep the texts in `predictions`."""
-        task, predictions = self.scored.task, self.decode(prediction.predictions)
-        self.predictions[task.name] = predictions
+        task = self.scored.task
+        predictions = self.predictions[task.name] = task.answers(self.decode(prediction.predictions))
         scores = task.score(predictions, self.scored.references())
         return {**scores, "average_metrics": average_of(scores)}
 
@@ -223,11 +223,10 @@ class AdapterTrainer(CheckpointTrainer):
         return measure_memory(self.model, step, optimizer)
 
     def export(self, directory: Path):
-        """Write the model as a plain T5, with its tokenizer. Raises ConfigError if the adapters cannot be merged."""
+        """Write the model as a plain T5, with its companions. Raises ConfigError if the adapters cannot be merged."""
         if self.args.should_save:
             self.check_directory()
             self.model.merge_and_export(directory)
-            self.processing_class.save_pretrained(directory)
 
     def create_scheduler(self, num_training_steps, optimizer=None):
         """Create the scheduler; a warm-up as long as all of training is shortened to a tenth of it."""

@@ -46,7 +46,7 @@ def unread_keys(settings: Settings) -> dict[str, list[str]]:
     if len(settings.data.tasks_of("train")) == 1:
         unread["a single task"] = changed(settings, ("mixing", "mixing_temperature", "mixed_batches"))
     if "file" not in settings.data.all_tasks:
-        unread['tasks other than "file"'] = changed(settings, ["target_column"])
+        unread['tasks other than "file"'] = changed(settings, ["target_column", "on_bad_rows"])
     if not taught and "span-corruption" not in settings.data.all_tasks:
         unread["tasks other than span-corruption and distillation"] = changed(settings, ["text_sources"])
     if "span-corruption+distillation" not in settings.data.all_tasks:

@@ -4,15 +4,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset, concatenate_datasets
-from pyarrow.compute import list_value_length
 from torch.nn.utils.rnn import pad_sequence
 
 from common.errors import ConfigError
 from seq2seq.arguments import TASK_KEYS, DataTrainingArguments
+from seq2seq.data.cache import as_dataset
+from seq2seq.data.losses import Losses, losses_of
 from seq2seq.data.tasks import Task, get_task
-from seq2seq.data.token_cache import tokenised
+from seq2seq.data.token_cache import tokenised, truncated
+from seq2seq.data.verbalizer import decode, encode
 
 LIMITS = {"train": "max_train_samples", "validation": "max_val_samples", "test": "max_test_samples"}
 
@@ -25,12 +29,14 @@ class TaskRows:
     tokens: the columns "input_ids", "labels", "task" and what the task's loss needs, in the order of the texts; None
         before `tokenise`.
     fingerprint: a hash of texts and tokens; None before `tokenise`.
+    losses: what of the texts did not become tokens; None before `tokenise`.
     """
 
     task: Task
     texts: Dataset
     tokens: Dataset | None = None
     fingerprint: str | None = None
+    losses: Losses | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -117,37 +123,41 @@ def tokenise(rows: TaskRows, tokenizer, arguments: DataTrainingArguments, *, by_
     """Return the rows with their tokens, truncated to the maximum lengths (which include the end token).
 
     by_length: True to sort the rows by source length, so that batches need little padding.
-    Raises ConfigError if a target cannot be decoded from its tokens.
+    Raises ConfigError if a label or number cannot be decoded from its tokens, or if truncation makes most rows alike.
     """
     texts, task = rows.texts, rows.task
+    limits, words = (arguments.max_source_length, arguments.max_target_length), texts["target"][:]
+    if task.verbalizer is not None:
+        words = list(map(task.verbalizer.words.__getitem__, words))
     if task.targets is not None or task.score_range is not None:
-        _check_targets(texts["target"], tokenizer, arguments.max_target_length, arguments.label_style)
-    limits = arguments.max_source_length, arguments.max_target_length
-    tokens, fingerprint = tokenised(texts.select_columns(["source", "target"]), tokenizer, *limits)
-    if by_length:  # shortest first: the last batches are padded with rows from the beginning, which should be short
-        order = np.argsort(token_lengths(tokens, "input_ids"), kind="stable")
-        texts, tokens = texts.select(order), tokens.select(order)
+        _check_targets(words, tokenizer, arguments.max_target_length, arguments.label_style)
+    spoken = as_dataset(pyarrow.table({"source": texts.with_format("arrow")["source"][:], "target": words}))
+    tokens, fingerprint = tokenised(spoken, tokenizer, *limits)
+    losses = losses_of(texts, tokens, limits)
+    table = tokens.data.table.select(["input_ids", "labels"])
     for name in task.extra_fields:
-        tokens = tokens.add_column(name, texts[name][:])  # without [:], one row after the other is read
-    tokens = tokens.add_column("task", [task.name] * len(tokens))
-    return replace(rows, texts=texts, tokens=tokens, fingerprint=fingerprint)
+        table = table.append_column(name, texts.with_format("arrow")[name][:])
+    table = table.append_column("task", pyarrow.repeat(task.name, len(table)))
+    if by_length:  # shortest first: the last batches are padded with rows from the beginning, which should be short
+        order = np.argsort(pc.list_value_length(table["input_ids"]).to_numpy(), kind="stable")
+        texts, table = texts.select(order), table.take(order)
+    return replace(rows, texts=texts, tokens=as_dataset(table), fingerprint=fingerprint, losses=losses)
 
 
 def _check_targets(targets: Iterable[str], tokenizer, limit: int, style: str) -> None:
     """Raise ConfigError unless every target can be decoded from its tokens, as scores compare decoded texts."""
     for target in sorted(set(targets)):
-        tokens = tokenizer(target, max_length=limit, truncation=True)["input_ids"]
-        if tokenizer.decode(tokens, skip_special_tokens=True).split() != target.split():
+        (said,) = decode(truncated(encode([target], tokenizer), limit), tokenizer)
+        if said.split() != target.split():
             raise ConfigError(
-                f"the target {target!r} (label_style {style}) becomes "
-                f"{tokenizer.decode(tokens, skip_special_tokens=True)!r} when it is tokenised with max_target_length "
-                f"{limit} and decoded; change label_style, tokenizer_name or max_target_length"
+                f"the target {target!r} (label_style {style}) becomes {said!r} when it is tokenised with "
+                f"max_target_length {limit} and decoded; change label_style, tokenizer_name or max_target_length"
             )
 
 
 def token_lengths(tokens: Dataset, column: str) -> np.ndarray:
     """Return the number of tokens of each row in a column."""
-    return list_value_length(tokens.with_format("arrow")[column][:]).to_numpy()
+    return pc.list_value_length(tokens.with_format("arrow")[column][:]).to_numpy()
 
 
 def longest_target(splits: Iterable[Sequence[TaskRows]]) -> int:

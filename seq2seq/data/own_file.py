@@ -1,19 +1,29 @@
 """The task "file": the user's own data files, turned into text by a template."""
 
-import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from string import Formatter
 
+import pyarrow
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from common.errors import ConfigError
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
-from seq2seq.data.splits import split_by_text
-from seq2seq.data.tables import read_table
+from seq2seq.data.cache import as_dataset, cached_rows
+from seq2seq.data.file_rows import Sources, of_targets, read_rows
+from seq2seq.data.splits import part_of_each
+from seq2seq.data.tables import Batch, Form, Source, TableFile, table_of
+from seq2seq.data.targets import Labels, Numbers, Reader, Texts, read_targets
 from seq2seq.data.tasks import SPLITS, Task, register
 from seq2seq.metrics import COMPARED, METRICS
 
 HELD_OUT = 0.15  # share of the training file for each split without a file of its own
+MOST_LABELS = 1000  # that labels "auto" takes from a file
+# What determines which sources and targets are read from a file.
+READ_BY = (
+    *("format", "delimiter", "encoding", "columns", "missing_values", "multiple", "source_template"),
+    *("optional_columns", "target_column", "labels", "metrics", "target_step", "on_bad_rows"),
+)
 
 
 class FileTask(Task):
@@ -29,120 +39,166 @@ class FileTask(Task):
     def __init__(self, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):
         """Raise ConfigError if labels and metrics do not fit together."""
         super().__init__(arguments, seed)
-        self._checked: dict[str, Dataset] = {}
-        self.labels = self.arguments.labels
-        self._allowed = set(self.labels or ())
-        self.metrics = self.arguments.metrics or (["accuracy"] if self.labels else ["em"])
-        if self.labels is not None:
-            _check_labels(self.labels)
-        _check_metrics(self.metrics, self.labels)
+        self._read: dict[str, Dataset] = {}
+        given = self.arguments.labels
+        self.given_words = given if isinstance(given, dict) else {}
+        self._labels = None if given == "auto" or given is None else list(given)
+        self.metrics = self.arguments.metrics or (["accuracy"] if given else ["exact"])
+        if self._labels is not None:
+            _check_labels(self._labels)
+        _check_metrics(self.metrics, given, self._labels)
 
     @property
-    def numeric(self) -> bool:
-        """True if targets are numbers."""
-        return COMPARED[self.metrics[0]] == "numbers"
+    def data_name(self) -> str:
+        return self.arguments.data_name or super().data_name
+
+    @cached_property
+    def labels(self) -> Sequence[str] | None:
+        """The labels; with "auto" those that the training file, or else the first file given, has."""
+        if self.arguments.labels != "auto":
+            return self._labels
+        found = sorted(set(self.rows(self._first_key)["target"]))
+        key = f"labels is 'auto', but {self.arguments.target_column} of {getattr(self.arguments, self._first_key)} has"
+        if len(found) > MOST_LABELS:
+            raise ConfigError(f"{key} {len(found):,} different values; for free text leave labels out")
+        if len(found) == 1:
+            raise ConfigError(f"{key} only the value {found[0]!r}; there is nothing to learn")
+        return found
 
     @cached_property
     def score_range(self) -> tuple[float, float] | None:
         """The lowest and highest target of the first file given, if targets are numbers."""
-        if not self.numeric:
+        if COMPARED[self.metrics[0]] != "numbers":
             return None
-        key = next((key for key in map("{}_file".format, SPLITS) if getattr(self.arguments, key)), "train_file")
-        numbers = [float(text) for text in self.read(key)[self.arguments.target_column]]
-        return min(numbers), max(numbers)
+        numbers = pc.min_max(pc.cast(self.rows(self._first_key).data.column("target"), pyarrow.float64()))
+        return numbers["min"].as_py(), numbers["max"].as_py()
 
-    def load(self, split: str) -> Dataset:
-        """Return the rows of a split, all cells as text. Raises ConfigError with file and row for an invalid cell."""
-        if split != "train" and getattr(self.arguments, f"{split}_file"):
-            return self.read(f"{split}_file")
-        return self.read("train_file").select(self._cut[split])
+    @property
+    def _first_key(self) -> str:
+        return next((key for key in map("{}_file".format, SPLITS) if getattr(self.arguments, key)), "train_file")
 
-    @cached_property
-    def _cut(self) -> dict[str, list[int]]:
-        """The rows of the training file in each split that has no file of its own."""
-        columns = self.read("train_file").to_dict()
-        sources = [self.format(dict(zip(columns, row, strict=True)))[0] for row in zip(*columns.values(), strict=True)]
-        parts = [part for part in SPLITS if part == "train" or not getattr(self.arguments, f"{part}_file")]
-        held_out = [HELD_OUT] * (len(parts) - 1)
-        return dict(zip(parts, split_by_text(sources, [1 - sum(held_out), *held_out]), strict=True))
+    @property
+    def reference_fields(self) -> Sequence[str]:
+        return ("accepted",) if self.arguments.multiple else ()
 
-    def read(self, key: str) -> Dataset:
-        """Return the checked rows of the file that `key` names."""
-        if key not in self._checked:
-            self._checked[key] = self._read(key)
-        return self._checked[key]
+    def examples(
+        self, split: str, prefix: bool = True, select: Callable[[Dataset], Dataset] = lambda rows: rows
+    ) -> Dataset:
+        """Return the sources and targets of a split. Raises ConfigError that lists the rows that cannot be used."""
+        own = split != "train" and getattr(self.arguments, f"{split}_file")
+        rows = self.rows(f"{split}_file") if own else self._part(split)
+        return select(rows.select_columns(["source", "target", *self.reference_fields]))
 
-    def _read(self, key: str) -> Dataset:
-        path = getattr(self.arguments, key)
-        if path is None:
-            raise ConfigError(f"{key} is null; task_name 'file' needs it for every split that has no file of its own")
-        rows, place = read_table(path, key, text_only=True), f"{key}: {path}"
-        fields = self._template_fields(rows.column_names, place)
-        target = self.arguments.target_column
-        if target not in rows.column_names:
-            have = ", ".join(rows.column_names)
-            raise ConfigError(f"target_column is {target!r}, but {place} does not have it; its columns are {have}")
-        for name in dict.fromkeys((*fields, target)):
-            for number, text in enumerate(rows[name][:], 1):
-                if not text.strip():
-                    raise ConfigError(f"{place}, row {number}: column {name} is empty")
-        for number, text in enumerate(rows[target][:], 1):
-            self._check_target(text.strip(), f"{place}, row {number}: {target}")
-        return rows
+    def _part(self, split: str) -> Dataset:
+        """Return the rows of the training file that are in a split without a file of its own."""
+        rows = self.rows("train_file")
+        table = rows.data.table
+        if len(self._parts) == 1:
+            return rows
+        return as_dataset(table.filter(pc.equal(table.column("part"), self._parts.index(split))).combine_chunks())
 
-    def format(self, row: dict) -> tuple[str, str]:
-        parts = Formatter().parse(self.arguments.source_template)
-        source = "".join(text if name is None else text + row[name] for text, name, _, _ in parts)
-        return source, row[self.arguments.target_column].strip()
+    @property
+    def _parts(self) -> list[str]:
+        """The splits of the training file: "train" and those that have no file of their own."""
+        return [part for part in SPLITS if part == "train" or not getattr(self.arguments, f"{part}_file")]
 
-    def _template_fields(self, columns: list[str], place: str) -> list[str]:
-        """Return the columns in the template. Raises ConfigError unless each is one of `columns`."""
-        template = self.arguments.source_template
-        known = f"{place} has the columns {', '.join(columns)}"
-        if template is None:
-            raise ConfigError(
-                f'source_template is null; set it to the text of a source, such as "text: {{text}}"; {known}'
+    def rows(self, key: str) -> Dataset:
+        """Return the rows of the file that a key names, all of them: source, target, what else is accepted, part.
+
+        key: "train_file", "validation_file" or "test_file".
+        """
+        if key not in self._read:
+            path = getattr(self.arguments, key)
+            if path is None:
+                raise ConfigError(
+                    f"{key} is null; task_name 'file' needs it for every split that has no file of its own"
+                )
+            settings = {name: getattr(self.arguments, name) for name in READ_BY}
+            settings["labels"] = getattr(self.reader(key), "labels", None)
+            parts = self._parts if key == "train_file" else ["all"]
+            source = Source(path, key, self.form)
+            self._read[key] = cached_rows(
+                source.path, [key, settings, parts], lambda: self._rows_of(source, key, len(parts))
             )
-        try:
-            fields = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
-        except ValueError as error:
-            raise ConfigError(f"source_template is {template!r}: {error}; {known}") from None
-        wrong = [field for field, form, conversion in fields if not field or field not in columns or form or conversion]
-        if wrong or not fields:
-            what = f"but {{{wrong[0]}}} is not the name of a column" if wrong else "with no column in braces"
-            raise ConfigError(f"source_template is {template!r}, {what}; {known}")
-        return [field for field, _, _ in fields]
+        return self._read[key]
 
-    def _check_target(self, text: str, place: str) -> None:
-        if self.labels is not None and text not in self._allowed:
-            raise ConfigError(f"{place} is {text!r}; allowed by labels: {', '.join(self.labels)}")
-        if self.numeric:
-            try:
-                finite = math.isfinite(float(text))
-            except ValueError:
-                finite = False
-            if not finite:
-                raise ConfigError(f"{place} is {text!r}; it must be a number, as metrics is {self.metrics!r}")
+    def _rows_of(self, source: Source, key: str, parts: int) -> tuple[pyarrow.Table, list[str]]:
+        """Read a file. Returns its rows and warnings."""
+        rows, warnings = read_rows(table_of(source), self.arguments, self.reader(key))
+        shares = [1 - HELD_OUT * (parts - 1), *[HELD_OUT] * (parts - 1)]
+        part = part_of_each(rows.column("source").to_pylist(), shares)
+        if len(set(part.tolist())) < parts:
+            held = " and ".join(split for split in self._parts if split != "train")
+            raise ConfigError(
+                f"{source.place}: its {len(rows):,} rows have too few different sources to hold some out for {held}; "
+                "name files for them, such as validation_file and test_file"
+            )
+        return rows.append_column("part", pyarrow.array(part)), warnings
+
+    @property
+    def form(self) -> Form:
+        """How the files are written."""
+        given = self.arguments
+        return Form(given.format, given.delimiter, given.encoding, given.columns and tuple(given.columns))
+
+    def reader(self, key: str) -> Reader:
+        if self._labels is not None or self.arguments.labels == "auto" and key != self._first_key:
+            return Labels(self.labels)
+        return Numbers(self.arguments.target_step) if COMPARED[self.metrics[0]] == "numbers" else Texts()
+
+    def inputs(self, table: TableFile) -> "FileInputs":
+        return FileInputs(table, self)
+
+    def score(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> dict[str, float]:
+        """Return every metric of the task, in percent; a prediction that equals any accepted target is right."""
+        accepted = references.get("accepted")
+        if accepted is None:
+            return super().score(predictions, references)
+        predictions = [text.strip() for text in predictions]
+        if COMPARED[self.metrics[0]] == "texts":
+            return {name: METRICS[name](predictions, accepted) for name in self.metrics}
+        pairs = zip(predictions, accepted, references["target"], strict=True)
+        return super().score(predictions, {"target": [text if text in more else one for text, more, one in pairs]})
 
 
-def _check_labels(labels: list[str]) -> None:
-    clean = all(isinstance(label, str) and label and label == label.strip() for label in labels)
-    if not clean or len(set(labels)) != len(labels) or len(labels) < 2:
-        raise ConfigError(
-            f"labels is {labels!r}; it must be two or more different texts, without surrounding whitespace"
-        )
+class FileInputs:
+    """Makes sources and targets of the rows of a file."""
+
+    def __init__(self, table: TableFile, task: FileTask):
+        """Raises ConfigError if the file lacks a column of the template."""
+        self.sources, self.target, self.reader = Sources(table, task.arguments), None, task.reader("train_file")
+        if task.arguments.target_column in table.columns:
+            self.target, self.reading = task.arguments.target_column, of_targets(task.arguments, self.reader)
+        self.columns = [*dict.fromkeys([*self.sources.columns, *filter(None, [self.target])])]
+
+    def of(self, batch: Batch) -> tuple[list[str | None], dict[int, str]]:
+        """Return the sources of rows, null for a row without one, and what is wrong with those, by place."""
+        sources, problems = self.sources.of(batch)
+        return sources.to_pylist(), problems
+
+    def targets(self, batch: Batch) -> list[str | None] | None:
+        """Return the targets of rows, null for a row without one; null if the file has none."""
+        if self.target is None:
+            return None
+        return read_targets(self.reader, self.reading.texts(batch.columns[self.target]).values)[0].to_pylist()
 
 
-def _check_metrics(names: list[str], labels: list[str] | None) -> None:
+def _check_labels(labels: Sequence[str]) -> None:
+    clean = all(isinstance(label, str) and label.strip() for label in labels)
+    if not clean or len({label.strip() for label in labels}) != len(labels) or len(labels) < 2:
+        raise ConfigError(f"labels is {labels!r}; it must be two or more different texts")
+
+
+def _check_metrics(names: list[str], given: object, labels: Sequence[str] | None) -> None:
     unknown = [name for name in names if name not in METRICS]
     if unknown or len(set(names)) < len(names):
         raise ConfigError(f"metrics is {names!r}; it must be a list of different metrics: {', '.join(METRICS)}")
-    allowed = ("labels",) if labels else ("numbers", "texts")
+    allowed = ("labels",) if given else ("numbers", "texts")
     compared = [COMPARED[name] for name in names]
     if len(set(compared)) > 1 or compared[0] not in allowed:
         what = ", ".join(f"{name} compares {kind}" for name, kind in zip(names, compared, strict=True))
-        raise ConfigError(f"metrics is {names!r} and labels is {labels!r}; {what}; choose metrics that fit the targets")
-    if "f1" in names and len(labels) != 2:
+        raise ConfigError(f"metrics is {names!r} and labels is {given!r}; {what}; choose metrics that fit the targets")
+    if "f1" in names and labels is not None and len(labels) != 2:
         raise ConfigError(f"metrics is {names!r}; f1 needs two labels, but there are {len(labels)}; use f1_multiclass")
 
 

@@ -9,6 +9,7 @@ from datasets import Dataset
 from common.errors import ConfigError
 from seq2seq import metrics
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
+from seq2seq.data.verbalizer import Verbalizer
 
 SPLITS = ("train", "validation", "test")
 
@@ -30,6 +31,7 @@ class Task:
     extra_fields: columns that the task's own collator needs.
     batch_fields: what that collator adds to a batch for the task's own loss.
     token_weight: the weight of the loss on target tokens, beside the task's own loss.
+    given_words: label -> the word that the model says for it, where the user chose it.
     named_in_source: True if sources start with the task's name when tasks share adapters.
     """
 
@@ -45,6 +47,7 @@ class Task:
     batch_fields: Sequence[str] = ()
     token_weight = 1.0
     named_in_source = True
+    given_words: Mapping[str, str] = {}
 
     def __init__(self, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):
         """Make a task.
@@ -54,6 +57,12 @@ class Task:
         """
         self.arguments = arguments or DataTrainingArguments()
         self.seed = seed
+        self.verbalizer: Verbalizer | None = None  # set once the tokenizer is known, if there are labels
+
+    @property
+    def data_name(self) -> str:
+        """The name of the task's data in results and reports."""
+        return self.name
 
     @property
     def targets(self) -> Sequence[str] | None:
@@ -86,6 +95,10 @@ class Task:
         kept = (*self.reference_fields, *self.extra_fields)
         unused = [name for name in rows.column_names if name not in kept]
         return rows.map(to_text, remove_columns=unused, desc=self.name)
+
+    def answers(self, texts: Sequence[str]) -> list[str]:
+        """Return what generated texts stand for: the labels whose words they are, any other text as it is."""
+        return [text if self.verbalizer is None else self.verbalizer.label_of(text) for text in texts]
 
     def score(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> dict[str, float]:
         """Return every metric of the task, in percent.

@@ -1,74 +1,106 @@
-"""A cache of tokens on disk: texts are tokenised again only if they or the tokenizer change."""
+"""Texts to tokens, with what is lost on the way. Texts are tokenised again only if they or the tokenizer change."""
 
 import hashlib
 import json
-import os
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow
+import pyarrow.compute as pc
 from datasets import Dataset
 
-from common.checksums import sha256_of
-from common.errors import warn_once
-from seq2seq.downloads import cache_directory
+from seq2seq.data.cache import FORMAT, cached
+from seq2seq.data.verbalizer import encode
 
-FORMAT = "1"  # increase this when `tokenised` writes other columns
+ROWS = 4096  # that are tokenised at once
+TOKENS = pyarrow.list_(pyarrow.int32())
+SCHEMA = pyarrow.schema(
+    {
+        "input_ids": TOKENS,
+        "labels": TOKENS,
+        "source_tokens": pyarrow.int32(),
+        "target_tokens": pyarrow.int32(),
+        "lost": pyarrow.int32(),
+    }
+)
 
 
 def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> tuple[Dataset, str]:
-    """Tokenise texts, or read their tokens from `cache_directory()/tokens`.
+    """Tokenise texts, or read their tokens from the cache.
 
     texts: the columns "source" and "target".
-    max_source, max_target: the maximum number of tokens of each.
-    Returns the columns "input_ids" and "labels", and a hash of all that they depend on: texts, content of the
-    tokenizer and both limits.
+    max_source, max_target: the maximum number of tokens of each, with the end token.
+    Returns the columns "input_ids" and "labels", the number of tokens before truncation ("source_tokens",
+    "target_tokens") and of characters in the source that the tokenizer does not know ("lost"); and a hash of all that
+    they depend on: texts, content of the tokenizer and both limits.
     """
-
-    def encode(batch: dict) -> dict:
-        sources = tokenizer(batch["source"], max_length=max_source, truncation=True)
-        targets = tokenizer(batch["target"], max_length=max_target, truncation=True)
-        return {"input_ids": sources["input_ids"], "labels": targets["input_ids"]}
-
     fingerprint = content_hash(texts, tokenizer, max_source, max_target)
-    directory = cache_directory() / "tokens"
-    options = {
-        "batched": True,
-        "remove_columns": ["source", "target"],
-        "desc": "tokens",
-        "new_fingerprint": fingerprint,
-        "load_from_cache_file": False,
-    }
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        tokens = _cached(directory, fingerprint)
-        if tokens is None:
-            unfinished = directory / f".{os.getpid()}-{fingerprint}.arrow"
-            texts.map(encode, cache_file_name=str(unfinished), **options)
-            file = directory / f"{fingerprint}-{sha256_of(unfinished)}.arrow"
-            tokens = Dataset.from_file(str(unfinished.replace(file)))
-        return tokens, fingerprint
-    except OSError as error:
-        warn_once(f"tokens are not cached in {directory}: {error.strerror or error}")
-        return texts.map(encode, **options), fingerprint
+
+    def batches() -> Iterator[pyarrow.RecordBatch]:
+        alphabet = Alphabet(tokenizer)
+        table = texts.with_format("arrow")
+        for start in range(0, len(texts), ROWS):
+            part = table[start : start + ROWS]
+            sources, targets = (part.column(name).combine_chunks() for name in ("source", "target"))
+            pairs = [(sources, max_source), (targets, max_target)]
+            encoded = [encode(column.to_pylist(), tokenizer) for column, _ in pairs]
+            cut = [truncated(tokens, limit) for tokens, (_, limit) in zip(encoded, pairs, strict=True)]
+            counts = [pyarrow.array(list(map(len, tokens)), pyarrow.int32()) for tokens in encoded]
+            columns = [*(pyarrow.array(tokens, TOKENS) for tokens in cut), *counts, alphabet.lost(sources)]
+            yield pyarrow.record_batch(columns, schema=SCHEMA)
+
+    return cached("tokens", fingerprint, lambda: (SCHEMA, batches())), fingerprint
 
 
-def _cached(directory: Path, fingerprint: str) -> Dataset | None:
-    """Return the cached tokens, from a file whose name ends with the SHA-256 of its content; remove damaged files."""
-    for file in directory.glob(f"{fingerprint}-*.arrow"):
-        if file.stem.rpartition("-")[2] == sha256_of(file):
-            return Dataset.from_file(str(file))
-        file.unlink(missing_ok=True)
-    return None
+def truncated(tokens: list[list[int]], limit: int) -> list[list[int]]:
+    """Return rows of tokens with at most `limit` each, of which the end token is kept."""
+    return [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in tokens]
+
+
+class Alphabet:
+    """The characters that a tokenizer does not know, of those that it has met."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.met, self.unknown = tokenizer, set(), set()
+
+    def lost(self, texts: pyarrow.Array) -> pyarrow.Array:
+        """Return the number of unknown characters in each text."""
+        new = sorted(set("".join(texts.to_pylist())) - self.met)
+        self.met.update(new)
+        self.unknown.update(character for character in new if self._is_unknown(character))
+        if not self.unknown:
+            return pyarrow.array([0] * len(texts), pyarrow.int32())
+        return pc.count_substring_regex(texts, f"[{''.join(map(re.escape, sorted(self.unknown)))}]").cast(
+            pyarrow.int32()
+        )
+
+    def _is_unknown(self, character: str) -> bool:
+        if not self.tokenizer.is_fast:
+            return self.tokenizer.unk_token_id in encode([character], self.tokenizer)[0]
+        return self.tokenizer.unk_token_id in self.tokenizer.backend_tokenizer.encode(character).ids
 
 
 def content_hash(texts: Dataset, tokenizer, *limits: int) -> str:
     """Return a hash of the texts, the tokenizer's content and the limits, which is the same in every process."""
     digest = hashlib.sha256(json.dumps([FORMAT, *limits]).encode())
     digest.update(tokenizer_content(tokenizer))
-    for column in ("source", "target"):
-        for text in texts[column]:
-            encoded = text.encode()
-            digest.update(b"%d:" % len(encoded))
-            digest.update(encoded)
+    digest.update(text_hash(texts, ["source", "target"]).encode())
+    return digest.hexdigest()
+
+
+def text_hash(texts: Dataset, columns: Sequence[str]) -> str:
+    """Return a hash of columns of texts, or of lists of texts, which does not depend on how they lie in memory."""
+    digest = hashlib.sha256()
+    for start in range(0, len(texts), ROWS):
+        part = texts.with_format("arrow")[start : start + ROWS]
+        for name in columns:
+            column = part.column(name).combine_chunks()
+            while pyarrow.types.is_list(column.type):
+                digest.update(pc.list_value_length(column).to_numpy(zero_copy_only=False).tobytes())
+                column = column.flatten()
+            digest.update(pc.binary_length(column).to_numpy(zero_copy_only=False).tobytes())
+            digest.update("".join(column.to_pylist()).encode())
     return digest.hexdigest()
 
 

@@ -22,6 +22,7 @@ from third_party.models.t5.adapter_description import holds_adapter, read_descri
 from third_party.models.t5.attach import attach
 from third_party.models.t5.attached import check_attached
 from third_party.models.t5.checkpointing import checkpoint_with_task
+from third_party.models.t5.companions import DATA, companions_in, write_companions
 from third_party.models.t5.configuration_t5 import SHIPPED, T5Config, resolve_name
 from third_party.models.t5.export import merge_and_export
 from third_party.models.t5.freezing import freeze_model_params
@@ -48,6 +49,7 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         # Before super().__init__, which enables gradient checkpointing if the configuration says so.
         self.adapter_config: AdapterConfig | None = None
         self.backbone_path: str | None = None
+        self.companions: dict[str, bytes] = {}
         self._backbone_size: int | None = None
         self.task_switch = TaskSwitch(("task",))
         super().__init__(T5Config.of(config))
@@ -96,6 +98,7 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
             local = os.path.isdir(place) and str(name) not in SHIPPED
             model.name_or_path = str(place if local else name)
             model.backbone_path = os.path.abspath(place) if local else None
+            model.companions = companions_in(place) if local else {}
         if adapter_config is not None:
             model.attach_adapters(adapter_config)
         return (model, info) if wants_info else model
@@ -118,6 +121,7 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
             adapter_checkpoint.check_plan(model, config, saved, directory)
             model.attach_adapters(config)
             model.load_adapter(directory)
+            model.companions = companions_in(directory) or model.companions
             return loaded
 
         return try_bases(saved, directory, load, UNLOADABLE)
@@ -136,6 +140,7 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         if self.adapter_config is not None:
             raise ConfigError("the model has adapters already; attach new ones to a fresh backbone")
         check_plain(self)
+        self.companions.pop(DATA, None)  # of what the backbone was trained on
         self._backbone_size = self.backbone_size
         self.task_switch.set_tasks(adapter_config.adapter_names)  # in place: gradient checkpointing has a reference
         attach(self, adapter_config, self.task_switch)
@@ -180,17 +185,23 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
             return super().generate(*args, **kwargs)
 
     def save_adapter(self, directory: str | os.PathLike) -> None:
-        """Write the adapters and all other trained parameters to `directory`, without the backbone."""
+        """Write the adapters and all other trained parameters to `directory`, without the backbone.
+
+        The tokenizer is written beside them, and for a model that run_seq2seq.py trained how texts were made of data.
+        """
         check_native(self)
         adapter_checkpoint.save(self, Path(directory))
+        write_companions(self, Path(directory))
 
     def merge_and_export(self, directory: str | os.PathLike) -> None:
         """Write a plain T5, loadable by transformers alone, with everything that was trained folded into its weights.
 
+        Its tokenizer is written beside it.
         Raises ConfigError, with the reason, if a method cannot be folded.
         """
         check_native(self)
         merge_and_export(self, Path(directory))
+        write_companions(self, Path(directory))
 
     def load_adapter(self, directory: str | os.PathLike, **foreign: Any) -> None:
         """Load the tensors written by `save_adapter` into a model that has the same adapters attached.
