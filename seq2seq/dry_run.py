@@ -1,4 +1,4 @@
-"""Report what a run would train, without loading weights or data."""
+"""Report what a run would train, without loading weights, and what it would read of the users' own files."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,11 @@ from rich.table import Table
 
 from adapters.tt_basis import RandomBasis
 from common.files import check_writable, write_json
-from seq2seq.data.batches import tasks_of_splits
+from seq2seq.data.batches import load_texts, tasks_of_splits
+from seq2seq.data_report import data_report, print_data_report
 from seq2seq.layout import DRY_RUN
-from seq2seq.models import check_tasks, configuration_of, model_config_errors
+from seq2seq.models import check_tasks, configuration_of, load_tokenizer, model_config_errors
+from seq2seq.pipeline import needed_splits, tokenise_all
 from seq2seq.settings import Settings
 from t3nsor import TTLinear, chosen_plans
 from t3nsor.tensor_train import CoreChain
@@ -40,6 +42,7 @@ def dry_run(settings: Settings) -> dict:
     check_tasks(model, tasks)
     if settings.training.merge_and_export:
         check_foldable(model)
+    data = data_report(read_data(settings, tasks)) if "file" in settings.data.all_tasks else None
     counts, trains = count_parameters(model), tensor_trains(model, rows_of(settings))
     components = [vars(row) for row in parameters_by_component(model)]
     content = {
@@ -50,13 +53,25 @@ def dry_run(settings: Settings) -> dict:
         "cost_of_8_tasks": cost_of_tasks(model),
         "components": components,
         "tensor_trains": trains,
+        **({} if data is None else {"data": data}),
         "configuration": {**settings.resolved(), "dry_run": False},
     }
     print_num_parameters(model)
     print_tensor_trains(trains, rows_of(settings))
+    if data is not None:
+        print_data_report(data)
     print(json.dumps(content["configuration"], indent=2, sort_keys=True))
     write_json(directory / DRY_RUN, content, sort_keys=True, key="output_dir")
     return content
+
+
+def read_data(settings: Settings, tasks: dict) -> dict:
+    """Return the rows of the users' own files, with their tokens, in each split that the run uses."""
+    splits = [split for split in needed_splits(settings.training) if "file" in settings.data.tasks_of(split)]
+    own = {split: [task for task in tasks[split] if task.name == "file"] for split in splits}
+    texts = load_texts(own, splits, settings.data, settings.training.seed, prefix=False)
+    sources = [text for rows in texts.get("train", ()) for text in rows.texts["source"]]
+    return tokenise_all(texts, load_tokenizer(settings.model, sources or None), settings)
 
 
 def rows_of(settings: Settings) -> int:

@@ -115,8 +115,8 @@ def _config_of(directory: Path) -> DataConfig:
     config = read_data_config(directory)
     if config is None:
         raise ConfigError(
-            f"{directory} has no {DATA}, which says how texts are made of data; name the directory of a finished run, of "
-            "its adapter, or of its merged model"
+            f"{directory} has no {DATA}, which says how texts are made of data; name the directory of a finished run, "
+            "of its adapter, or of its merged model"
         )
     return config
 

@@ -58,7 +58,7 @@ def note(problems: dict[int, str], name: str, texts: Texts, required: bool = Tru
 
 
 def read_rows(table: TableFile, arguments: DataTrainingArguments, reader: Reader) -> tuple[pyarrow.Table, list[str]]:
-    """Read a file. Returns "source", "target" and, with the key multiple, "accepted"; and warnings, of skipped rows too.
+    """Read a file. Returns "source", "target" and, with the key multiple, "accepted"; and warnings.
 
     reader: of the targets.
     Raises ConfigError with the rows that cannot be used, unless they are to be skipped.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import pyarrow
 import pyarrow.compute as pc
@@ -50,7 +51,8 @@ class FileTask(Task):
 
     @property
     def data_name(self) -> str:
-        return self.arguments.data_name or super().data_name
+        file = getattr(self.arguments, self._first_key)
+        return self.arguments.data_name or (Path(file).name.split(".")[0] if file else "") or self.name
 
     @cached_property
     def labels(self) -> Sequence[str] | None:
