@@ -155,11 +155,11 @@ def _output_of(file: str | Path, out: str | Path | None, table: TableFile, overw
         path = given.with_name(
             f"{given.stem}.predictions.{table.source.kind if given.suffix == '.gz' else given.suffix[1:]}"
         )
+    check_writable(path.parent, "--out")
     if path.exists() and os.path.samefile(path, table.source.path):
         raise ConfigError(f"--out is {str(path)!r}, the file that is read; choose another")
     if path.exists() and not (overwrite and path.is_file()):
         raise ConfigError(f"{path} exists; set --overwrite to replace it, or --out to another file")
-    check_writable(path.parent, "--out")
     return path
 
 

@@ -59,7 +59,8 @@ def parsed(lines: list[str]) -> tuple[list[dict], dict[int, Broken]]:
     except (ValueError, RecursionError):
         pairs = [_parsed(line) for line in lines]
     rows, problems = checked([row for row, _ in pairs])
-    return rows, problems | {place: problem for place, (_, problem) in enumerate(pairs) if problem}
+    problems |= {place: problem for place, (_, problem) in enumerate(pairs) if problem}
+    return rows, dict(sorted(problems.items()))
 
 
 def _parsed(line: str) -> tuple[Any, Broken | None]:

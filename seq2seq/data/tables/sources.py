@@ -145,7 +145,8 @@ class Source:
             return "parquet"
         if self.suffix in ("parquet", "json", "jsonl", "ndjson"):
             return "jsonl" if self.suffix == "ndjson" else self.suffix
-        if b"\0" in self.head and not self.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        known = self.form.encoding is not None or self.suffix in ("csv", "tsv", "tab", "txt")
+        if b"\0" in self.head and not known:
             raise ConfigError(f"{self.place} is not text, nor parquet; its format must be one of {', '.join(KINDS)}")
         if _is_json_object(self.head):
             self.notes.append(f"{self.place} is read as JSON lines, as its first line is an object; set format if not")
