@@ -80,6 +80,8 @@ def read_confusion(entry: dict | None) -> Confusion | None:
         return None
     labels = tuple(map(printable, entry["labels"]))
     rows = [[whole(cell) for cell in row] for row in entry["matrix"]]
+    if len(set(labels)) < len(labels):
+        raise ValueError("confusion: a label occurs twice")
     if not labels or len(rows) != len(labels) or any(len(row) != len(labels) + 1 for row in rows):
         raise ValueError(f"confusion: the matrix of {len(labels)} labels has another shape")
     return Confusion(labels, numpy.array(rows))

@@ -7,7 +7,7 @@ from seq2seq.comparison.plots.parts import Plot, seeds
 from seq2seq.comparison.sections import Section
 
 MOST_CLASSES = 12
-DARK = 0.7  # share of a row above which a cell is so dark that its text is light
+STRONG = 0.7  # share of a row above which a cell's colour is so strong that its text has the page's colour
 NONE = "no class"
 
 
@@ -20,7 +20,7 @@ def confusion(section: Section, split: str, task: str) -> Plot | None:
     several = f", summed over {seeds([best])}" if len(best.runs) > 1 else ""
     caption = (
         f"Rows of {split} of {task} by true class (down) and by the class that {best.name} predicts (across){several}. "
-        "The darker a cell, the larger its share of the true class."
+        "The stronger its colour, the larger a cell's share of the true class."
     )
     if matrix.counts[:, -1].any():
         caption += f" {NONE}: the prediction is no label."
@@ -44,5 +44,5 @@ def matrix_html(matrix: Confusion) -> str:
 def cell_html(cell: int, rows: int) -> str:
     """A cell with its count, on a colour as strong as its share of `rows`."""
     share = cell / rows if rows else 0.0
-    kind = ' class="strong"' if share > DARK else ' class="zero"' if not cell else ""
+    kind = ' class="strong"' if share > STRONG else ' class="zero"' if not cell else ""
     return f'<td{kind} style="--share:{share:.0%}" title="{share:.1%} of the true class">{cell:,}</td>'

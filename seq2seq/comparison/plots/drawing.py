@@ -210,7 +210,7 @@ def place_labels(axes, labels: list[tuple], obstacles: list[tuple]) -> bool:
 
 def free_box(at, width: float, height: float, taken: list[tuple], bounds) -> tuple | None:
     """The first free box of this size around a point, or None."""
-    for gap in (6, 11):
+    for gap in (8, 12):
         for right, up in ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 0), (-1, 1), (-1, -1)):
             x0 = at[0] + (gap if right > 0 else -width / 2 if right == 0 else -gap - width)
             y0 = at[1] + (gap * 0.6 if up > 0 else -height / 2 if up == 0 else -gap * 0.6 - height)
