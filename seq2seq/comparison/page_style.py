@@ -81,7 +81,8 @@ margin:.5rem 0 0;padding:0;max-height:15em;overflow-y:auto;font-size:.84rem;line
 .confusion{width:auto;font-size:.75rem}
 .confusion th,.confusion td{padding:.25rem .3rem;border:0;overflow-wrap:break-word}
 .confusion thead th{position:static;vertical-align:bottom;color:var(--muted)}
-.confusion thead span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:9em;overflow-wrap:anywhere}
+.confusion thead span{display:inline-block;writing-mode:vertical-rl;transform:rotate(180deg);
+max-height:11em;text-align:left;overflow-wrap:anywhere}
 .confusion tbody th{position:sticky;left:0;min-width:7em;max-width:11em;background:var(--surface);
 text-align:right;color:var(--muted);white-space:normal}
 .confusion tbody td{min-width:2rem;padding:.25rem .1rem;text-align:center;border:1px solid var(--surface);

@@ -86,7 +86,8 @@ def class_tables(section: Section) -> list[Table]:
         head = ["class", "rows", "precision", "recall", "F1", *(f"F1, {c.name}" for c in shown[1:])]
         caption = f"Scores by class on {task}, in percent: precision, recall and F1 of {shown[0].name}"
         if others:
-            caption += f", and F1 of {'the others' if len(shown) == len(section.configurations) else 'the next ones'}"
+            rest = "the others" if len(shown) == len(section.configurations) else "the next ones"
+            caption += f", and F1 of {rest}; the best of each class is bold"
         tables.append(Table(head, rows, caption=f"{caption}."))
     return tables
 

@@ -29,7 +29,7 @@ def best_of(section: Section) -> str:
     """One sentence on which configuration of a section is best."""
     best = section.best
     return (
-        f"{best.family} scores highest: {mean_text(best.average)} with {best.first.trainable:,} trainable parameters, "
+        f"{best.family} scores{' highest:' if len(section.configurations) > 1 else ''} {mean_text(best.average)} with {best.first.trainable:,} trainable parameters, "
         f"{best.percent:.3g}% of the backbone"
         f"{f', from {best.rows:,} training rows' if math.isfinite(best.rows) else ''}."
     )

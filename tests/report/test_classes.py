@@ -42,7 +42,10 @@ def test_scores_by_class_by_hand(tickets, make_report):
     status, errors, out = make_report(tickets)
     assert (status, errors) == (0, [])
     text = (out / "report.md").read_text()
-    assert "Scores by class on tickets, in percent: precision, recall and F1 of lora, and F1 of the others." in text
+    assert (
+        "Scores by class on tickets, in percent: precision, recall and F1 of lora, and F1 of the others; the best of each class is bold."
+        in text
+    )
     assert "| class | rows | precision | recall | F1 | F1, tt |" in text
     # Bug: precision 6/8 and 8/12, recall 6/8 and 8/8, F1 12/16 and 16/20.
     assert "| Bug | 8 | 70.83 ± 5.89 | 87.50 ± 17.68 | **77.50 ± 3.54** | 0.00 |" in text
