@@ -28,10 +28,11 @@ def summary(sections: list[Section], split: str) -> str:
 def best_of(section: Section) -> str:
     """One sentence on which configuration of a section is best."""
     best = section.best
+    verb = "scores highest:" if len(section.configurations) > 1 else "scores"
+    rows = f", from {best.rows:,} training rows" if math.isfinite(best.rows) else ""
     return (
-        f"{best.family} scores{' highest:' if len(section.configurations) > 1 else ''} {mean_text(best.average)} with {best.first.trainable:,} trainable parameters, "
-        f"{best.percent:.3g}% of the backbone"
-        f"{f', from {best.rows:,} training rows' if math.isfinite(best.rows) else ''}."
+        f"{best.family} {verb} {mean_text(best.average)} with {best.first.trainable:,} trainable parameters, "
+        f"{best.percent:.3g}% of the backbone{rows}."
     )
 
 

@@ -23,8 +23,10 @@ def compared(directory) -> dict[str, set[str]]:
 def test_three_data_sets_have_three_sections(tmp_path, make_report):
     for name, digest, best in (("tickets", "aa", 80.0), ("notes", "bb", 90.0), ("spam", "cc", 70.0)):
         facts = data(name, digest)
-        write_run(tmp_path / f"runs/{name}/lora", scores={"file": best}, facts=facts)
-        write_run(tmp_path / f"runs/{name}/tt", "tt", scores={"file": best - 5}, facts=facts, trainable=10)
+        write_run(tmp_path / f"runs/{name}/lora", scores={"file": best}, facts=facts, history=None)
+        write_run(
+            tmp_path / f"runs/{name}/tt", "tt", scores={"file": best - 5}, facts=facts, trainable=10, history=None
+        )
     status, errors, out = make_report(tmp_path / "runs")
     assert (status, errors) == (0, [])
     page = (out / "report.html").read_text()
@@ -54,10 +56,10 @@ def test_other_rows_of_the_same_data_stand_apart(tmp_path):
     }
 
 
-def test_the_same_run_on_other_rows_is_another_configuration(tmp_path, make_report):
+def test_the_same_run_on_other_rows_is_another_configuration(tmp_path):
     for seed in (1, 2):
         write_run(tmp_path / f"runs/{seed}", seed=seed, scores={"file": 70.0 + seed}, facts=data(digest=str(seed)))
-    assert [row["mean"] for row in rows_of(make_report(tmp_path / "runs")[2])] == ["71.0", "72.0"]
+    assert [c.average.mean for c in collect([str(tmp_path)], "test")[0]] == [71.0, 72.0]
 
 
 def test_other_metrics_stand_apart(tmp_path):
@@ -110,7 +112,7 @@ def test_the_terminal_has_a_table_for_each_data_set(tmp_path, capfd):
     import report
 
     for name in ("notes", "tickets"):
-        write_run(tmp_path / name, scores={"file": 70.0}, facts=data(name, name))
+        write_run(tmp_path / name, scores={"file": 70.0}, facts=data(name, name), history=None)
     assert report.main([str(tmp_path), "--output_dir", str(tmp_path / "report")]) == 0
     printed = capfd.readouterr().out
     assert "scores on test of notes (600 rows)" in printed

@@ -107,7 +107,7 @@ def test_names_of_experiments_stay(names):
 def test_long_names_lose_keys_that_are_not_needed(tmp_path, make_report):
     for i in range(3):
         config = {"tt_rank": 2**i, "learning_rate": 0.001 * i, "warmup_steps": 100 * i, "weight_decay": 0.01 * i}
-        write_run(tmp_path / f"runs/{i}", config={**config, "label_smoothing_factor": 0.1 * i})
+        write_run(tmp_path / f"runs/{i}", config={**config, "label_smoothing_factor": 0.1 * i}, history=None)
     rows = {row["configuration"]: row["settings"] for row in rows_of(make_report(tmp_path / "runs")[2])}
     assert rows == {
         f"tt_rank={2**i}, lr={0.001 * i:g}, warmup={100 * i}": f"tt_rank={2**i}, lr={0.001 * i:g}, warmup={100 * i}, "
