@@ -25,8 +25,8 @@ class Parser(argparse.ArgumentParser):
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(
         usage="python report.py PATH .. [--split test] [--output_dir outputs/report] [--traceback]",
-        description="Collect the finished runs in and below the paths, print a table and write report.csv, report.md "
-        "and report.html. Runs that differ only in their seed count as one configuration.",
+        description="Collect the finished runs in and below the paths, print a table for each data set and write "
+        "report.csv, report.md and report.html. Runs that differ only in their seed count as one configuration.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -55,37 +55,39 @@ def program(argv: list[str]) -> None:
 
 
 def report(configurations: list, split: str, directory: Path, diverged: list[str]) -> None:
-    """Write the three files of the report, then print the table and which runs diverged."""
-    from seq2seq.comparison.configurations import sections, table_rows
-    from seq2seq.comparison.page import markdown, page
+    """Write the three files of the report, then print the tables and which runs diverged."""
+    from seq2seq.comparison.page import page
     from seq2seq.comparison.plots import plots
+    from seq2seq.comparison.sections import sections, table_rows
+    from seq2seq.comparison.words import markdown
 
     parts = sections(configurations)
-    rows = table_rows([c for part in parts for c in part.configurations])
+    rows = [table_rows(part) for part in parts]
     drawn = [plots(part, split, f"r{number}") for number, part in enumerate(parts)]
     files = {
-        "report.csv": csv_text(rows),
+        "report.csv": csv_text([row for part in rows for row in part]),
         "report.md": markdown(parts, split, diverged),
         "report.html": page(parts, split, drawn, diverged),
     }
     for name, text in files.items():
         write_file(directory / name, text, key="output_dir")
-    print_table(rows, split)
+    for part, own in zip(parts, rows, strict=True):
+        print_table(own, f"scores on {split} of {part.title}")
     for line in diverged:
         print(line)
     for name in files:
         print(directory / name)
 
 
-def print_table(rows: list[dict], split: str) -> None:
-    """Print the table at full width, or without the least important columns on a narrow terminal."""
+def print_table(rows: list[dict], title: str) -> None:
+    """Print the table of a section at full width, or without the least important columns on a narrow terminal."""
     from rich.console import Console
 
     columns, console, wide = terminal_columns(rows), Console(), Console(width=10_000)
     for spare in ("method", "MiB", "seconds", "% of backbone"):
-        if console.is_terminal and wide.measure(filled(columns, split)).maximum > console.width:
+        if console.is_terminal and wide.measure(filled(columns, title)).maximum > console.width:
             del columns[spare]
-    (console if console.is_terminal else wide).print(filled(columns, split))
+    (console if console.is_terminal else wide).print(filled(columns, title))
 
 
 def terminal_columns(rows: list[dict]) -> dict[str, list[str]]:
@@ -103,10 +105,10 @@ def terminal_columns(rows: list[dict]) -> dict[str, list[str]]:
         "% of backbone": ("percent_of_backbone", "{:.3f}"),
         "seconds": ("seconds", "{:,.0f}"),
         "MiB": ("memory_mib", "{:,.0f}"),
-        "rows": ("low_resource", "{:,}"),
+        "training rows": ("low_resource", "{:,}"),
     }
     if all(row["low_resource"] is None for row in rows):
-        del forms["rows"]
+        del forms["training rows"]
     own = {"task", "metric", "mean", "± sd", "seeds"}
     return {
         name: [
@@ -117,13 +119,13 @@ def terminal_columns(rows: list[dict]) -> dict[str, list[str]]:
     }
 
 
-def filled(columns: dict[str, list[str]], split: str) -> "Table":
+def filled(columns: dict[str, list[str]], title: str) -> "Table":
     """The columns as a table."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"scores on {split}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in columns:
         words = name in ("configuration", "method", "task", "metric")
         table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)

@@ -29,6 +29,7 @@ from seq2seq.tracking import TrackingCallback, summary_of, tracking
 from seq2seq.trainer import AdapterTrainer
 from third_party.models.t5.adapting import check_size, modify_model_after_init
 from third_party.models.t5.export import check_foldable
+from third_party.models.t5.key_usage import read_keys
 from third_party.models.t5.parameters import count_parameters, parameters_by_component, print_num_parameters
 
 
@@ -71,6 +72,7 @@ def train_and_evaluate(
     results = {
         "experiment_name": training.experiment_name,
         "method": settings.method,
+        "keys_read": sorted(read_keys(trainer.model.config, trainer.model.adapter_config)),
         "splits": {
             split: split_results(trainer, split, rows[split], directory.path)
             for split in ("validation", "test")

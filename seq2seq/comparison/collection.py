@@ -8,11 +8,13 @@ from pathlib import Path
 from common.errors import ConfigError
 from common.json_text import read_json
 from common.secrets import without_secrets
-from seq2seq import layout
+from seq2seq.comparison.classes import ClassScores, Confusion, read_classes, read_confusion, whole
+from seq2seq.comparison.matters import relevant
+from seq2seq.comparison.numbers import number, printable
 from seq2seq.layout import CONFIGURATION, DIVERGED, RESULTS
 
-# Keys in which runs of the same configuration may differ.
-INCIDENTAL = (*layout.INCIDENTAL, "seed", "seeds", "data_seed", "compute_time", "compute_memory")
+OWN_FILE = "file"  # the task of the users' own data
+FILES = {"validation": "validation_file", "test": "test_file"}
 
 
 @dataclass(frozen=True)
@@ -21,17 +23,27 @@ class TaskScores:
 
     metrics: scores by metric, without the loss.
     majority: scores of always predicting the most frequent target, by metric.
+    rows: number of rows that were scored; None if unknown.
+    hash: of their sources and targets; None if unknown.
+    published: whether the task is defined by this program, not by a file of the user.
+    classes: scores by class; empty if there are none.
+    confusion: which classes were taken for which; None if unknown.
     """
 
     metrics: dict[str, float]
     majority: dict[str, float]
+    rows: int | None
+    hash: str | None
+    published: bool
+    classes: dict[str, ClassScores]
+    confusion: Confusion | None
 
 
 @dataclass(frozen=True)
 class Split:
     """Scores of one run on one split.
 
-    tasks: scores by task.
+    tasks: scores by task; data of the user's own stand under their name.
     average: mean over tasks of each task's mean metric.
     """
 
@@ -54,7 +66,8 @@ class Run:
     memory_mib: peak memory; NaN if unknown.
     splits: scores by split.
     history: the values logged at each step; nan where the file has null.
-    config: the resolved configuration without the incidental keys.
+    config: the keys of the resolved configuration that matter to the scores.
+    read: the adapter keys that the method reads; None if unknown.
     """
 
     path: Path
@@ -69,6 +82,7 @@ class Run:
     splits: dict[str, Split]
     history: list[dict]
     config: dict = field(repr=False)
+    read: frozenset[str] | None = None
 
     @property
     def divergence(self) -> str | None:
@@ -140,6 +154,7 @@ def read_run(directory: Path) -> Run:
         for name in ("trainable", "backbone"):
             if not 0 <= counts[name] < math.inf:
                 raise ValueError(f"parameters: {name} is {counts[name]}")
+        read = None if results.get("keys_read") is None else frozenset(map(str, results["keys_read"]))
         return Run(
             path=directory,
             name=printable(own["experiment_name"]),
@@ -150,11 +165,10 @@ def read_run(directory: Path) -> Run:
             backbone=int(counts["backbone"]),
             seconds=number(results.get("seconds")),
             memory_mib=number(results.get("peak_memory_mib")),
-            splits=read_splits(results["splits"]),
+            splits=read_splits(results["splits"], config),
             history=[read_entry(entry) for entry in results.get("history") or []],
-            config={
-                name: value for name, value in without_secrets({**config, **own}).items() if name not in INCIDENTAL
-            },
+            config=relevant(without_secrets({**config, **own}), read),
+            read=read,
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
@@ -181,31 +195,37 @@ def read_object(path: Path) -> dict:
     return content
 
 
-def read_splits(splits: dict) -> dict[str, Split]:
+def read_splits(splits: dict, config: dict) -> dict[str, Split]:
     """Read the splits that have at least one metric besides the loss."""
     read = {}
     for name, entry in splits.items():
-        tasks = {
-            printable(task): TaskScores(
-                {printable(m): number(v) for m, v in scores["scores"].items() if m != "loss"},
-                {printable(m): number(v) for m, v in (scores.get("majority") or {}).items()},
-            )
-            for task, scores in entry["tasks"].items()
-        }
+        tasks = {}
+        for task, scores in entry["tasks"].items():
+            shown = data_name(scores, name, config) if task == OWN_FILE else task
+            if shown != task and shown in entry["tasks"]:  # the user's file is called like another task of the run
+                shown = f"{shown} ({task})"
+            tasks[printable(shown)] = read_task(task, scores)
         if any(scores.metrics for scores in tasks.values()):
             read[printable(name)] = Split(tasks, number(entry.get("average_metrics")))
     return read
 
 
-def number(value) -> float:
-    """Convert a JSON number to a float, and null to NaN. Raises TypeError for other values."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is not a number")
-    return float(value)
+def data_name(scores: dict, split: str, config: dict) -> str:
+    """Return the name of the user's own data; for older results, which do not have it, the file that they are from."""
+    given = (scores.get("data") or {}).get("name")
+    file = config.get(FILES.get(split, "")) or config.get("train_file")
+    return str(given or file or OWN_FILE)
 
 
-def printable(text: object) -> str:
-    """Text in one line, without characters that are not allowed in XML."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+def read_task(task: str, scores: dict) -> TaskScores:
+    """Read the scores of one task."""
+    hashed, rows = (scores.get("data") or {}).get("hash"), scores.get("rows")
+    return TaskScores(
+        metrics={printable(m): number(v) for m, v in scores["scores"].items() if m != "loss"},
+        majority={printable(m): number(v) for m, v in (scores.get("majority") or {}).items()},
+        rows=None if rows is None else whole(rows),
+        hash=None if hashed is None else printable(hashed),
+        published=task != OWN_FILE,
+        classes=read_classes(scores.get("classes") or []),
+        confusion=read_confusion(scores.get("confusion")),
+    )

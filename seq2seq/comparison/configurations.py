@@ -1,50 +1,36 @@
-"""Groups runs by configuration, over seeds, and makes the rows of the table."""
+"""Groups runs by configuration, over seeds."""
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy
-
 from common.errors import ConfigError
-from seq2seq.comparison.collection import Run, find_runs, printable, read_run
-
-AVERAGE = "average"
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """Mean and sample standard deviation of `count` values; the deviation of a single value is NaN."""
-
-    mean: float
-    deviation: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Statistic":
-        values = numpy.array(list(values), dtype=float)
-        with numpy.errstate(invalid="ignore"):
-            deviation = values.std(ddof=1) if len(values) > 1 else math.nan
-            return cls(float(values.mean()) if len(values) else math.nan, float(deviation), len(values))
+from seq2seq.comparison.classes import ClassStatistics, Confusion, class_statistics, total
+from seq2seq.comparison.collection import Run, TaskScores, find_runs, read_run
+from seq2seq.comparison.names import canonical, names_of
+from seq2seq.comparison.numbers import Statistic
+from seq2seq.comparison.tested import Tested, tested_on
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ only in their seed.
+    """Runs that differ in nothing that matters but their seed, and are tested on the same rows.
 
-    name: unique name.
+    name: unique among the configurations tested on these rows.
     family: the name without the number of training rows.
+    settings: the keys in which it differs from configurations of the same experiment_name.
     runs: one run per seed.
     split: the split whose scores are compared.
+    tested: the rows of that split, by task.
     """
 
     name: str
     family: str
+    settings: str
     runs: list[Run]
     split: str
+    tested: tuple[Tested, ...]
 
     @property
     def first(self) -> Run:
@@ -60,15 +46,14 @@ class Configuration:
         """Trainable parameters in percent of the backbone's parameters."""
         return 100 * self.first.trainable / self.first.backbone if self.first.backbone else math.nan
 
-    @cached_property
+    @property
     def columns(self) -> list[tuple[str, str]]:
         """The (task, metric) pairs of all scores."""
-        tasks = [item for run in self.runs for item in run.splits[self.split].tasks.items()]
-        return sorted({(task, metric) for task, scores in tasks for metric in scores.metrics})
+        return [(tested.task, metric) for tested in self.tested for metric in tested.metrics]
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(task for task, _ in self.columns))
+        return tuple(tested.task for tested in self.tested)
 
     @cached_property
     def average(self) -> Statistic:
@@ -77,105 +62,27 @@ class Configuration:
 
     def score(self, task: str, metric: str) -> Statistic:
         """Statistic of a metric over the runs."""
-        return Statistic.of(self._values("metrics", task, metric))
+        return Statistic.of(scores.metrics[metric] for scores in self._scores(task))
 
     def majority(self, task: str, metric: str) -> float:
         """Score of always predicting the most frequent target; NaN if unknown."""
-        return Statistic.of(self._values("majority", task, metric)).mean
+        known = [scores.majority for scores in self._scores(task)]
+        return Statistic.of(scores[metric] for scores in known if metric in scores).mean
+
+    def classes(self, task: str) -> dict[str, ClassStatistics]:
+        """Statistics of the scores by class, the largest class first; empty if unknown."""
+        return class_statistics([scores.classes for scores in self._scores(task)])
+
+    def confusion(self, task: str) -> Confusion | None:
+        """Which classes were taken for which, summed over the runs; None if unknown."""
+        return total([scores.confusion for scores in self._scores(task) if scores.confusion])
 
     def mean_of(self, attribute: str) -> float:
         """Mean of an attribute of the runs, "seconds" or "memory_mib"."""
         return Statistic.of(getattr(run, attribute) for run in self.runs).mean
 
-    def _values(self, kind: str, task: str, metric: str) -> list[float]:
-        entries = [run.splits[self.split].tasks.get(task) for run in self.runs]
-        return [getattr(entry, kind)[metric] for entry in entries if entry and metric in getattr(entry, kind)]
-
-
-@dataclass(frozen=True)
-class Section:
-    """Configurations with scores on the same tasks, best first, grouped by family."""
-
-    configurations: list[Configuration]
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return self.configurations[0].tasks
-
-    @property
-    def columns(self) -> list[tuple[str, str]]:
-        """The (task, metric) pairs of all scores."""
-        return sorted({pair for configuration in self.configurations for pair in configuration.columns})
-
-    @property
-    def families(self) -> list[list[Configuration]]:
-        """Configurations by family, which differ only in the number of training rows; most rows first."""
-        families = {}
-        for configuration in self.configurations:
-            families.setdefault(configuration.family, []).append(configuration)
-        return list(families.values())
-
-    @property
-    def labels(self) -> list[str]:
-        """A label per family; only the keys in which they differ if all have the same experiment_name."""
-        names = [family[0].family for family in self.families]
-        name = self.configurations[0].first.name
-        if len(names) > 1 and all(other.startswith(f"{name} (") for other in names):
-            return [other[len(name) + 2 : -1] for other in names]
-        return names
-
-    def majority(self, task: str, metric: str) -> float:
-        """Score of always predicting the most frequent target; NaN if no run reports it."""
-        known = [c.majority(task, metric) for c in self.configurations]
-        return next((value for value in known if not math.isnan(value)), math.nan)
-
-
-def sections(configurations: list[Configuration]) -> list[Section]:
-    """Split configurations into sections by task, since scores on different tasks are not comparable."""
-    by_tasks = {}
-    for configuration in configurations:
-        by_tasks.setdefault(tuple(sorted(configuration.tasks)), []).append(configuration)
-    ordered = []
-    for _, members in sorted(by_tasks.items()):
-        families = {}
-        for configuration in sorted(members, key=lambda c: -c.rows):
-            families.setdefault(configuration.family, []).append(configuration)
-        best_first = sorted(families.values(), key=lambda family: rank(family[0].average.mean))
-        ordered.append(Section([configuration for family in best_first for configuration in family]))
-    return ordered
-
-
-def rank(score: float) -> float:
-    """Sort key that puts the highest score first and NaN last."""
-    return math.inf if math.isnan(score) else -score
-
-
-def table_rows(configurations: list[Configuration]) -> list[dict]:
-    """One row per configuration, task and metric, and one for the average if there are several tasks."""
-    rows = []
-    for configuration in configurations:
-        scores = [(*pair, configuration.score(*pair), configuration.majority(*pair)) for pair in configuration.columns]
-        if len(configuration.tasks) > 1:
-            scores.append((AVERAGE, "average_metrics", configuration.average, math.nan))
-        for task, metric, score, majority in scores:
-            rows.append(
-                {
-                    "configuration": configuration.name,
-                    "method": configuration.first.method,
-                    "task": task,
-                    "metric": metric,
-                    "mean": score.mean,
-                    "standard_deviation": score.deviation if score.count > 1 else None,
-                    "seeds": score.count,
-                    "trainable_parameters": configuration.first.trainable,
-                    "percent_of_backbone": configuration.percent,
-                    "seconds": configuration.mean_of("seconds"),
-                    "memory_mib": configuration.mean_of("memory_mib"),
-                    "low_resource": configuration.first.low_resource,
-                    "majority": None if math.isnan(majority) else majority,
-                }
-            )
-    return rows
+    def _scores(self, task: str) -> list[TaskScores]:
+        return [run.splits[self.split].tasks[task] for run in self.runs]
 
 
 def collect(paths: list[str], split: str) -> tuple[list[Configuration], list[str]]:
@@ -223,39 +130,25 @@ def diverged(paths: list[str], configurations: list[Configuration]) -> list[str]
 
 
 def group(runs: list[Run], split: str) -> list[Configuration]:
-    """Group runs that differ only in their seed; configurations of the same name get the keys that differ appended."""
-    groups = {}
+    """Group runs tested on the same rows that differ only in their seed, and name them."""
+    by_rows: dict[tuple[Tested, ...], list[Run]] = {}
+    for run, tested in zip(runs, tested_on(runs, split), strict=True):
+        by_rows.setdefault(tested, []).append(run)
+    return [found for tested, members in by_rows.items() for found in named(members, split, tested)]
+
+
+def named(runs: list[Run], split: str, tested: tuple[Tested, ...]) -> list[Configuration]:
+    """Group and name runs that were tested on the same rows."""
+    families: dict[str, dict[float | None, list[Run]]] = {}
     for run in runs:
-        groups.setdefault(canonical(run.config), []).append(run)
-    named = {}
-    for members in groups.values():
-        named.setdefault(members[0].name, []).append(members)
-    return [
-        Configuration(
-            with_keys(name, members[0], keys), with_keys(name, members[0], keys - {"low_resource"}), members, split
-        )
-        for name, same in named.items()
-        for keys in [differing_keys([members[0].config for members in same])]
-        for members in same
-    ]
-
-
-def differing_keys(configs: list[dict]) -> set[str]:
-    """Keys whose value is not the same in all configurations."""
-    return {key for key in set().union(*configs) if len({shown_value(config, key) for config in configs}) > 1}
-
-
-def with_keys(name: str, run: Run, keys: set[str]) -> str:
-    """`name` followed by the run's values of `keys` in parentheses."""
-    values = [f"{key}={shown_value(run.config, key)}" for key in sorted(keys)]
-    return printable(f"{name} ({', '.join(values)})" if values else name)
-
-
-def shown_value(config: dict, key: str) -> str:
-    if key not in config:
-        return "unset"
-    return config[key] if isinstance(config[key], str) else canonical(config[key])
-
-
-def canonical(value) -> str:
-    return json.dumps(value, sort_keys=True)
+        rest = {name: value for name, value in run.config.items() if name != "low_resource"}
+        family = families.setdefault(canonical([run.name, rest]), {})
+        family.setdefault(run.low_resource, []).append(run)
+    names = names_of([next(iter(family.values()))[0] for family in families.values()])
+    found = []
+    for name, family in zip(names, families.values(), strict=True):
+        for rows, members in family.items():
+            size = "all rows" if rows is None else f"{rows:,} rows"
+            text = f"{name.text}, {size}" if len(family) > 1 else name.text
+            found.append(Configuration(text, name.text, name.settings, members, split, tested))
+    return found

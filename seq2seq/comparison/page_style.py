@@ -35,7 +35,7 @@ STYLE = (
 body{margin:0 auto;max-width:1240px;padding:40px 24px 72px;background:var(--surface);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,"Noto Sans","Liberation Sans",sans-serif}
 h1{font-size:1.75rem;line-height:1.2;letter-spacing:-.015em;margin:0 0 .5rem}
-h2{font-size:1.3rem;margin:3.5rem 0 1rem;padding-top:1.25rem;border-top:1px solid var(--grid)}
+h2{font-size:1.3rem;margin:3.5rem 0 .5rem;overflow-wrap:anywhere;padding-top:1.25rem;border-top:1px solid var(--grid)}
 h3{font-size:1.05rem;margin:0 0 .5rem}
 .summary{font-size:1.05rem;max-width:46em;margin:0 0 1.75rem;overflow-wrap:anywhere}
 .table{overflow:auto;max-height:78vh;border:1px solid var(--grid);border-radius:8px}
@@ -54,25 +54,41 @@ thead button:focus-visible{outline:2px solid var(--c0);outline-offset:-2px}
 th[aria-sort] button{color:var(--ink)}
 th[aria-sort=ascending] button::after{content:" ↑"}
 th[aria-sort=descending] button::after{content:" ↓"}
-tbody tr:hover>*,tbody tr.on>*{background:var(--grid)}
+.table tbody tr:hover>*,tbody tr.on>*{background:var(--grid)}
 tfoot td{position:sticky;bottom:0;background:var(--surface);color:var(--muted);border-top:1px solid var(--grid);
 border-bottom:0}
 .name{display:flex;gap:.6em;align-items:baseline}
+details{margin:.75rem 0 0;font-size:.84rem}
+details>summary{cursor:pointer;overflow-wrap:anywhere}
+details .table{margin-top:.5rem}
 .note,figcaption{color:var(--muted);font-size:.84rem;max-width:62em;margin:.5rem 0 0}
-figure{margin:3rem 0 0;max-width:1080px}
+.figures{columns:2 30rem;column-gap:2.5rem}
+figure{margin:0;padding:2.25rem 0 0;max-width:640px;break-inside:avoid}
+figcaption{overflow-wrap:anywhere}
 .mark{width:28px;height:12px;flex:none}
-.legend{display:grid;grid-template-columns:repeat(auto-fill,minmax(15em,1fr));gap:.1rem 1.25rem;list-style:none;
-margin:0 0 .6rem;padding:0;font-size:.84rem;line-height:1.4}
+.legend{display:grid;grid-template-columns:repeat(auto-fill,minmax(14em,1fr));gap:.1rem 1.25rem;list-style:none;
+margin:.5rem 0 0;padding:0;max-height:15em;overflow-y:auto;font-size:.84rem;line-height:1.4}
 .legend li{display:flex;gap:.5em;align-items:baseline;border-radius:4px;padding:.05rem 0}
 .legend li span{min-width:0;overflow-wrap:anywhere}
 .legend i{font-style:normal;color:var(--muted);font-variant-numeric:tabular-nums}
 .plot{overflow-x:auto}
-.plot svg{display:block;width:100%;min-width:680px;height:auto}
+.plot>svg{display:block;width:100%;min-width:430px;height:auto}
 .plot svg *{stroke-linejoin:round;stroke-linecap:butt}
 .plot text{font-family:inherit!important}
 .plot g[id*="-label-"] text{paint-order:stroke;stroke:var(--surface);stroke-width:2.5px}
 .plot g[id*="-s"]{transition:opacity .12s}
 .plot g.off{opacity:.1!important}
+.confusion{width:auto;font-size:.75rem}
+.confusion th,.confusion td{padding:.25rem .3rem;border:0;overflow-wrap:break-word}
+.confusion thead th{position:static;vertical-align:bottom;color:var(--muted)}
+.confusion thead span{display:inline-block;writing-mode:vertical-rl;transform:rotate(180deg);
+max-height:11em;text-align:left;overflow-wrap:anywhere}
+.confusion tbody th{position:sticky;left:0;min-width:7em;max-width:11em;background:var(--surface);
+text-align:right;color:var(--muted);white-space:normal}
+.confusion tbody td{min-width:2rem;padding:.25rem .1rem;text-align:center;border:1px solid var(--surface);
+background:color-mix(in srgb,var(--c0) var(--share),var(--grid))}
+.confusion td.strong{color:var(--surface)}
+.confusion td.zero{color:var(--muted)}
 @media (max-width:640px){body{padding:24px 16px 48px}h1{font-size:1.4rem}.legend{grid-template-columns:1fr}
 .name>span{max-width:9em}}
 @media print{.table{max-height:none;overflow:visible}figure{break-inside:avoid}}
@@ -80,7 +96,7 @@ margin:0 0 .6rem;padding:0;font-size:.84rem;line-height:1.4}
 )
 
 SCRIPT = """
-for (const table of document.querySelectorAll("table")) {
+for (const table of document.querySelectorAll(".table table")) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
   heads.forEach((head, column) => head.addEventListener("click", () => {
     const number = head.classList.contains("n");

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import report
-from seq2seq.comparison.page import safe
+from seq2seq.comparison.words import safe
 from tests.report.written_runs import rows_of, split, write_diverged, write_run
 from tests.test_bad_input import tree
 

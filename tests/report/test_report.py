@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from seq2seq.comparison.configurations import Statistic, collect
+from seq2seq.comparison.configurations import collect
+from seq2seq.comparison.numbers import Statistic
 from seq2seq.comparison.plots.drawing import log_ticks
 from seq2seq.comparison.plots.parameters import pareto
 from tests.report.written_runs import HISTORY, rows_of, write_run
@@ -121,7 +122,7 @@ def test_numbers_of_training_rows_are_one_family(tmp_path, make_report):
         config = {"low_resource": [100, 1000]} if rows else {}
         write_run(tmp_path / f"runs/{rows}", scores=60.0 + len(str(rows)), low_resource=rows, config=config)
     configurations, _ = collect([str(tmp_path / "runs")], "test")
-    names = {"lora (low_resource=100)", "lora (low_resource=1000)", "lora (low_resource=null)"}
+    names = {"lora, 100 rows", "lora, 1,000 rows", "lora, all rows"}
     assert {c.name for c in configurations} == names
     assert {c.family for c in configurations} == {"lora"}
     out = make_report(tmp_path / "runs")[2]
@@ -148,7 +149,7 @@ def test_scores_on_other_tasks_stand_apart(tmp_path, make_report):
     text = (make_report(tmp_path / "runs")[2] / "report.md").read_text()
     assert "## amazon" in text
     assert "## movie" in text
-    assert "2 groups of tasks" in text
+    assert "2 sections, as scores on different rows" in text
 
 
 def test_the_frontier():

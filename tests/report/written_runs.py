@@ -13,22 +13,26 @@ HISTORY = [
 ]
 
 
-def split(accuracies: dict) -> dict:
+def split(accuracies: dict, **facts) -> dict:
+    """Scores by task on a split; `facts` stand in the entry of each task."""
+    shared = {"majority": {"accuracy": 50.0}, **facts}
     tasks = {
-        task: {"scores": {"accuracy": score, "loss": 0.5}, "average_metrics": score, "majority": {"accuracy": 50.0}}
+        task: {"scores": {"accuracy": score, "loss": 0.5}, "average_metrics": score, **shared}
         for task, score in accuracies.items()
     }
     return {"tasks": tasks, "average_metrics": sum(accuracies.values()) / len(accuracies)}
 
 
-def write_run(directory, name="lora", *, scores=70.0, seed=1, trainable=100, low_resource=None, config=(), **results):
-    """A finished run; `scores` on the task "movie", or by task."""
+def write_run(
+    directory, name="lora", *, scores=70.0, seed=1, trainable=100, low_resource=None, config=(), facts=(), **results
+):
+    """A finished run; `scores` on the task "movie", or by task, with `facts` about each task."""
     directory.mkdir(parents=True)
     scores = scores if isinstance(scores, dict) else {"movie": scores}
     content = {
         "experiment_name": name,
         "method": f"{name} method",
-        "splits": {"test": split(scores)},
+        "splits": {"test": split(scores, **dict(facts))},
         "parameters": {"trainable": trainable, "total": BACKBONE + trainable, "backbone": BACKBONE},
         "seed": seed,
         "low_resource": low_resource,

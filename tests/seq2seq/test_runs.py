@@ -59,6 +59,8 @@ def test_a_run_leaves_metrics_configuration_and_a_small_adapter(finished_run):
     assert all(line["source"].startswith("sentence: ") for line in lines)  # adapters of its own know the task
     assert entry["parameters"]["trainable"] < entry["parameters"]["backbone"]
     assert entry["peak_memory_mib"] > 100
+    assert "tt_rank" in entry["keys_read"]
+    assert "lora_rank" not in entry["keys_read"]
 
 
 @pytest.mark.parametrize(("config", "keys"), [(CONFIG, {"adapters_per_task": False}), ("configs/tt_lora.json", {})])

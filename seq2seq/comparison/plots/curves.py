@@ -4,9 +4,11 @@ import math
 
 import numpy
 
-from seq2seq.comparison.configurations import Configuration, Section, Statistic
+from seq2seq.comparison.configurations import Configuration
+from seq2seq.comparison.numbers import Statistic
 from seq2seq.comparison.plots.drawing import Style, log_ticks, new_figure, set_ticks, short_number, to_svg
 from seq2seq.comparison.plots.parts import MANY, Plot, compared, largest, seeds
+from seq2seq.comparison.sections import Section
 
 POINTS_OF_A_LINE = 200
 GRADIENT = "norm of the gradient"
@@ -23,10 +25,10 @@ def curves(section: Section, split: str, prefix: str) -> Plot | None:
     panels = [(name, key) for name, key in panels if any(history(c, key)[0].size for c in families)]
     if not panels:
         return None
-    figure, every = new_figure(3.5, columns=len(panels))
+    figure, every = new_figure(0.2 + 1.9 * len(panels), rows=len(panels), sharex=True)
     shown = []
     for axes, (name, key) in zip(every, panels, strict=True):
-        axes.set(title=name, xlabel="optimizer step")
+        axes.set_title(name)
         lines = [(i, *history(c, key)) for i, c in enumerate(families)]
         lines = [line for line in lines if line[1].size]
         shown += [i for i, *_ in lines]
@@ -39,6 +41,7 @@ def curves(section: Section, split: str, prefix: str) -> Plot | None:
             set_ticks(axes.yaxis, ticks, [f"{tick:g}" for tick in ticks])
         axes.locator_params(axis="x", nbins=6)
         axes.xaxis.set_major_formatter(lambda step, _: short_number(step))
+    every[-1].set_xlabel("optimizer step")
     title = "Learning curves"
     caption = (
         f"Mean over {seeds(families)} of the values logged at each step; the band is ± one sample standard deviation, "

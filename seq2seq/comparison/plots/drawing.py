@@ -30,11 +30,13 @@ VARIABLES = {
 MARKERS = "os^Dv"  # five markers and seven hues make 35 different pairs
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 1.5, 1.5, 1.5))
 TINTS = (1.0, 0.45, 0.2, 0.05)
+WIDTH = 6.0  # inches; 432 points, which a screen of 500 pixels shows at 1.1 pixels per point
+SMALL = 8.4  # the smallest font, in points
 RC = {
     "svg.fonttype": "none",  # text as text
     "svg.hashsalt": "report",
     "text.parse_math": False,
-    "font.size": 8.5,
+    "font.size": 9,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -112,11 +114,11 @@ def drawn(plot, *arguments):
 
 
 def new_figure(height: float, rows: int = 1, columns: int = 1, **keywords):
-    """A figure as wide as the page, and its axes as a list."""
+    """A figure as wide as half a large page or the whole of a small one, and its axes as a list."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.2, height), dpi=72, layout="constrained")  # 72: a pixel is a point
+    figure = Figure(figsize=(WIDTH, height), dpi=72, layout="constrained")  # 72: a pixel is a point
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, hspace=0.06, wspace=0.04)
     axes = figure.subplots(rows, columns, squeeze=False, **keywords)
@@ -191,7 +193,9 @@ def place_labels(axes, labels: list[tuple], obstacles: list[tuple]) -> bool:
     for number, (x, y, text, fallback, weight) in enumerate(labels):
         at = axes.transData.transform((x, y))
         for words in (text, fallback):
-            label = axes.text(0, 0, words, transform=IdentityTransform(), fontsize=7.8, fontweight=weight, va="bottom")
+            label = axes.text(
+                0, 0, words, transform=IdentityTransform(), fontsize=SMALL, fontweight=weight, va="bottom"
+            )
             extent = label.get_window_extent()
             box = free_box(at, extent.width, extent.height, taken, bounds)
             if box:
@@ -206,7 +210,7 @@ def place_labels(axes, labels: list[tuple], obstacles: list[tuple]) -> bool:
 
 def free_box(at, width: float, height: float, taken: list[tuple], bounds) -> tuple | None:
     """The first free box of this size around a point, or None."""
-    for gap in (6, 11):
+    for gap in (8, 12):
         for right, up in ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 0), (-1, 1), (-1, -1)):
             x0 = at[0] + (gap if right > 0 else -width / 2 if right == 0 else -gap - width)
             y0 = at[1] + (gap * 0.6 if up > 0 else -height / 2 if up == 0 else -gap * 0.6 - height)

@@ -3,10 +3,11 @@
 import math
 from itertools import pairwise
 
-from seq2seq.comparison.configurations import Configuration, Section
+from seq2seq.comparison.configurations import Configuration
 from seq2seq.comparison.plots.drawing import (
     INK,
     MUTED,
+    SMALL,
     Style,
     log_ticks,
     new_figure,
@@ -17,6 +18,7 @@ from seq2seq.comparison.plots.drawing import (
     to_svg,
 )
 from seq2seq.comparison.plots.parts import DEVIATION, Plot, compared, draw_point, largest, score_name, seeds, span
+from seq2seq.comparison.sections import Section
 
 
 def pareto(points: list[tuple[float, float]]) -> list[int]:
@@ -35,7 +37,7 @@ def parameters(section: Section, split: str, prefix: str) -> Plot | None:
     shown = [(i, c) for i, c in enumerate(compared(section)) if math.isfinite(c.average.mean)]
     if not shown:
         return None
-    figure, (axes,) = new_figure(4.4)
+    figure, (axes,) = new_figure(4.2)
     places = parameter_axis(axes, [c for _, c in shown])
     front = pareto([(c.first.trainable, c.average.mean) for _, c in shown])
     corners = sorted((places[i], shown[i][1].average.mean) for i in front)
@@ -47,7 +49,7 @@ def parameters(section: Section, split: str, prefix: str) -> Plot | None:
     axes.scatter(*zip(*corners, strict=True), s=130, facecolor="none", edgecolor=INK[0], linewidth=0.9, zorder=2.5)
     axes.margins(y=0.14)
     axes.set_ylabel(f"{score_name(section)}, {split}")
-    axes.legend([stairs], ["Pareto frontier"], loc="lower right", bbox_to_anchor=(1, 0), frameon=False, fontsize=8)
+    axes.legend([stairs], ["Pareto frontier"], loc="lower right", bbox_to_anchor=(1, 0), frameon=False, fontsize=SMALL)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     names = section.labels

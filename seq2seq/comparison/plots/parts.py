@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from seq2seq.comparison.configurations import Configuration, Section, Statistic
+from seq2seq.comparison.configurations import Configuration
+from seq2seq.comparison.numbers import Statistic
 from seq2seq.comparison.plots.drawing import Style
+from seq2seq.comparison.sections import Section
 
 MANY = 8  # with more configurations their numbers are written as well: colours alone are too similar
 DEVIATION = "± is the sample standard deviation over seeds, where there are several."
@@ -15,13 +17,13 @@ class Plot:
     """A drawing with its texts.
 
     title: heading.
-    svg: the drawing, an <svg> element.
+    drawing: the plot itself, an element of HTML.
     caption: explanation below the drawing.
     shown: configurations in the legend, as indices into the section's families.
     """
 
     title: str
-    svg: str
+    drawing: str
     caption: str
     shown: list[int]
 

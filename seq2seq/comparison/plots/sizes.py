@@ -2,9 +2,10 @@
 
 import math
 
-from seq2seq.comparison.configurations import Configuration, Section
+from seq2seq.comparison.configurations import Configuration
 from seq2seq.comparison.plots.drawing import MUTED, Style, new_figure, set_ticks, to_svg
 from seq2seq.comparison.plots.parts import DEVIATION, Plot, draw_point, score_name, seeds
+from seq2seq.comparison.sections import Section
 
 
 def sizes(section: Section, split: str, prefix: str) -> Plot | None:
@@ -14,7 +15,7 @@ def sizes(section: Section, split: str, prefix: str) -> Plot | None:
     rows = sorted({c.rows for c in members})
     if len(rows) < 2:
         return None
-    figure, (axes,) = new_figure(3.9)
+    figure, (axes,) = new_figure(3.7)
     axes.set_xscale("log")
     finite = [row for row in rows if math.isfinite(row)]
     every = finite[-1] * max(2.0, (finite[-1] / finite[0]) ** 0.3)  # position of "all"
