@@ -11,7 +11,7 @@ from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
 from seq2seq.data.splits import split_by_text
 from seq2seq.data.tables import read_table
 from seq2seq.data.tasks import SPLITS, Task, register
-from seq2seq.metrics import COMPARED, METRICS
+from seq2seq.metrics import COMPARED, METRICS, metric_names
 
 HELD_OUT = 0.15  # share of the training file for each split without a file of its own
 
@@ -32,7 +32,7 @@ class FileTask(Task):
         self._checked: dict[str, Dataset] = {}
         self.labels = self.arguments.labels
         self._allowed = set(self.labels or ())
-        self.metrics = self.arguments.metrics or (["accuracy"] if self.labels else ["em"])
+        self.metrics = metric_names(self.arguments.metrics or (["accuracy"] if self.labels else ["exact"]))
         if self.labels is not None:
             _check_labels(self.labels)
         _check_metrics(self.metrics, self.labels)
