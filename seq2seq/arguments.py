@@ -103,8 +103,12 @@ class DataTrainingArguments:
     )
     target_column: str = key("label", 'Column of the task "file" that holds the target text.')
     labels: list[str] | None = key(None, 'Allowed targets of the task "file"; null: any text or number.')
-    metrics: list[str] | None = key(
-        None, 'Metrics of the task "file"; null: accuracy if labels is set, else exact match (em).'
+    metrics: list[str] | None = key(None, 'Metrics of the task "file"; null: accuracy if labels is set, else exact.')
+
+    class_weights: Literal["balanced"] | None = key(
+        None,
+        '"balanced": in training, each class of a task with labels has the same share of the loss, however rare it is: '
+        "of n rows of k classes, a row of a class with m rows weighs n / (k * m); null: all rows weigh the same.",
     )
 
     # Text without labels, to pre-train on.
@@ -196,6 +200,11 @@ class OwnTrainingArguments:
         None,
         "null: resume the unfinished run of the same configuration in output_dir, if there is one; true: resume it, "
         "and fail if there is none; false: start over.",
+    )
+    early_stopping_patience: int | None = key(
+        None,
+        "Stop training after this many evaluations in a row in which metric_for_best_model did not improve; requires "
+        "load_best_model_at_end; null: train to the end.",
     )
     seeds: list[int] | None = key(
         None,

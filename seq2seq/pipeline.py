@@ -3,7 +3,6 @@
 import time
 from contextlib import nullcontext
 
-import datasets
 import torch
 from accelerate import PartialState
 from transformers import set_seed
@@ -13,11 +12,13 @@ from adapters.norms import preinit_errors
 from common.errors import ConfigError, warn_once
 from common.termination import termination
 from seq2seq.data.batches import TaskRows, load_texts, longest_target, tasks_of_splits, tokenise
+from seq2seq.data.class_weights import check_class_weights, with_class_weights
 from seq2seq.divergence import Diverged
 from seq2seq.layout import MERGED
 from seq2seq.models import check_tasks, load_backbone, load_tokenizer
 from seq2seq.precision import SLOW, bfloat16_slowdown
 from seq2seq.predictions import split_results
+from seq2seq.progress import bars_on_terminals_only
 from seq2seq.runs import RunDirectory
 from seq2seq.settings import Settings
 from seq2seq.summary import peak_memory_mib, reset_peak_memory
@@ -94,8 +95,9 @@ def train_and_evaluate(
 def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows]]]:
     """Return the trainer of a run, with model and data, and the rows of each split it uses. Writes nothing."""
     training, data = settings.training, settings.data
-    datasets.disable_progress_bars()
+    training.disable_tqdm = not bars_on_terminals_only() or training.disable_tqdm
     tasks = tasks_of_splits(data, training.split_seed)
+    check_class_weights(data, tasks["train"])
     # Where tasks share adapters, the source names the task.
     prefix = not settings.adapter.own_adapters
     texts = load_texts(tasks, needed_splits(training), data, training.seed, prefix)
@@ -117,6 +119,8 @@ def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows
         split: [tokenise(each, tokenizer, data, by_length=split != "train") for each in parts]
         for split, parts in texts.items()
     }
+    if training.do_train and data.class_weights is not None:
+        rows["train"] = [with_class_weights(each) for each in rows["train"]]
     if training.generation_max_length is None:
         training.generation_max_length = longest_target(rows.values())
     trainer = AdapterTrainer(

@@ -164,7 +164,8 @@ class PaddingCollator:
     """Makes a batch of rows of tokens, padding each column to its longest row.
 
     A batch has input_ids, attention_mask and labels, each (rows, length), the labels padded with -100. With tell_tasks
-    it also has "task": the one task of all rows, or the task of each row, with rows of the same task together.
+    it also has "task": the one task of all rows, or the task of each row, with rows of the same task together. Where
+    rows have a weight it also has "weight", (rows,).
     """
 
     def __init__(self, pad: int, tell_tasks: bool):
@@ -182,6 +183,8 @@ class PaddingCollator:
         if self.tell_tasks:
             names = [row["task"] for row in rows]
             batch["task"] = names[0] if len(set(names)) == 1 else names
+        if "weight" in rows[0]:
+            batch["weight"] = torch.tensor([row["weight"] for row in rows])
         return batch
 
 
