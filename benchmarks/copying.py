@@ -24,7 +24,7 @@ KEYS = {
     "task_name": "file",
     "source_template": "{text}",
     "target_column": "text",
-    "metrics": ["exact_match"],
+    "metrics": ["exact"],
     "model_name_or_path": "t5-nano",
     "do_train": True,
     "num_train_epochs": 6,

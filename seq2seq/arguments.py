@@ -145,6 +145,11 @@ class DataTrainingArguments:
     columns: list[str] | None = key(
         None, "Names of the columns of CSV and TSV without a header; null: the first line is a header."
     )
+    class_weights: Literal["balanced"] | None = key(
+        None,
+        '"balanced": in training, each class of a task with labels has the same share of the loss, however rare it is: '
+        "of n rows of k classes, a row of a class with m rows weighs n / (k * m); null: all rows weigh the same.",
+    )
 
     # Text without labels, to pre-train on.
     text_sources: dict | None = key(
@@ -234,6 +239,11 @@ class OwnTrainingArguments:
         None,
         "null: resume the unfinished run of the same configuration in output_dir, if there is one; true: resume it, "
         "and fail if there is none; false: start over.",
+    )
+    early_stopping_patience: int | None = key(
+        None,
+        "Stop training after this many evaluations in a row in which metric_for_best_model did not improve; requires "
+        "load_best_model_at_end; null: train to the end.",
     )
     seeds: list[int] | None = key(
         None,

@@ -135,7 +135,8 @@ class CheckpointTrainer(Seq2SeqTrainer):
             super()._load_best_model()
 
     def _run_epoch(self, *args, **kwargs):
-        if self.state.global_step < self.state.max_steps:  # the base class would train one step more after resuming
+        stopped = self.state.global_step >= self.state.max_steps or self.control.should_training_stop
+        if not stopped:  # the base class would train one step more after resuming
             super()._run_epoch(*args, **kwargs)
 
     def _get_output_dir(self, trial):

@@ -55,7 +55,11 @@ def print_data_report(report: dict) -> None:
     for split, name, entry in splits:
         source, target = entry["source_tokens"], entry["target_tokens"]
         cells = [f"{entry['rows']:,}", f"{source['median']:.0f}", f"{source['longest']:,}"]
-        cells += [f"{entry['truncated_sources']:.1%}", f"up to {target['longest']}", f"{entry['truncated_targets']:.1%}"]
+        cells += [
+            f"{entry['truncated_sources']:.1%}",
+            f"up to {target['longest']}",
+            f"{entry['truncated_targets']:.1%}",
+        ]
         table.add_row(name, split, *cells, f"{entry['unknown_characters']:.2%}")
     console.print(table)
     for name in dict.fromkeys(name for _, name, entry in splits if "labels" in entry):

@@ -10,6 +10,7 @@ from rich.table import Table
 from adapters.tt_basis import RandomBasis
 from common.files import check_writable, write_json
 from seq2seq.data.batches import load_texts, tasks_of_splits
+from seq2seq.data.class_weights import check_class_weights
 from seq2seq.data_report import data_report, print_data_report
 from seq2seq.layout import DRY_RUN
 from seq2seq.models import check_tasks, configuration_of, load_tokenizer, model_config_errors
@@ -38,6 +39,7 @@ def dry_run(settings: Settings) -> dict:
     with model_config_errors(), torch.device("meta"):
         model = T5ForConditionalGeneration(configuration_of(settings.model))
     tasks = tasks_of_splits(settings.data, settings.training.split_seed)
+    check_class_weights(settings.data, tasks["train"])
     modify_model_after_init(model, settings.adapter)
     check_tasks(model, tasks)
     if settings.training.merge_and_export:

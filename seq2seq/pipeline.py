@@ -4,7 +4,6 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-import datasets
 import torch
 from accelerate import PartialState
 from transformers import set_seed
@@ -14,6 +13,7 @@ from adapters.norms import preinit_errors
 from common.errors import ConfigError, shortened, warn_once
 from common.termination import termination
 from seq2seq.data.batches import TaskRows, load_texts, longest_target, tasks_of_splits, tokenise
+from seq2seq.data.class_weights import check_class_weights, with_class_weights
 from seq2seq.data.losses import check_alike
 from seq2seq.data_config import companions, read_data_config, set_words
 from seq2seq.divergence import Diverged
@@ -21,6 +21,7 @@ from seq2seq.layout import MERGED
 from seq2seq.models import check_tasks, load_backbone, load_tokenizer
 from seq2seq.precision import SLOW, bfloat16_slowdown
 from seq2seq.predictions import split_results
+from seq2seq.progress import bars_on_terminals_only
 from seq2seq.runs import RunDirectory
 from seq2seq.settings import Settings
 from seq2seq.summary import peak_memory_mib, reset_peak_memory
@@ -99,8 +100,9 @@ def train_and_evaluate(
 def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows]]]:
     """Return the trainer of a run, with model and data, and the rows of each split it uses. Writes nothing."""
     training, data = settings.training, settings.data
-    datasets.disable_progress_bars()
+    training.disable_tqdm = not bars_on_terminals_only() or training.disable_tqdm
     tasks = tasks_of_splits(data, training.split_seed)
+    check_class_weights(data, tasks["train"])
     # Where tasks share adapters, the source names the task.
     prefix = not settings.adapter.own_adapters
     texts = load_texts(tasks, needed_splits(training), data, training.seed, prefix)
@@ -119,6 +121,8 @@ def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows
     if training.merge_and_export:
         check_foldable(model)
     rows = tokenise_all(texts, tokenizer, settings)
+    if training.do_train and data.class_weights is not None:
+        rows["train"] = [with_class_weights(each) for each in rows["train"]]
     set_generation_length(training, rows)
     generation = {"max_length": training.generation_max_length, "num_beams": training.generation_num_beams or 1}
     model.companions = companions(tokenizer, tasks["train"], data, prefix, generation)

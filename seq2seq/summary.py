@@ -10,6 +10,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from seq2seq.class_tables import print_classes
+
 STATUS = Path("/proc/self/status")  # Linux only
 
 
@@ -51,6 +53,7 @@ def print_report(results: dict) -> None:
     share = 100 * counts["trainable"] / counts["backbone"]
     console = Console()
     console.print(table)
+    _print_classes(results["splits"])
     lines = {
         "method": results["method"],
         "trainable": f"{counts['trainable']:,} parameters, {share:.3f}% of the backbone's {counts['backbone']:,}",
@@ -66,6 +69,16 @@ def print_report(results: dict) -> None:
         lines["input"] = f"{times['input_share']:.2%} of the training time"
     for name, value in lines.items():
         console.print(f"{name:12} {value}", highlight=False, soft_wrap=True)
+
+
+def _print_classes(splits: dict) -> None:
+    """Print the classes of each task of the last split, the test split if there is one."""
+    console = Console()
+    console = console if console.is_terminal else Console(width=200)  # in a file, nothing is cut
+    for split, entry in list(splits.items())[-1:]:
+        for task, scored in entry["tasks"].items():
+            if "classes" in scored:
+                print_classes(console, f"{task}, {split}", scored)
 
 
 def print_series(summary: dict) -> None:

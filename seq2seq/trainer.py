@@ -20,14 +20,16 @@ from seq2seq.data.batches import TaskRows, collator_for, concatenate_tokens
 from seq2seq.data.mixing import TaskSampler
 from seq2seq.data.tasks import Task, average_of
 from seq2seq.divergence import DivergenceGuard
+from seq2seq.early_stopping import EarlyStopping
 from seq2seq.memory import MemoryReport, measure_memory
+from seq2seq.metrics import OLDER_NAMES
 
 
 class AdapterTrainer(CheckpointTrainer):
     """Trains on one or several tasks and evaluates on one or several tasks.
 
     The loss of a step is the mean over the target tokens of all its rows, however they are split into accumulated
-    batches and processes.
+    batches and processes. With class_weights, each token's loss is multiplied by its row's weight before that.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class AdapterTrainer(CheckpointTrainer):
         """
         self.training_rows, self.validation_rows, self.data = training, validation, data
         self.task, self.scored, self.predictions, self.unpadded_rows_left = tasks[0], None, {}, 0
+        self.row_weights: torch.Tensor | None = None
         several = len(kwargs["model"].task_switch.tasks) > 1
         args = fit_arguments(kwargs["args"], [rows.task for rows in validation] or tasks, several)
         existed = os.path.isdir(args.output_dir)  # if not, the base class creates it
@@ -75,6 +78,8 @@ class AdapterTrainer(CheckpointTrainer):
         self.guard = DivergenceGuard(self)
         self.add_callback(self.guard)
         self.add_callback(_SetSamplerEpoch(self))
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(args.early_stopping_patience))
 
     def _check_optimizer(self):
         """Build optimizer and schedule once, so that errors show early; training builds its own."""
@@ -92,12 +97,15 @@ class AdapterTrainer(CheckpointTrainer):
 
     def token_loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
         """Return the cross entropy summed over target tokens, divided by their number in the whole step, if known."""
+        weights = self.row_weights
         total = cross_entropy(
             outputs.logits.flatten(0, 1).float(),
             labels.flatten(),
-            reduction="sum",
+            reduction="sum" if weights is None else "none",
             label_smoothing=self.args.label_smoothing_factor,
         )
+        if weights is not None:
+            total = weights @ total.view(labels.shape).sum(1)
         return total / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -107,6 +115,7 @@ class AdapterTrainer(CheckpointTrainer):
         """
         inputs = dict(inputs)
         fields = {name: inputs.pop(name) for name in self.task.batch_fields}
+        self.row_weights = inputs.pop("weight", None)  # for the token loss, which the base class calls
         if "decoder_input_ids" not in inputs:  # the base class removes the labels
             inputs["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(inputs["labels"])
         tokens = num_items_in_batch if model.training else None  # in evaluation, the mean of each batch
@@ -160,6 +169,7 @@ class AdapterTrainer(CheckpointTrainer):
                 if None not in values:
                     averages[f"{metric_key_prefix}_{name}"] = float(np.mean(values))
             self.log(averages)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, averages)
             logged |= averages
         return logged
 
@@ -262,6 +272,8 @@ def fit_arguments(args, tasks: Sequence[Task], several: bool):
     known = ["average_metrics", "loss"] if args.predict_with_generate else ["loss"]
     for task in tasks if args.predict_with_generate else ():
         known = [*(name if len(tasks) == 1 else f"{task.name}_{name}" for name in task.metrics), *known]
+    for older, name in OLDER_NAMES.items() if args.metric_for_best_model else ():
+        args.metric_for_best_model = args.metric_for_best_model.replace(older, name)
     best = (args.metric_for_best_model or "loss").removeprefix("eval_")
     if args.compares_models and best not in known:
         names = " and ".join(task.name for task in tasks)

@@ -22,6 +22,7 @@ ALLOWED = {
         "gradient_accumulation_steps",
         "generation_num_beams",
         "save_total_limit",
+        "early_stopping_patience",
         "eval_accumulation_steps",
         "torch_empty_cache_steps",
     ),
@@ -136,11 +137,26 @@ class TrainingArguments(OwnTrainingArguments, Seq2SeqTrainingArguments):
             self.dataloader_multiprocessing_context = None
         if "RANK" not in os.environ:
             self.ddp_backend = None
+        if self.early_stopping_patience is not None:
+            self._check_early_stopping()
         if not self.compares_models:  # transformers would look the metric up without need, and fail
             self.metric_for_best_model = self.greater_is_better = None
         self._use_newer_names()
         for name in ("adam_beta1", "adam_beta2"):  # torch takes no whole numbers
             setattr(self, name, float(getattr(self, name)))
+
+    def _check_early_stopping(self):
+        patience = f"early_stopping_patience is {self.early_stopping_patience}, but"
+        if self.eval_strategy == "no":
+            raise ConfigError(
+                f'{patience} eval_strategy is "no", so no evaluation can show that training stopped improving; set '
+                'eval_strategy and save_strategy to "epoch" or "steps"'
+            )
+        if not self.load_best_model_at_end:
+            raise ConfigError(
+                f"{patience} load_best_model_at_end is false, so the run would end with a model that it found to be "
+                "worse; set load_best_model_at_end to true"
+            )
 
     @property
     def compares_models(self) -> bool:

@@ -59,6 +59,8 @@ def unread_keys(settings: Settings) -> dict[str, list[str]]:
 def unread_by_training(training: TrainingArguments) -> dict[str, tuple[str, ...]]:
     """Return the training keys that have no effect with the others as they are, by who does not read them."""
     unread = {"this program": OTHERWISE}
+    if not training.do_train:
+        unread["a run that does not train"] = ("class_weights", "early_stopping_patience")
     if training.device.type == "cpu":
         unread["a CPU"] = ("fp16", "tf32", "torch_empty_cache_steps")
     if training.world_size == 1:

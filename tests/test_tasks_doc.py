@@ -41,6 +41,8 @@ def test_the_example_of_own_data_runs(run_main, tmp_path, monkeypatch):
     assert status == 0, errors
     tested = json.loads((out / "results.json").read_text())["splits"]["test"]["tasks"]["file"]
     assert set(tested["scores"]) == {"accuracy", "f1", "loss"}
+    assert [entry["label"] for entry in tested["classes"]] == tested["confusion"]["labels"] == ["bad", "good"]
+    assert sum(map(sum, tested["confusion"]["matrix"])) == tested["rows"]
     lines = (out / "predictions/test-file.jsonl").read_text().splitlines()
     assert re.match(
         r"review: (Bright, and it lasts|It broke .*)\. product: (lamp|chair) \d+", json.loads(lines[0])["source"]

@@ -1,5 +1,6 @@
 """From the texts of tasks to tokens, and from tokens to batches."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from seq2seq.arguments import TASK_KEYS, DataTrainingArguments
 from seq2seq.data.cache import as_dataset
 from seq2seq.data.losses import Losses, losses_of
 from seq2seq.data.tasks import Task, get_task
-from seq2seq.data.token_cache import tokenised, truncated
+from seq2seq.data.token_cache import text_hash, tokenised, truncated
 from seq2seq.data.verbalizer import decode, encode
 
 LIMITS = {"train": "max_train_samples", "validation": "max_val_samples", "test": "max_test_samples"}
@@ -28,6 +29,7 @@ class TaskRows:
     texts: the columns "source", "target" and what scoring needs.
     tokens: the columns "input_ids", "labels", "task" and what the task's loss needs, in the order of the texts; None
         before `tokenise`.
+    data_hash: a hash of sources and targets; it depends neither on label_style nor on the tasks' names in sources.
     fingerprint: a hash of texts and tokens; None before `tokenise`.
     losses: what of the texts did not become tokens; None before `tokenise`.
     """
@@ -35,6 +37,7 @@ class TaskRows:
     task: Task
     texts: Dataset
     tokens: Dataset | None = None
+    data_hash: str | None = None
     fingerprint: str | None = None
     losses: Losses | None = None
 
@@ -79,10 +82,22 @@ def load_texts(
     prefix: True to put the task's name in front of each source.
     Raises ConfigError for an empty split, or one with too few rows for low_resource.
     """
-    return {
-        split: [TaskRows(task, load_split(task, split, arguments, seed, prefix)) for task in tasks[split]]
-        for split in splits
-    }
+    rows: dict[str, list[TaskRows]] = {}
+    for split in splits:
+        texts = [(task, load_split(task, split, arguments, seed, prefix)) for task in tasks[split]]
+        rows[split] = [TaskRows(task, each, data_hash=_data_hash(task, each)) for task, each in texts]
+    return rows
+
+
+def _data_hash(task: Task, texts: Dataset) -> str:
+    table = texts.with_format("arrow")
+    sources, targets = table["source"][:], texts["target"][:]
+    if task.named_in_source:
+        sources = pc.replace_substring_regex(sources, f"^{re.escape(task.name)} ", "", max_replacements=1)
+    if task.targets is not None:
+        number = {target: str(n) for n, target in enumerate(task.targets)}
+        targets = [number.get(target, target) for target in targets]
+    return text_hash(as_dataset(pyarrow.table({"source": sources, "target": targets})), ["source", "target"])[:16]
 
 
 def load_split(task: Task, split: str, arguments: DataTrainingArguments, seed: int, prefix: bool) -> Dataset:
@@ -174,7 +189,8 @@ class PaddingCollator:
     """Makes a batch of rows of tokens, padding each column to its longest row.
 
     A batch has input_ids, attention_mask and labels, each (rows, length), the labels padded with -100. With tell_tasks
-    it also has "task": the one task of all rows, or the task of each row, with rows of the same task together.
+    it also has "task": the one task of all rows, or the task of each row, with rows of the same task together. Where
+    rows have a weight it also has "weight", (rows,).
     """
 
     def __init__(self, pad: int, tell_tasks: bool):
@@ -192,6 +208,8 @@ class PaddingCollator:
         if self.tell_tasks:
             names = [row["task"] for row in rows]
             batch["task"] = names[0] if len(set(names)) == 1 else names
+        if "weight" in rows[0]:
+            batch["weight"] = torch.tensor([row["weight"] for row in rows])
         return batch
 
 

@@ -16,7 +16,7 @@ from seq2seq.data.splits import part_of_each
 from seq2seq.data.tables import Batch, Form, Source, TableFile, table_of
 from seq2seq.data.targets import Labels, Numbers, Reader, Texts, read_targets
 from seq2seq.data.tasks import SPLITS, Task, register
-from seq2seq.metrics import COMPARED, METRICS
+from seq2seq.metrics import COMPARED, METRICS, metric_names
 
 HELD_OUT = 0.15  # share of the training file for each split without a file of its own
 MOST_LABELS = 1000  # that labels "auto" takes from a file
@@ -44,7 +44,7 @@ class FileTask(Task):
         given = self.arguments.labels
         self.given_words = given if isinstance(given, dict) else {}
         self._labels = None if given == "auto" or given is None else list(given)
-        self.metrics = self.arguments.metrics or (["accuracy"] if given else ["exact"])
+        self.metrics = metric_names(self.arguments.metrics or (["accuracy"] if given else ["exact"]))
         if self._labels is not None:
             _check_labels(self._labels)
         _check_metrics(self.metrics, given, self._labels)
@@ -151,16 +151,20 @@ class FileTask(Task):
     def inputs(self, table: TableFile) -> "FileInputs":
         return FileInputs(table, self)
 
-    def score(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> dict[str, float]:
-        """Return every metric of the task, in percent; a prediction that equals any accepted target is right."""
+    def accepted(self, references: Mapping[str, Sequence]) -> Sequence:
+        return references.get("accepted") or references["target"]
+
+    def compared(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> tuple:
+        """Return predictions and targets as the metrics compare them; any accepted label or number is right."""
         accepted = references.get("accepted")
-        if accepted is None:
-            return super().score(predictions, references)
-        predictions = [text.strip() for text in predictions]
-        if COMPARED[self.metrics[0]] == "texts":
-            return {name: METRICS[name](predictions, accepted) for name in self.metrics}
-        pairs = zip(predictions, accepted, references["target"], strict=True)
-        return super().score(predictions, {"target": [text if text in more else one for text, more, one in pairs]})
+        if accepted is None or COMPARED[self.metrics[0]] == "texts":
+            return super().compared(predictions, references)
+        words = [text.split() for text in predictions]
+        targets = [
+            next((text for text in texts if text.split() == said), texts[0])
+            for said, texts in zip(words, accepted, strict=True)
+        ]
+        return super().compared(predictions, {"target": targets})
 
 
 class FileInputs:
@@ -187,8 +191,8 @@ class FileInputs:
 
 def _check_labels(labels: Sequence[str]) -> None:
     clean = all(isinstance(label, str) and label.strip() for label in labels)
-    if not clean or len({label.strip() for label in labels}) != len(labels) or len(labels) < 2:
-        raise ConfigError(f"labels is {labels!r}; it must be two or more different texts")
+    if not clean or len({" ".join(label.split()) for label in labels}) != len(labels) or len(labels) < 2:
+        raise ConfigError(f"labels is {labels!r}; it must be two or more texts that differ in more than white space")
 
 
 def _check_metrics(names: list[str], given: object, labels: Sequence[str] | None) -> None:

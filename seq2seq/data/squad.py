@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from seq2seq import metrics
 from seq2seq.data.published import HeldOut, texts_of
 from seq2seq.data.tasks import register
+from seq2seq.text_metrics import em, text_f1
 
 
 class Answers(HeldOut):
@@ -18,9 +18,12 @@ class Answers(HeldOut):
     def read_answer(self, value: list[str], place: str) -> list[str] | None:
         return value or None
 
+    def accepted(self, references: Mapping[str, Sequence]) -> Sequence[list[str]]:
+        return references["answers"]
+
     def score(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> dict[str, float]:
-        answers = references["answers"]
-        return {"f1": metrics.text_f1(predictions, answers), "em": metrics.em(predictions, answers)}
+        predicted, answers = self.compared(predictions, references)
+        return {"f1": text_f1(predicted, answers), "em": em(predicted, answers)}
 
 
 class Squad(Answers):

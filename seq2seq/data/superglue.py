@@ -66,7 +66,7 @@ class Multirc(Published):
         return super().format({**row, **{name: without_markup(row[name]) for name in self.fields}})
 
     def score(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> dict[str, float]:
-        predicted, wanted = metrics.post_process(predictions, references["target"], self.targets)
+        predicted, wanted = self.compared(predictions, references)
         em = metrics.group_em(predicted, wanted, references["idx"])
         return {"f1": metrics.f1(predicted, wanted), "em": em}
 

@@ -106,8 +106,16 @@ class Task:
         predictions: the predicted texts.
         references: "target" and the reference fields, with a value for each row.
         """
-        predicted, wanted = metrics.post_process(predictions, references["target"], self.targets, self.score_range)
+        predicted, wanted = self.compared(predictions, references)
         return {name: metrics.METRICS[name](predicted, wanted) for name in self.metrics}
+
+    def compared(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> tuple:
+        """Return predictions and targets as the metrics compare them: label numbers, numbers or texts."""
+        return metrics.post_process(predictions, self.accepted(references), self.targets, self.score_range)
+
+    def accepted(self, references: Mapping[str, Sequence]) -> Sequence:
+        """Return what counts as right in each row: a text, or a list of texts if any of several does."""
+        return references["target"]
 
     def collator(self, tokenizer, model):
         """Return the task's own collator of tokenised rows, or None to pad them to the longest row."""

@@ -78,9 +78,10 @@ def test_processes_that_find_each_other_have_the_variables_of_torchrun(tmp_path)
 
 
 def test_two_processes_train_as_one_does(run_main, tmp_path):
-    """Equal global batch, rows of several tasks in it: 16 rows at once, or 2 x 4 accumulated twice."""
+    """Equal global batch, weighted rows of several tasks in it: 16 rows at once, or 2 x 4 accumulated twice."""
     one, two = tmp_path / "one", tmp_path / "two"
-    keys = {**KEYS, "mixed_batches": True, "do_test": False}
+    keys = {**KEYS, "mixed_batches": True, "do_test": False, "class_weights": "balanced"}
+    keys |= {"task_name": ["vader-nyt", "vader-movie", "vader-amazon"], "label_style": "words"}
     status, errors, _ = run_main(CONFIG, **keys, output_dir=str(one))
     assert status == 0, errors
     keys |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
