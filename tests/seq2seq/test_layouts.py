@@ -145,6 +145,15 @@ def test_each_benchmark_has_an_rte(tmp_path):
     assert sources("superglue-rte", tmp_path / "glue_data") == [("premise: A. hypothesis: B.", "1")]
 
 
+def test_several_tasks_share_a_directory(tmp_path, published):
+    for task in ("mrpc", "superglue-rte"):
+        write_original(tmp_path, task, *published(task)[:2])
+        arguments = DataTrainingArguments(task_name=["mrpc", "superglue-rte"], data_dir=str(tmp_path))
+        assert get_task(task, arguments).examples("test").to_dict() == published(task)[2]["test"]
+    both = DataTrainingArguments(task_name=["mrpc", "cola"], data_dir=str(tmp_path))
+    check_error(lambda: get_task("cola", both).examples("test"), ["without a directory cola", "it holds SuperGLUE/"])
+
+
 MSR = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t10\t20\tA.\tB.\n0\t11\t21\tC.\tD.\n1\t12\t22\tE.\tF.\n"
 
 

@@ -79,7 +79,12 @@ def _record(row: dict) -> Iterator[dict]:
     entities = [_span(passage, int(each["start"]), int(each["end"])) for each in row["passage"]["entities"]]
     for query in row["qas"]:
         answers = [answer["text"] for answer in query.get("answers") or []]
-        yield {"passage": passage, "query": query["query"], "entities": entities, "answers": answers}
+        yield {
+            "passage": passage,
+            "query": query["query"],
+            "entities": list(dict.fromkeys(entities)),
+            "answers": answers,
+        }
 
 
 def _span(text: str, start: int, end: int) -> str:

@@ -33,7 +33,7 @@ def files_of(data_dir: Path, family: str, config: str, original: Original, split
     if not places:
         if not alone and tidy(data_dir.name) not in map(tidy, folders):
             raise ConfigError(
-                f"data_dir is {str(data_dir)!r}, without a directory {' or '.join(folders)}; with several tasks each "
+                f"data_dir is {str(data_dir)!r}, without a directory {_spelt(folders)}; with several tasks each "
                 f"needs a directory; {_contents(data_dir)}"
             )
         places = [data_dir]
@@ -91,6 +91,8 @@ def _shards(directory: Path, name: str) -> list[Path]:
 def _folder(directory: Path, name: str) -> list[Path]:
     """Return train/0000.parquet and so on, the layout into which the hub converts data sets."""
     for folder in _named(directory, [name]):
+        if found := _shards(folder, name):
+            return found
         files = [path for path in _entries(folder) if path.suffix.lower() == ".parquet"]
         numbers = [int(path.stem) for path in files if path.stem.isdecimal()]
         if numbers and numbers != list(range(len(files))):
@@ -119,10 +121,15 @@ def _nothing(data_dir: Path, directory: Path, folders: Sequence[str], split: str
     """Return the message for a split that is not there."""
     whole, _, part = split.partition("_")
     others = ", ".join(f"{name}_{part}" if part else name for name in SPLIT_NAMES[whole][1:])
-    spelt = " or ".join({tidy(name): name for name in reversed(folders)}.values())
-    inside = f"directory {spelt}, " if directory == data_dir else ""
+    inside = f"directory {_spelt(folders)}, " if directory == data_dir else ""
     sought = f"{inside}{split}-*.parquet, {split}/*.parquet or {split}.({'|'.join(SUFFIXES)}), nor one named {others}"
     return f"data_dir is {str(data_dir)!r}; {directory} holds no {sought}; {_contents(directory)}"
+
+
+def _spelt(folders: Sequence[str]) -> str:
+    """Return "wsc.fixed or WSC", with one of the names that are the same to `tidy`."""
+    first = {tidy(name): name for name in reversed(folders)}
+    return " or ".join(name for name in folders if name in first.values())
 
 
 def _contents(directory: Path) -> str:
