@@ -7,7 +7,7 @@ from pathlib import Path
 from common.errors import ConfigError
 from common.files import kind_of
 from common.json_text import object_in
-from seq2seq.data.layouts.originals import FAMILIES, Original, tidy
+from seq2seq.data.layouts.originals import FAMILIES, ORIGINALS, Original, tidy
 
 SUFFIXES = ("parquet", "jsonl", "json", "csv", "tsv", "txt")
 # The hub's name of a split -> its names in other copies; in MNLI's, "_matched" or "_mismatched" follows.
@@ -31,11 +31,7 @@ def files_of(data_dir: Path, family: str, config: str, original: Original, split
     families = [inner for outer in _named(data_dir, FAMILIES[family]) for inner in _named(outer, folders)]
     places = [*families, *_named(data_dir, folders)]
     if not places:
-        if not alone and tidy(data_dir.name) not in map(tidy, folders):
-            raise ConfigError(
-                f"data_dir is {str(data_dir)!r}, without a directory {_spelt(folders)}; with several tasks each "
-                f"needs a directory; {_contents(data_dir)}"
-            )
+        _check_owner(data_dir, folders, alone)
         places = [data_dir]
     names = _names(split, original)
     for place in places:
@@ -54,6 +50,17 @@ def _check_directory(data_dir: Path) -> None:
     if kind != "a directory":
         unpack = "; unpack it" if data_dir.suffix.lower() == ".zip" else ""
         raise ConfigError(f"data_dir is {str(data_dir)!r}, which is {kind}; it must be a directory{unpack}")
+
+
+def _check_owner(data_dir: Path, folders: Sequence[str], alone: bool) -> None:
+    """Raise ConfigError if the files in data_dir itself belong to another task, or might."""
+    name, own = tidy(data_dir.name), set(map(tidy, folders))
+    others = {tidy(folder) for original in ORIGINALS.values() for folder in original.folders} - own
+    if name in others or not (alone or name in own):
+        why = "and is another task's" if name in others else "with several tasks each needs a directory"
+        raise ConfigError(
+            f"data_dir is {str(data_dir)!r}, without a directory {_spelt(folders)}, {why}; {_contents(data_dir)}"
+        )
 
 
 def _entries(directory: Path) -> list[Path]:
