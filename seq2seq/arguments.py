@@ -70,8 +70,8 @@ class DataTrainingArguments:
     )
     data_dir: str | None = key(
         None,
-        "Directory with a local copy of the hub's data sets, as parquet, JSON lines or CSV with the published columns "
-        "and splits; null: load them from the hub.",
+        "Directory with a local copy of GLUE, SuperGLUE or SQuAD, as it was downloaded or in one of the hub's layouts; "
+        "null: load them from the hub.",
     )
     label_style: Literal["digits", "words"] = key(
         "digits", 'Target texts of labels: "digits" (0, 1, ..) or "words" (such as entailment).'

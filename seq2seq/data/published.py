@@ -1,22 +1,24 @@
 """Published data sets, from the hub or a local copy, and how our splits are made of theirs."""
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow
 from datasets import Dataset
 
-from common.errors import ConfigError, one_line, warn_once
+from common.errors import ConfigError, shortened, warn_once
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
-from seq2seq.data.tables import read_table
+from seq2seq.data.layouts import local_rows, with_columns
+from seq2seq.data.layouts.nested import from_json
+from seq2seq.data.layouts.originals import tidy
 from seq2seq.data.tasks import Task
 from seq2seq.hub import hub_answers, reason
 
 HELD_OUT = 1000  # training rows that become the validation split
-SUFFIXES = ("parquet", "jsonl", "json", "csv")
+NO_LABEL = (None, "", "-")  # "-": people did not agree on a gold_label
 
 
 class Published(Task):
@@ -61,13 +63,8 @@ class Published(Task):
         return self._checked[split]
 
     def _read(self, split: str) -> Dataset:
-        rows, place = load_published(self.hub_dataset, self.config, split, self.arguments)
         needed = self.columns or (*self.fields, "label")
-        missing = [name for name in needed if name not in rows.column_names]
-        if missing:
-            have = ", ".join(rows.column_names)
-            raise ConfigError(f"{place} has no column {', '.join(missing)}, which {self.name} needs; it has {have}")
-        rows = rows.select_columns(list(needed))
+        rows, place = self._source(split, needed)
         for name in needed:
             if name not in self.nested and name != self.answer_field:
                 _check_texts(rows[name][:], f"{place}, column {name}")
@@ -75,6 +72,15 @@ class Published(Task):
             cells = [_nested(cell, keep, example, f"{place}, row {n}", name) for n, cell in enumerate(rows[name][:], 1)]
             rows = _replaced(rows, name, cells)
         return self._answered(rows, place)
+
+    def _source(self, split: str, needed: Sequence[str]) -> tuple[Dataset, str]:
+        """Return (the needed columns of a published split, place that messages name), from data_dir or the hub."""
+        given = self.arguments
+        if given.data_dir is not None:
+            family, alone = self.hub_dataset.split("/")[1], len(given.all_tasks) == 1
+            return local_rows(Path(given.data_dir), family, self.config, self.name, split, needed, alone)
+        place = f"{self.hub_dataset} ({self.config}, {split})"
+        return with_columns(from_hub(self.hub_dataset, self.config, split, place), needed, self.name, place), place
 
     def _answered(self, rows: Dataset, place: str) -> Dataset:
         """Return the rows that have a label or answers, with textual labels (in CSV) turned into numbers."""
@@ -89,22 +95,31 @@ class Published(Task):
         return rows
 
     def read_answer(self, value, place: str) -> float | None:
-        """Return a label as a number, or None for a row without a label (-1 or null).
+        """Return a label as a number, or None for a row without a label (-1, null, "" or "-").
+
+        Labels may be the hub's words, in any case.
 
         place: what errors name. Raises ConfigError for any other value.
         """
-        if value is None or value == "":
+        if value in NO_LABEL:
             return None
         lowest, highest = self.score_range or (0, len(self.labels) - 1)
         try:
             number = float(value)
         except (ValueError, TypeError):
-            number = None
+            number = self._numbers.get(tidy(value)) if isinstance(value, str) else None
         if number == -1:
             return None
-        if number is None or not lowest <= number <= highest or not (self.score_range or number.is_integer()):
-            raise ConfigError(f"{place}: label is {value!r}; {self.name} allows {lowest:g} to {highest:g}")
+        if number is None or not lowest <= number <= highest or not (self.score_range or float(number).is_integer()):
+            words = f" or {', '.join(self.words)}" if self.words else ""
+            given = shortened(repr(value), 60)
+            raise ConfigError(f"{place}: label is {given}; {self.name} allows {lowest:g} to {highest:g}{words}")
         return number if self.score_range else int(number)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        """The number of each label that is given as a word."""
+        return {tidy(word): number for number, word in enumerate(self.words or ())}
 
 
 class HeldOut(Published):
@@ -131,65 +146,34 @@ def shuffled(count: int, seed: int) -> list[int]:
     return np.random.default_rng(seed).permutation(count).tolist()
 
 
-def load_published(hub_dataset: str, config: str, split: str, arguments: DataTrainingArguments) -> tuple[Dataset, str]:
-    """Return (rows of a published split, place that errors name), from data_dir if it is set, else from the hub."""
-    if arguments.data_dir is not None:
-        alone = len(arguments.all_tasks) == 1
-        return _load_local(Path(arguments.data_dir), hub_dataset.split("/")[1], config, split, alone)
-    place = f"{hub_dataset} ({config}, {split})"
+def from_hub(hub_dataset: str, config: str, split: str, place: str) -> Dataset:
+    """Return the rows of a published split on the hub. Raises ConfigError, naming the place, if it cannot be loaded."""
     hub_answers()
     try:
-        return datasets.load_dataset(hub_dataset, config, split=split), place
+        return datasets.load_dataset(hub_dataset, config, split=split)
     except Exception as error:  # from the hub, the network, parquet, ..
         raise ConfigError(
             f"{place} cannot be loaded: {reason(error)}; to run offline, set data_dir to a local copy"
         ) from None
 
 
-def _load_local(data_dir: Path, name: str, config: str, split: str, alone: bool) -> tuple[Dataset, str]:
-    """Load a split from the first of data_dir/{name}/{config}, data_dir/{config} and data_dir that exists.
-
-    alone: True if the run has only one task; files in data_dir itself might belong to another one otherwise.
-    Returns (rows, place that errors name). Raises ConfigError if files are missing or do not fit together.
-    """
-    places = [data_dir / name / config, data_dir / config]
-    directory = next((place for place in places if place.is_dir()), data_dir)
-    if directory == data_dir and not alone and data_dir.is_dir() and data_dir.name != config:
-        raise ConfigError(
-            f"data_dir is {str(data_dir)!r}, without a directory {config}; with several tasks each needs a directory"
-        )
-    files = sorted(directory.glob(f"{split}-*.parquet"))
-    files = files or [path for path in (directory / f"{split}.{suffix}" for suffix in SUFFIXES) if path.exists()][:1]
-    if not files:
-        sought = f"{split}-*.parquet or {split}.({'|'.join(SUFFIXES)})"
-        inside = "" if directory != data_dir else f"{config}/{split}-*.parquet or "
-        raise ConfigError(f"data_dir is {str(data_dir)!r}; {directory} holds no {inside}{sought}")
-    shards = re.search(r"-of-0*(\d+)\.", files[0].name)
-    if shards and int(shards[1]) != len(files):
-        raise ConfigError(f"data_dir: {directory} holds {len(files)} of the {shards[1]} files {split}-*.parquet")
-    tables = [read_table(path, "data_dir") for path in files]
-    place = f"data_dir: {files[0] if len(files) == 1 else directory / f'{split}-*.parquet'}"
-    try:
-        return datasets.concatenate_datasets(tables), place
-    except ValueError as error:
-        raise ConfigError(f"{place} do not fit together: {one_line(error)}") from None
-
-
 def _replaced(rows: Dataset, name: str, cells: list) -> Dataset:
-    return rows.remove_columns(name).add_column(name, cells)
+    """Return the rows with other cells in a column. add_column would hash them one by one, for half a minute."""
+    table = rows.with_format("arrow")[:].replace_schema_metadata(None)
+    return Dataset(table.set_column(table.column_names.index(name), name, pyarrow.array(cells)))
 
 
 def _check_texts(cells: list, place: str) -> None:
     for number, cell in enumerate(cells, 1):
         if not isinstance(cell, str):
-            raise ConfigError(f"{place}, row {number} is {cell!r}; it must be a string")
+            raise ConfigError(f"{place}, row {number} is {shortened(repr(cell), 60)}; it must be a string")
 
 
 def _nested(cell, keep: Callable, example: str, place: str, name: str):
     try:
-        if isinstance(cell, str):
-            cell = json.loads(cell) if cell else None
-        return keep(cell)
+        return keep(from_json(cell, place, name))
+    except ConfigError:
+        raise
     except (ValueError, TypeError, KeyError):
         raise ConfigError(f"{place}: column {name} is {str(cell)[:60]!r}; it must be like {example}") from None
 

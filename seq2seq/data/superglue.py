@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from datasets import Dataset
 
-from common.errors import ConfigError
+from common.errors import ConfigError, shortened, warn_once
 from seq2seq import metrics
 from seq2seq.data.published import Published, texts_of
 from seq2seq.data.squad import Answers
@@ -93,13 +93,27 @@ class WscFixed(Published):
     labels, words = ("0", "1"), ("False", "True")
 
     def _read(self, split: str) -> Dataset:
+        """Return the rows. Raises ConfigError for a span outside its text, also in a row that is not used."""
         rows = super()._read(split)
-        for row in rows:  # a wrong span is an error even in a row that is not used
-            self.format(row)
+        apart = []
+        for row in rows:
+            text, spans = row["text"], self._spans(row)
+            apart += [(span, text) for index, span in spans if not text.startswith(span, located(text, index, span)[0])]
+        if apart:
+            span, text = (shortened(each, 80) for each in apart[0])
+            warn_once(
+                f"{self.name} ({split}): {len(apart)} spans differ from the words at their index, which are marked; "
+                f"the first is {span!r} in {text!r}"
+            )
         return rows
 
+    def _spans(self, row: dict) -> list[tuple[int, str]]:
+        """Return (index of the first word, text) of both spans, spelt as in the row's text."""
+        pairs = [(row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2)]
+        return [(index, spelt_as_in(row["text"], index, span)) for index, span in pairs]
+
     def format(self, row: dict) -> tuple[str, str]:
-        first, second = ((row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2))
+        first, second = self._spans(row)
         text = mark(row["text"], *first, "*")
         if second[0] > first[0]:
             second = (second[0] + 2, second[1])  # the two marks of the first span are words, too
@@ -111,25 +125,50 @@ def mark(text: str, index: int, span: str, sign: str) -> str:
 
     If the words there differ from `span`, as many words as it has are marked. Raises ConfigError if there are too few.
     """
-    found = list(re.finditer(r"\S+", text))
-    last = index + len(span.split()) - 1
-    if not 0 <= index <= last < len(found):
-        raise ConfigError(f"superglue-wsc.fixed: {text!r} has no words {index} to {last} for the span {span!r}")
-    start, end = found[index].start(), found[last].end()
+    start, end = located(text, index, span)
     if text.startswith(span, start):
         end = start + len(span)  # a comma or "'s" after the span stays outside
     return f"{text[:start]}{sign} {text[start:end]} {sign}{text[end:]}"
 
 
+def located(text: str, index: int, span: str) -> tuple[int, int]:
+    """Return the first character of word number `index`, and the end of as many words as the span has.
+
+    Raises ConfigError if there are too few.
+    """
+    found = list(re.finditer(r"\S+", text))
+    last = index + len(span.split()) - 1
+    if not 0 <= index <= last < len(found):
+        raise ConfigError(f"superglue-wsc.fixed: {text!r} has no words {index} to {last} for the span {span!r}")
+    return found[index].start(), found[last].end()
+
+
+def spelt_as_in(text: str, index: int, span: str) -> str:
+    """Return the span with the first letter's case of word number `index`, without line breaks and a final full stop.
+
+    The original files need this, the hub's do not: a span that is part of the text stays as it is.
+    """
+    words = text.split()
+    if span in text or not 0 <= index < len(words):
+        return span
+    first = span[0].lower() if words[index][0].islower() else span[0].upper()
+    spelt = f"{first}{span[1:]}".rstrip(".").replace("\n", " ")
+    return spelt if spelt in text else span
+
+
 class Record(Answers):
     """Which of the entities in a passage replaces "@placeholder"? Several may be correct.
 
-    There is one row per answer in training, and one per query otherwise.
+    There is one row per answer in training, and one per query otherwise. Answers are in alphabetical order, entities in
+    that of the passage: the hub's copy has them as sets, the original files have every mention.
     """
 
     hub_dataset, name, config = HUB_DATASET, "superglue-record", "record"
     columns = ("passage", "query", "entities", "answers")
-    nested = dict.fromkeys(("entities", "answers"), (texts_of, '["one", "another"]'))
+    nested = {
+        "entities": (texts_of, '["one", "another"]'),
+        "answers": (lambda cell: sorted(set(texts_of(cell))), '["one", "another"]'),
+    }
 
     def load(self, split: str) -> Dataset:
         rows, used = super().load(split), None if split == "train" else 1
@@ -137,8 +176,14 @@ class Record(Answers):
         return rows.select([n for n, _ in pairs]).add_column("answer", [answer for _, answer in pairs])
 
     def format(self, row: dict) -> tuple[str, str]:
-        passage, entities = join_highlights(row["passage"]), ", ".join(row["entities"])
+        passage, entities = join_highlights(row["passage"]), ", ".join(in_order(row["entities"], row["passage"]))
         return f"query: {row['query']} entities: {entities} passage: {passage}", row["answer"]
+
+
+def in_order(entities: Sequence[str], passage: str) -> list[str]:
+    """Return each entity once, in the order of their first places in the passage; what is not there comes last."""
+    found = {entity: passage.find(entity) for entity in entities}
+    return sorted(found, key=lambda entity: (found[entity] < 0, found[entity], entity))
 
 
 def join_highlights(passage: str) -> str:

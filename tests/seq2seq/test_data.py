@@ -100,7 +100,7 @@ def test_mrpc_halves_the_published_validation_set(tmp_path):
 
 
 def test_a_missing_local_copy_is_one_line(tmp_path):
-    with pytest.raises(ConfigError, match="holds no mrpc/train-") as error:
+    with pytest.raises(ConfigError, match="holds no directory mrpc, train-") as error:
         get_task("mrpc", DataTrainingArguments(data_dir=str(tmp_path))).examples("train")
     assert "\n" not in str(error.value)
 
