@@ -14,9 +14,11 @@ from tqdm import tqdm
 from common.errors import ConfigError, warn_once
 from common.files import check_writable
 from seq2seq.data.bad_rows import BadRows
+from seq2seq.data.inputs import Inputs, inputs_of
 from seq2seq.data.tables import Batch, Form, TableFile, open_table, where
 from seq2seq.data.tables.writing import WRITERS, Writer
 from seq2seq.predictor import Answers, Predictor
+from seq2seq.progress import bars_on_terminals_only
 
 STANDARD = "-"  # standard input or output
 COLUMN, SCORE = "prediction", "score_{}"
@@ -65,6 +67,7 @@ def predict(
     form: how the file is written; null: found from its content.
     Raises ConfigError. Rows that were answered before an error are kept in a file beside `out`, which the error names.
     """
+    bars_on_terminals_only()
     with _input(file) as path:
         table = open_table(path, "FILE", form)
         target = _output_of(file, out, table, overwrite)
@@ -82,14 +85,14 @@ def predict(
 
 def _answer(predictor: Predictor, table: TableFile, done: Prediction, more: list[str]) -> None:
     """Answer and write the rows. more: the columns that are added."""
-    inputs, answered, bad = predictor.task.inputs(table), [], BadRows(table)
+    inputs, answered, bad = inputs_of(table, predictor.task), [], BadRows(table)
     for note in table.source.notes:
         warn_once(note)
     with _writing(table, done, more) as writer, _bar(inputs, table) as bar:
         for batch in pieces(table.batches(inputs.columns, whole=True)):
             broken = min(batch.problems, default=len(batch))
             part = batch.part(0, broken)
-            sources, problems = inputs.of(part)
+            sources, problems = inputs.sources(part)
             bad.add(part.first, problems)
             filled = [place for place, source in enumerate(sources) if source is not None]
             answers = predictor.answer([sources[place] for place in filled])
@@ -152,9 +155,8 @@ def _output_of(file: str | Path, out: str | Path | None, table: TableFile, overw
         return None
     path, given = Path(out or ""), Path(file)
     if out is None:
-        path = given.with_name(
-            f"{given.stem}.predictions.{table.source.kind if given.suffix == '.gz' else given.suffix[1:]}"
-        )
+        ending = given.suffix if given.suffix not in ("", ".gz") else f".{table.source.kind}"
+        path = given.with_name(f"{given.stem}.predictions{ending}")
     check_writable(path.parent, "--out")
     if path.exists() and os.path.samefile(path, table.source.path):
         raise ConfigError(f"--out is {str(path)!r}, the file that is read; choose another")
@@ -175,7 +177,12 @@ def _writing(table: TableFile, done: Prediction, more: list[str]) -> Iterator[Wr
         return
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     try:
-        with open(unfinished, "wb") as file:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        opened = open(unfinished, "wb")  # noqa: SIM115
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ConfigError(f"--out: {path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        with opened as file:
             yield from _closing(WRITERS[kind](file, table, kind, more))
         unfinished.replace(path)
     except BaseException as error:
@@ -193,7 +200,7 @@ def _closing(writer: Writer) -> Iterator[Writer]:
         writer.close()
 
 
-def _bar(inputs, table: TableFile) -> tqdm:
+def _bar(inputs: Inputs, table: TableFile) -> tqdm:
     """Return a progress bar on a terminal, for which the rows are counted first."""
     shown = sys.stderr.isatty()
     total = sum(len(batch) for batch in table.batches(inputs.columns)) if shown else None

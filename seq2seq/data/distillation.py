@@ -8,7 +8,7 @@ of its words. The remaining components of the output keep tokens distinguishable
 
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -51,8 +51,11 @@ class Distillation(SpanCorruption):
             "number", [self.numbers.setdefault(text, len(self.numbers)) for text in rows["sentence"]]
         )
 
-    def format(self, row: dict) -> tuple[str, str]:
-        return f"{PREFIXES[0]}{row['sentence']}", ""
+    def source(self, row: Mapping) -> str:
+        return f"{PREFIXES[0]}{row['sentence']}"
+
+    def target(self, row: Mapping) -> str:
+        return ""
 
     def initialise(self, model, tokenizer) -> None:
         self.load_teacher()

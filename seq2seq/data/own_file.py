@@ -11,10 +11,10 @@ from datasets import Dataset
 from common.errors import ConfigError
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
 from seq2seq.data.cache import as_dataset, cached_rows
-from seq2seq.data.file_rows import Sources, of_targets, read_rows
+from seq2seq.data.file_rows import read_rows
 from seq2seq.data.splits import part_of_each
-from seq2seq.data.tables import Batch, Form, Source, TableFile, table_of
-from seq2seq.data.targets import Labels, Numbers, Reader, Texts, read_targets
+from seq2seq.data.tables import Form, Source, table_of
+from seq2seq.data.targets import Labels, Numbers, Reader, Texts
 from seq2seq.data.tasks import SPLITS, Task, register
 from seq2seq.metrics import COMPARED, METRICS, metric_names
 
@@ -148,9 +148,6 @@ class FileTask(Task):
             return Labels(self.labels)
         return Numbers(self.arguments.target_step) if COMPARED[self.metrics[0]] == "numbers" else Texts()
 
-    def inputs(self, table: TableFile) -> "FileInputs":
-        return FileInputs(table, self)
-
     def accepted(self, references: Mapping[str, Sequence]) -> Sequence:
         return references.get("accepted") or references["target"]
 
@@ -165,28 +162,6 @@ class FileTask(Task):
             for said, texts in zip(words, accepted, strict=True)
         ]
         return super().compared(predictions, {"target": targets})
-
-
-class FileInputs:
-    """Makes sources and targets of the rows of a file."""
-
-    def __init__(self, table: TableFile, task: FileTask):
-        """Raises ConfigError if the file lacks a column of the template."""
-        self.sources, self.target, self.reader = Sources(table, task.arguments), None, task.reader("train_file")
-        if task.arguments.target_column in table.columns:
-            self.target, self.reading = task.arguments.target_column, of_targets(task.arguments, self.reader)
-        self.columns = [*dict.fromkeys([*self.sources.columns, *filter(None, [self.target])])]
-
-    def of(self, batch: Batch) -> tuple[list[str | None], dict[int, str]]:
-        """Return the sources of rows, null for a row without one, and what is wrong with those, by place."""
-        sources, problems = self.sources.of(batch)
-        return sources.to_pylist(), problems
-
-    def targets(self, batch: Batch) -> list[str | None] | None:
-        """Return the targets of rows, null for a row without one; null if the file has none."""
-        if self.target is None:
-            return None
-        return read_targets(self.reader, self.reading.texts(batch.columns[self.target]).values)[0].to_pylist()
 
 
 def _check_labels(labels: Sequence[str]) -> None:

@@ -43,6 +43,10 @@ class Published(Task):
         super().__init__(arguments, seed)
         self._checked: dict[str, Dataset] = {}
 
+    @property
+    def source_columns(self) -> Sequence[str]:
+        return [name for name in self.columns or self.fields if name not in (self.answer_field, *self.reference_fields)]
+
     def load(self, split: str) -> Dataset:
         if split == "train":
             return self.published("train")

@@ -1,7 +1,7 @@
 """Span corruption, T5's pre-training task (Raffel et al. 2020, https://arxiv.org/abs/1910.10683)."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -34,8 +34,11 @@ class SpanCorruption(Task):
         often = {name: self.sources.get(name, self.sources.get(RATED, 1)) if split == "train" else 1 for name in texts}
         return Dataset.from_dict({"sentence": [text for name in texts for text in often[name] * texts[name]]})
 
-    def format(self, row: dict) -> tuple[str, str]:
-        return row["sentence"], ""
+    def source(self, row: Mapping) -> str:
+        return row["sentence"]
+
+    def target(self, row: Mapping) -> str:
+        return ""
 
     def collator(self, tokenizer, model):
         return SpanCorruptionCollator(tokenizer)

@@ -34,9 +34,11 @@ class Squad(Answers):
     columns = (*fields, "answers")
     nested = {"answers": (lambda cell: texts_of(cell and cell["text"]), '{"text": ["an answer"]}')}
 
-    def format(self, row: dict) -> tuple[str, str]:
-        source = " ".join(f"{name}: {pad_punctuation(row[name])}" for name in self.fields)
-        return source, row["answers"][0]
+    def source(self, row: Mapping) -> str:
+        return " ".join(f"{name}: {pad_punctuation(row[name])}" for name in self.fields)
+
+    def target(self, row: Mapping) -> str:
+        return row["answers"][0]
 
 
 def pad_punctuation(text: str) -> str:

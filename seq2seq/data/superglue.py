@@ -62,8 +62,8 @@ class Multirc(Published):
     labels, words = ("0", "1"), ("False", "True")
     metrics = ("f1", "em")
 
-    def format(self, row: dict) -> tuple[str, str]:
-        return super().format({**row, **{name: without_markup(row[name]) for name in self.fields}})
+    def source(self, row: Mapping) -> str:
+        return super().source({name: without_markup(row[name]) for name in self.fields})
 
     def score(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> dict[str, float]:
         predicted, wanted = self.compared(predictions, references)
@@ -107,17 +107,17 @@ class WscFixed(Published):
             )
         return rows
 
-    def _spans(self, row: dict) -> list[tuple[int, str]]:
+    def _spans(self, row: Mapping) -> list[tuple[int, str]]:
         """Return (index of the first word, text) of both spans, spelt as in the row's text."""
         pairs = [(row[f"span{n}_index"], row[f"span{n}_text"]) for n in (1, 2)]
         return [(index, spelt_as_in(row["text"], index, span)) for index, span in pairs]
 
-    def format(self, row: dict) -> tuple[str, str]:
+    def source(self, row: Mapping) -> str:
         first, second = self._spans(row)
         text = mark(row["text"], *first, "*")
         if second[0] > first[0]:
             second = (second[0] + 2, second[1])  # the two marks of the first span are words, too
-        return f"text: {mark(text, *second, '#')}", self.targets[int(row["label"])]
+        return f"text: {mark(text, *second, '#')}"
 
 
 def mark(text: str, index: int, span: str, sign: str) -> str:
@@ -175,9 +175,12 @@ class Record(Answers):
         pairs = [(n, answer) for n, answers in enumerate(rows["answers"][:]) for answer in answers[:used]]
         return rows.select([n for n, _ in pairs]).add_column("answer", [answer for _, answer in pairs])
 
-    def format(self, row: dict) -> tuple[str, str]:
+    def source(self, row: Mapping) -> str:
         passage, entities = join_highlights(row["passage"]), ", ".join(in_order(row["entities"], row["passage"]))
-        return f"query: {row['query']} entities: {entities} passage: {passage}", row["answer"]
+        return f"query: {row['query']} entities: {entities} passage: {passage}"
+
+    def target(self, row: Mapping) -> str:
+        return row["answer"]
 
 
 def in_order(entities: Sequence[str], passage: str) -> list[str]:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
 import numpy as np
+import pyarrow
 from datasets import Dataset
 
 from common.errors import ConfigError
 from seq2seq import metrics
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
+from seq2seq.data.cache import as_dataset
 from seq2seq.data.verbalizer import Verbalizer
 
 SPLITS = ("train", "validation", "test")
@@ -18,7 +20,7 @@ class Task:
     """One data set as a text-to-text task.
 
     A task sets `name`, `metrics`, and `labels` (for classification) or `score_range` (for a number) or neither (for
-    free text). It implements `load` and, unless `fields` are enough, `format`.
+    free text). It implements `load` and, unless `fields` and a column "label" are enough, `source` and `target`.
 
     name: the name in task_name.
     metrics: names in `seq2seq.metrics.METRICS`.
@@ -73,9 +75,22 @@ class Task:
         """Return the raw rows of "train", "validation" or "test"."""
         raise NotImplementedError(f"{type(self).__name__} does not implement load")
 
-    def format(self, row: dict) -> tuple[str, str]:
-        """Return the (source, target) of a row, without the task's name."""
-        return " ".join(f"{name}: {row[name]}" for name in self.fields), self.targets[int(row["label"])]
+    @property
+    def source_columns(self) -> Sequence[str]:
+        """The columns that `source` reads."""
+        return self.fields
+
+    def source(self, row: Mapping) -> str:
+        """Return the source of a row, without the task's name."""
+        return " ".join(f"{name}: {row[name]}" for name in self.fields)
+
+    def target(self, row: Mapping) -> str:
+        """Return the target of a row."""
+        return self.targets[int(row["label"])]
+
+    def format(self, row: Mapping) -> tuple[str, str]:
+        """Return the source and the target of a row, without the task's name."""
+        return self.source(row), self.target(row)
 
     def examples(
         self, split: str, prefix: bool = True, select: Callable[[Dataset], Dataset] = lambda rows: rows
@@ -87,14 +102,11 @@ class Task:
         """
         rows = select(self.load(split))
         before = f"{self.name} " if prefix and self.named_in_source else ""
-
-        def to_text(row: dict) -> dict:
-            source, target = self.format(row)
-            return {"source": before + source, "target": target}
-
-        kept = (*self.reference_fields, *self.extra_fields)
-        unused = [name for name in rows.column_names if name not in kept]
-        return rows.map(to_text, remove_columns=unused, desc=self.name)
+        columns = rows.to_dict()
+        pairs = [self.format(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+        kept = dict.fromkeys((*self.reference_fields, *self.extra_fields))
+        texts = {"source": [before + source for source, _ in pairs], "target": [target for _, target in pairs]}
+        return as_dataset(pyarrow.table({**{name: columns[name] for name in kept}, **texts}))
 
     def answers(self, texts: Sequence[str]) -> list[str]:
         """Return what generated texts stand for: the labels whose words they are, any other text as it is."""

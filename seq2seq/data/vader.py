@@ -5,6 +5,7 @@ Source: C.J. Hutto and E. Gilbert, VADER, ICWSM 2014; MIT licence; part of the s
 
 import io
 import tarfile
+from collections.abc import Mapping
 from functools import cache, partial
 
 from datasets import Dataset
@@ -58,6 +59,7 @@ def _member(archive: bytes, name: str) -> bytes:
 class VaderTask(Task):
     """Is the mean rating above 0? Source "sentence: ..", target "1" or "0"."""
 
+    fields = ("sentence",)
     labels, words = ("0", "1"), ("negative", "positive")
 
     def __init__(self, set_name: str, arguments: DataTrainingArguments | None = None, seed: int = SPLIT_SEED):
@@ -70,8 +72,8 @@ class VaderTask(Task):
         rows = rows_of(self.set_name, split)
         return Dataset.from_dict({"sentence": [texts[r] for r in rows], "rating": [ratings[r] for r in rows]})
 
-    def format(self, row: dict) -> tuple[str, str]:
-        return f"sentence: {row['sentence']}", self.targets[row["rating"] > 0]
+    def target(self, row: Mapping) -> str:
+        return self.targets[row["rating"] > 0]
 
 
 class VaderRatingTask(VaderTask):
@@ -85,8 +87,8 @@ class VaderRatingTask(VaderTask):
         super().__init__(set_name, arguments, seed)
         self.name = f"vader-{set_name}-rating"
 
-    def format(self, row: dict) -> tuple[str, str]:
-        return f"sentence: {row['sentence']}", rounded_rating(row["rating"])
+    def target(self, row: Mapping) -> str:
+        return rounded_rating(row["rating"])
 
 
 def rounded_rating(rating: float) -> str:

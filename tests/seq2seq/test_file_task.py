@@ -236,9 +236,9 @@ def test_a_row_that_cannot_be_used_is_one_line(tmp_path, row, words):
     ("settings", "words"),
     [
         ({"labels": ["good"]}, ["labels is ['good']", "two or more"]),
-        ({"labels": ["good", "good"]}, ["different texts"]),
-        ({"labels": ["good", " good"]}, ["different texts"]),
-        ({"labels": ["good", " "]}, ["different texts"]),
+        ({"labels": ["good", "good"]}, ["two or more texts that differ"]),
+        ({"labels": ["good", " good"]}, ["two or more texts that differ"]),
+        ({"labels": ["good", " "]}, ["two or more texts that differ"]),
         ({"labels": [0, 1]}, ["labels is [0, 1]"]),
         ({"metrics": ["acuracy"]}, ["metrics is ['acuracy']", "accuracy, f1, "]),
         ({"metrics": ["em", "em"]}, ["different metrics"]),

@@ -55,8 +55,8 @@ TWO = {"text": ["good, really", "bad"], "label": ["1", "0"]}
         ("a.jsonl", '[{"text": "good, really", "label": "1"}, {"text": "bad", "label": "0"}]', {}),
         ("a.txt", "good, really\t1\nbad\t0\n", {"columns": ("text", "label")}),
         ("a.csv", 'text,label\n"good, really",1\nbad,0\n', {"columns": ("text", "label")}),
-        ("a.csv", gzip.compress(b'text,label\n"good, really",1\nbad,0\n'), {}),
-        ("a.csv.gz", gzip.compress(b'text,label\n"good, really",1\nbad,0\n'), {}),
+        ("a.csv", gzip.compress(b'text,label\n"good, really",1\nbad,0\n', mtime=0), {}),
+        ("a.csv.gz", gzip.compress(b'text,label\n"good, really",1\nbad,0\n', mtime=0), {}),
         ("a.csv", 'text,label\n"good, really",1\nbad,0\n'.encode("utf-16"), {}),
         ("a.csv", 'text,label\n"good, really",1\nbad,0\n'.encode("utf-16-le"), {"encoding": "utf-16-le"}),
     ],
@@ -123,7 +123,7 @@ def test_rows_that_are_none_are_found_with_their_lines(tmp_path):
     table = open_table(path, "FILE")
     (batch,) = table.batches(["text"])
     assert where(table, {batch.first + place: why for place, why in batch.problems.items()}) == [
-        "line 3: invalid JSON: Expecting value at character 1",
+        "line 3: invalid JSON: Expecting value at character 9",
         "line 4: [1] is not an object with a value for each column",
     ]
     assert batch.columns["text"] == ["a", None, None, None]

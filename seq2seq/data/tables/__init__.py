@@ -32,18 +32,15 @@ def table_of(source: Source) -> TableFile:
     return READERS[source.kind](source)
 
 
-def read_table(path: str | Path, key: str, *, names: list[str] | None = None, quoted: bool | None = None, kind=None):
+def read_table(path: str | Path, key: str) -> Dataset:
     """Return all rows and columns of a file as a Dataset, in its order.
 
     Cells of CSV and TSV are text, "" if they are empty. Other cells keep the types of the file.
 
     key: the configuration key that errors name.
-    names: the columns of CSV or TSV without a header.
-    quoted: False: quotes in CSV or TSV are text.
-    kind: "csv", "tsv", "json", "jsonl" or "parquet"; null: found from content and name.
     Raises ConfigError as `open_table` does, and for rows that are damaged.
     """
-    table = open_table(path, key, Form(format=kind, columns=names and tuple(names), quoted=quoted))
+    table = open_table(path, key)
     parts, columns = [], list(table.columns)
     for batch in table.batches(columns, whole=True):
         for place, problem in batch.problems.items():

@@ -57,7 +57,7 @@ def parsed(lines: list[str]) -> tuple[list[dict], dict[int, Broken]]:
     try:
         return checked(list(map(json.loads, lines)))
     except (ValueError, RecursionError):
-        pairs = [_parsed(line) for line in lines]
+        pairs = [_parsed(line.rstrip()) for line in lines]
     rows, problems = checked([row for row, _ in pairs])
     problems |= {place: problem for place, (_, problem) in enumerate(pairs) if problem}
     return rows, dict(sorted(problems.items()))
