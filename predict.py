@@ -11,6 +11,14 @@ from common.requirements import check_installed
 if TYPE_CHECKING:
     from seq2seq.predicting import Prediction
 
+
+def predict(*given, **options) -> "Prediction":
+    """Answer the rows of a file from Python; see `seq2seq.predicting.predict`."""
+    from seq2seq import predicting  # takes seconds to import, which a wrong argument should not
+
+    return predicting.predict(*given, **options)
+
+
 USAGE = (
     "python predict.py MODEL FILE [--out FILE] [--scores] [--task TASK] [--overwrite] [--format FORMAT] "
     "[--delimiter CHARACTER] [--encoding ENCODING] [--columns NAME ..] [--traceback]"
@@ -53,7 +61,6 @@ def program(argv: list[str]) -> None:
     check_installed()
     given = arguments(argv)
     from seq2seq.data.tables import KINDS, Form
-    from seq2seq.predicting import predict
 
     if given.format not in (None, *KINDS):
         raise ConfigError(f"--format is {given.format!r}; allowed: {', '.join(KINDS)}")

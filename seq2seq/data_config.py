@@ -21,7 +21,7 @@ KEYS = (
     *("source_template", "optional_columns", "target_column", "labels", "metrics", "target_step", "multiple"),
     *("missing_values", "data_name", "label_style", "max_source_length", "max_target_length"),
 )
-TYPES = {"tasks": list[str], "data": dict, "words": dict, "prefix": bool, "generation": dict}
+TYPES = {"tasks": list[str], "data": dict, "words": dict, "ranges": dict, "prefix": bool, "generation": dict}
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class DataConfig:
     tasks: the names of the tasks that were trained.
     data: the data keys.
     words: task -> label -> the word that the model says.
+    ranges: task -> the lowest and highest of its targets, if they are numbers.
     prefix: whether sources begin with the name of their task.
     generation: "max_length" and "num_beams" of predictions.
     """
@@ -38,6 +39,7 @@ class DataConfig:
     tasks: Sequence[str]
     data: Mapping[str, Any]
     words: Mapping[str, Mapping[str, str]]
+    ranges: Mapping[str, Sequence[float]]
     prefix: bool
     generation: Mapping[str, int]
 
@@ -45,6 +47,8 @@ class DataConfig:
         """Return a task, with its words."""
         task = get_task(name, DataTrainingArguments(task_name=name, **self.data))
         task.given_words = self.words.get(name, {})
+        if name in self.ranges:
+            task.score_range = tuple(self.ranges[name])
         return task
 
 
@@ -54,8 +58,14 @@ def companions(tokenizer, tasks: Sequence[Task], data: DataTrainingArguments, pr
     if "labels" in keys:  # which may be "auto"
         keys["labels"] = next(list(task.labels) for task in tasks if task.name == "file")
     words = {task.name: dict(task.verbalizer.words) for task in tasks if task.verbalizer is not None}
-    names = [task.name for task in tasks]
-    content = {"tasks": names, "data": keys, "words": words, "prefix": prefix, "generation": generation}
+    content = {
+        "tasks": [task.name for task in tasks],
+        "data": keys,
+        "words": words,
+        "ranges": {task.name: list(task.score_range) for task in tasks if task.score_range is not None},
+        "prefix": prefix,
+        "generation": generation,
+    }
     with tempfile.TemporaryDirectory() as directory:
         tokenizer.save_pretrained(directory)
         files = {path.name: path.read_bytes() for path in Path(directory).iterdir() if path.is_file()}

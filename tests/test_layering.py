@@ -20,6 +20,7 @@ ROOMS = {
     "seq2seq": {"common", "t3nsor", "adapters", "third_party"},
     "run_seq2seq": {"common", "seq2seq"},
     "run_expressivity": {"common", "expressivity"},
+    "predict": {"common", "seq2seq"},
     "report": {"common", "seq2seq"},
 }
 # Room -> the packages from outside that it may import; of rooms that are not named, any.

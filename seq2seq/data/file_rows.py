@@ -54,7 +54,9 @@ def note(problems: dict[int, str], name: str, texts: Texts, required: bool = Tru
         problems.setdefault(place, f"column {name} {problem}")
     if required and texts.values.null_count:
         for place in pc.indices_nonzero(texts.values.is_null()).to_pylist():
-            problems.setdefault(place, f"column {name} is empty")
+            word = texts.words.get(place)
+            said = "is empty" if word is None else f"is {word!r}, which stands for a missing value (see missing_values)"
+            problems.setdefault(place, f"column {name} {said}")
 
 
 def read_rows(table: TableFile, arguments: DataTrainingArguments, reader: Reader) -> tuple[pyarrow.Table, list[str]]:
@@ -88,7 +90,7 @@ def read_rows(table: TableFile, arguments: DataTrainingArguments, reader: Reader
     if not total:
         raise ConfigError(f"{table.source.place} holds no rows")
     skipped = bad.report(total, arguments.on_bad_rows == "skip")
-    return pyarrow.concat_tables(parts).combine_chunks(), [*table.source.notes, *skipped]
+    return pyarrow.concat_tables(parts), [*table.source.notes, *skipped]
 
 
 def without(problems: Mapping[int, str], count: int) -> pyarrow.Array:

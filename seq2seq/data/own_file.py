@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 from datasets import Dataset
@@ -97,7 +98,7 @@ class FileTask(Task):
         table = rows.data.table
         if len(self._parts) == 1:
             return rows
-        return as_dataset(table.filter(pc.equal(table.column("part"), self._parts.index(split))).combine_chunks())
+        return as_dataset(table.filter(pc.equal(table.column("part"), self._parts.index(split))))
 
     @property
     def _parts(self) -> list[str]:
@@ -128,7 +129,8 @@ class FileTask(Task):
         """Read a file. Returns its rows and warnings."""
         rows, warnings = read_rows(table_of(source), self.arguments, self.reader(key))
         shares = [1 - HELD_OUT * (parts - 1), *[HELD_OUT] * (parts - 1)]
-        part = part_of_each(rows.column("source").to_pylist(), shares)
+        sources = rows.column("source").to_pylist() if parts > 1 else []
+        part = part_of_each(sources, shares) if parts > 1 else np.zeros(len(rows), np.int8)
         if len(set(part.tolist())) < parts:
             held = " and ".join(split for split in self._parts if split != "train")
             raise ConfigError(

@@ -106,11 +106,11 @@ def text_hash(texts: Dataset, columns: Sequence[str]) -> str:
 
 def tokenizer_content(tokenizer) -> bytes:
     """Return everything that determines how the tokenizer treats a text."""
-    special = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), str(tokenizer.special_tokens_map)]
+    special = f"{type(tokenizer).__name__} {tokenizer.special_tokens_map}"
     if tokenizer.is_fast:
-        backend = json.loads(tokenizer.backend_tokenizer.to_str())
-        backend |= {"truncation": None, "padding": None}  # set by the tokenizer's last call
-    else:
-        file = getattr(tokenizer, "vocab_file", None)
-        backend = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
-    return json.dumps([special, backend]).encode()
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()  # which the last call may have set, and the next one sets again
+        backend.no_padding()
+        return f"{special} {backend.to_str()}".encode()
+    file = getattr(tokenizer, "vocab_file", None)
+    return f"{special} {sorted(tokenizer.get_vocab().items())}".encode() + (Path(file).read_bytes() if file else b"")

@@ -197,7 +197,7 @@ def test_a_broken_row_ends_a_stream_and_what_was_written_is_whole(trained, tmp_p
     assert main([str(trained), str(path)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     kept = tmp_path / "new.predictions.unfinished.jsonl"
-    assert f"line 8: invalid JSON: Expecting value at character 10; the 7 rows before it are in {kept}" in line
+    assert f"line 8: invalid JSON: Expecting value at character 9; the 7 rows before it are in {kept}" in line
     rows = [json.loads(line) for line in kept.read_text().splitlines()]
     assert [row["text"] for row in rows] == [f"crash {n}" for n in range(7)]
     assert all(row["prediction"] in LABELS for row in rows)
@@ -214,7 +214,7 @@ def test_a_broken_row_ends_a_stream_and_what_was_written_is_whole(trained, tmp_p
         ("text\na\n", ["--task", "mrpc"], ["--task is 'mrpc'", "was trained on: file"]),
         ("text\na\n", ["--format", "xml"], ["--format is 'xml'; allowed: csv, tsv"]),
         ("text\na\n", ["--encoding", "x"], ["encoding is 'x', which is unknown"]),
-        ("text\na\n", ["--out", "/no/such/dir\0/x"], ["--out is"]),
+        ("text\na\n", ["--out", "/no/such/dir\0/x"], ["--out: ", "cannot be written"]),
         ("text\na\n", ["--score"], ["unrecognized arguments: --score"]),
         ("text\ncaf\xe9\x81\n".encode("latin-1"), [], ["is not UTF-8", "set encoding"]),
     ],

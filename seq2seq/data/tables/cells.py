@@ -20,11 +20,13 @@ class Texts:
     values: the text of each; null: missing, or a problem.
     problems: place -> what is wrong with a cell that is no text.
     lists: place -> the texts of a cell that holds a list of two or more.
+    words: place -> the text of a cell that stands for a missing value.
     """
 
     values: pyarrow.Array
     problems: dict[int, str] = field(default_factory=dict)
     lists: dict[int, list[str]] = field(default_factory=dict)
+    words: dict[int, str] = field(default_factory=dict)
 
 
 class Reading:
@@ -41,7 +43,9 @@ class Reading:
         """Return the cells of a column as texts."""
         found = self._of_array(cells) if isinstance(cells, pyarrow.Array) else self._of_values(cells)
         empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(found.values)), 0)
-        gone = pc.or_(empty, pc.is_in(found.values, self.missing))
+        stands = pc.is_in(found.values, self.missing)
+        found.words = {place: found.values[place].as_py() for place in pc.indices_nonzero(stands).to_pylist()}
+        gone = pc.or_(empty, stands)
         found.values = pc.if_else(gone, pyarrow.scalar(None, pyarrow.string()), found.values)
         return found
 
