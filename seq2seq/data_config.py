@@ -13,7 +13,7 @@ from common.json_settings import check_keys, has_type, read_file
 from common.keys import key_types
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import Task, get_task
-from seq2seq.data.verbalizer import verbalizer_of
+from seq2seq.data.verbalizer import LONGEST, verbalizer_of
 from third_party.models.t5.companions import DATA
 
 # What predictions depend on; where the rows of training are does not matter to them.
@@ -94,4 +94,6 @@ def set_words(tasks: Iterable[Task], tokenizer, data: DataTrainingArguments, sav
     for task in tasks:
         if task.targets is not None:
             words = {**(saved.words.get(task.name, {}) if saved else {}), **task.given_words}
-            task.verbalizer = verbalizer_of(task.targets, tokenizer, words, data.max_target_length)
+            longest = data.max_target_length - 1
+            longest = min(LONGEST, longest) if task.name == "file" else longest
+            task.verbalizer = verbalizer_of(task.targets, tokenizer, words, longest)

@@ -14,8 +14,9 @@ from seq2seq.data.class_weights import check_class_weights
 from seq2seq.data_report import data_report, print_data_report
 from seq2seq.layout import DRY_RUN
 from seq2seq.models import check_tasks, configuration_of, load_tokenizer, model_config_errors
-from seq2seq.pipeline import needed_splits, tokenise_all
+from seq2seq.pipeline import needed_splits
 from seq2seq.settings import Settings
+from seq2seq.tokens import say_losses, tokenise_all, training_sources
 from t3nsor import TTLinear, chosen_plans
 from t3nsor.tensor_train import CoreChain
 from third_party.models.t5 import T5ForConditionalGeneration
@@ -72,8 +73,9 @@ def read_data(settings: Settings, tasks: dict) -> dict:
     splits = [split for split in needed_splits(settings.training) if "file" in settings.data.tasks_of(split)]
     own = {split: [task for task in tasks[split] if task.name == "file"] for split in splits}
     texts = load_texts(own, splits, settings.data, settings.training.seed, prefix=False)
-    sources = [text for rows in texts.get("train", ()) for text in rows.texts["source"]]
-    return tokenise_all(texts, load_tokenizer(settings.model, sources or None), settings)
+    rows = tokenise_all(texts, load_tokenizer(settings.model, training_sources(texts)), settings)
+    say_losses(rows)
+    return rows
 
 
 def rows_of(settings: Settings) -> int:

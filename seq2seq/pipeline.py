@@ -2,7 +2,6 @@
 
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from accelerate import PartialState
@@ -10,12 +9,11 @@ from transformers import set_seed
 
 from adapters import rounding_losses
 from adapters.norms import preinit_errors
-from common.errors import ConfigError, shortened, warn_once
+from common.errors import ConfigError, warn_once
 from common.termination import termination
-from seq2seq.data.batches import TaskRows, load_texts, longest_target, tasks_of_splits, tokenise
+from seq2seq.data.batches import TaskRows, load_texts, tasks_of_splits
 from seq2seq.data.class_weights import check_class_weights, with_class_weights
-from seq2seq.data.losses import check_alike
-from seq2seq.data_config import companions, read_data_config, set_words
+from seq2seq.data_config import companions
 from seq2seq.divergence import Diverged
 from seq2seq.layout import MERGED
 from seq2seq.models import check_tasks, load_backbone, load_tokenizer
@@ -26,6 +24,7 @@ from seq2seq.runs import RunDirectory
 from seq2seq.settings import Settings
 from seq2seq.summary import peak_memory_mib, reset_peak_memory
 from seq2seq.timing import TimingCallback
+from seq2seq.tokens import say_losses, set_generation_length, tokenise_all, training_sources
 from seq2seq.tracking import TrackingCallback, summary_of, tracking
 from seq2seq.trainer import AdapterTrainer
 from third_party.models.t5.adapting import check_size, modify_model_after_init
@@ -107,8 +106,7 @@ def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows
     prefix = not settings.adapter.own_adapters
     texts = load_texts(tasks, needed_splits(training), data, training.seed, prefix)
     set_seed(training.seed)
-    training_texts = [text for rows in texts.get("train", ()) for text in rows.texts["source"]]
-    tokenizer = load_tokenizer(settings.model, training_texts or None)
+    tokenizer = load_tokenizer(settings.model, training_sources(texts))
     model = load_backbone(settings.model, tokenizer)
     if settings.model.model_name_or_path is None and settings.model.initial_embedding is not None:
         for task in tasks["train"]:
@@ -135,43 +133,8 @@ def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows
         args=training,
         processing_class=tokenizer,
     )
+    say_losses(rows)
     return trainer, rows
-
-
-def tokenise_all(texts: dict[str, list[TaskRows]], tokenizer, settings: Settings) -> dict[str, list[TaskRows]]:
-    """Return the rows of each split with their tokens; say which words stand for labels, and what is lost."""
-    name = settings.model.model_name_or_path
-    tasks = {rows.task.name: rows.task for parts in texts.values() for rows in parts}
-    set_words(
-        tasks.values(), tokenizer, settings.data, read_data_config(name) if name and Path(name).is_dir() else None
-    )
-    for task in tasks.values():
-        if task.verbalizer is not None and task.verbalizer.renamed:
-            words = ", ".join(f"{label!r}: {word!r}" for label, word in task.verbalizer.renamed.items())
-            print(f"{task.name}: the model says other words for labels: {shortened(words)}")
-    rows = {
-        split: [tokenise(each, tokenizer, settings.data, by_length=split != "train") for each in parts]
-        for split, parts in texts.items()
-    }
-    for split, parts in rows.items():
-        for each in parts:
-            place = f"{each.task.data_name}, {split}"
-            check_alike(each.losses, place, settings.data.max_source_length)
-            for line in each.losses.lines:
-                warn_once(f"{place}: {line}")
-    return rows
-
-
-def set_generation_length(training, rows: dict[str, list[TaskRows]]) -> None:
-    """Set the length of generated texts to that of the longest target. Raises ConfigError if it is set, and shorter."""
-    longest = longest_target(rows.values())
-    if training.generation_max_length is None:
-        training.generation_max_length = longest
-    elif training.predict_with_generate and training.generation_max_length < longest:
-        raise ConfigError(
-            f"generation_max_length is {training.generation_max_length}, but the longest target has {longest} tokens "
-            "with those of its start and end, and could never be right; raise it, or leave it out"
-        )
 
 
 def train(settings: Settings, trainer: AdapterTrainer, directory: RunDirectory) -> dict:

@@ -104,7 +104,7 @@ class Task:
         before = f"{self.name} " if prefix and self.named_in_source else ""
         columns = rows.to_dict()
         pairs = [self.format(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
-        kept = dict.fromkeys((*self.reference_fields, *self.extra_fields))
+        kept = [name for name in columns if name in (*self.reference_fields, *self.extra_fields)]
         texts = {"source": [before + source for source, _ in pairs], "target": [target for _, target in pairs]}
         return as_dataset(pyarrow.table({**{name: columns[name] for name in kept}, **texts}))
 

@@ -9,7 +9,7 @@ from itertools import chain
 
 from common.errors import ConfigError, shortened
 
-LONGEST = 4  # tokens of a word
+LONGEST = 4  # tokens of a word for a user's label
 NUMBERS = 10_000  # that are tried where no part of a label will do
 
 
@@ -34,11 +34,11 @@ class Verbalizer:
         return self._labels.get(text, text)
 
 
-def verbalizer_of(labels: Sequence[str], tokenizer, given: Mapping[str, str], most: int) -> Verbalizer:
+def verbalizer_of(labels: Sequence[str], tokenizer, given: Mapping[str, str], longest: int) -> Verbalizer:
     """Return the words of labels: those given, else the label itself, a part of it, or a number.
 
     given: label -> word, which may lack labels.
-    most: the largest number of tokens of a target, with its end token.
+    longest: the largest number of tokens of a word that is found, without the end token.
     Raises ConfigError if a given word cannot be said or stands for two labels, or if there are not enough words.
     """
     words: dict[str, str] = {}
@@ -52,7 +52,7 @@ def verbalizer_of(labels: Sequence[str], tokenizer, given: Mapping[str, str], mo
             other = next(name for name, taken in words.items() if taken == word)
             raise ConfigError(f"labels: {other!r} and {label!r} have the same word, {word!r}; give each its own")
         words[label] = word
-    taken, longest, numbers = set(words.values()), min(LONGEST, most - 1), map(str, range(NUMBERS))
+    taken, numbers = set(words.values()), map(str, range(NUMBERS))
     for label in labels:
         if label in words:
             continue
