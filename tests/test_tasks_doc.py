@@ -1,12 +1,16 @@
 """docs/tasks.md says what the code does, and its example runs."""
 
+import csv
 import json
 import re
 
 import pytest
 
+from predict import main as answer
 from seq2seq.data import get_task, task_names
-from tests.conftest import ROOT, TINY_RUN
+from seq2seq.predictor import Predictor
+from tests.conftest import ROOT
+from tests.seq2seq.tickets import SHARES, TEXTS, tickets, write_csv
 
 TEXT = (ROOT / "docs/tasks.md").read_text()
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line.startswith("| `")]
@@ -30,20 +34,46 @@ def block(language: str) -> str:
     return re.search(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)[1]
 
 
-def test_the_example_of_own_data_runs(run_main, tmp_path, monkeypatch):
-    header, *rows = block("csv").splitlines()
-    lines = [row.replace("chair", f"chair {n}").replace("lamp", f"lamp {n}") for n in range(40) for row in rows]
-    (tmp_path / "reviews.csv").write_text("\n".join([header, *lines]) + "\n")
-    (tmp_path / "own.json").write_text(block("json"))
+# So that it trains in seconds. The walk itself takes a minute.
+SHORTER = {"max_train_samples": 960, "max_test_samples": 60, "num_train_epochs": 1, "per_device_train_batch_size": 16}
+SHORTER |= {"learning_rate": 0.02, "disable_tqdm": True}
+
+
+def test_the_walk_from_a_messy_file_to_predictions(run_main, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    keys = {**TINY_RUN, "task_name": "file", "max_train_samples": None, "num_train_epochs": 2}
-    status, errors, out = run_main(tmp_path / "own.json", **keys)
+    assert block("csv").splitlines()[0] == "id,subject,text,label"
+    write_csv(tmp_path / "tickets.csv", tickets(3000))
+    unlabelled = [{name: cell for name, cell in row.items() if name != "label"} for row in tickets(300, seed=1)]
+    new = write_csv(tmp_path / "new.csv", unlabelled)
+    (tmp_path / "tickets.json").write_text(block("json"))
+    walk = TEXT.split("## Your own data")[1]
+    dry, train, predict = re.findall(r"^python (?:run_seq2seq|predict)\.py (.*)$", walk, re.MULTILINE)[:3]
+
+    config, *switches = dry.split()
+    status, errors, out = run_main(tmp_path / config, dry_run=True, **SHORTER)
+    assert (status, switches) == (0, ["--dry_run"])
+    assert any("of 3,000 rows cannot be used: row" in line and "skipped" in line for line in errors)
+    data = json.loads((out / "dry_run.json").read_text())["data"]["train"]["tickets"]
+    assert data["rows"] == 960
+    assert list(data["labels"]) == sorted(TEXTS)
+    assert len(data["examples"]) == 10
+    status, errors, out = run_main(tmp_path / train, output_dir=str(tmp_path / "outputs/tickets"), **SHORTER)
     assert status == 0, errors
-    tested = json.loads((out / "results.json").read_text())["splits"]["test"]["tasks"]["file"]
-    assert set(tested["scores"]) == {"accuracy", "f1", "loss"}
-    assert [entry["label"] for entry in tested["classes"]] == tested["confusion"]["labels"] == ["bad", "good"]
-    assert sum(map(sum, tested["confusion"]["matrix"])) == tested["rows"]
-    lines = (out / "predictions/test-file.jsonl").read_text().splitlines()
-    assert re.match(
-        r"review: (Bright, and it lasts|It broke .*)\. product: (lamp|chair) \d+", json.loads(lines[0])["source"]
-    )
+    assert answer(predict.split()) == 0
+    files = new, tmp_path / "new.predictions.csv"
+    before, after = (list(csv.DictReader(path.open(encoding="utf-8-sig"))) for path in files)
+    assert [{name: row[name] for name in before[0]} for row in after] == before
+    missing = [row["text"].strip() in ("", "NaN", "null") for row in before]
+    assert [row["prediction"] == "" for row in after] == missing
+    answered = [row for row in after if row["prediction"]]
+    rarest = min(TEXTS, key=dict(zip(TEXTS, SHARES, strict=True)).get)
+    assert rarest in [row["prediction"] for row in answered]
+    for row in answered:
+        scores = {label: float(row[f"score_{label}"]) for label in TEXTS}
+        assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+        assert max(scores, key=scores.get) == row["prediction"]
+
+    # What the run generated freely for its test rows is the most probable label, too.
+    rows = [json.loads(line) for line in (out / "predictions/test-file.jsonl").read_text().splitlines()]
+    found = Predictor(out).answer([row["source"] for row in rows]).texts
+    assert found == [row["prediction"] for row in rows]
