@@ -20,8 +20,8 @@ WARNINGS = b"warnings"
 
 def cached(
     kind: str, fingerprint: str, make: Callable[[], tuple[pyarrow.Schema, Iterable[pyarrow.RecordBatch]]]
-) -> Dataset:
-    """Return a data set from the cache, or make and keep it.
+) -> tuple[Dataset, dict[bytes, bytes]]:
+    """Return a data set from the cache, or make and keep it; and the metadata of its schema, which `Dataset` drops.
 
     kind: what it is, "tokens" or "rows"; the name of a directory in the cache.
     fingerprint: a hash of everything that the rows depend on.
@@ -40,13 +40,13 @@ def cached(
                 for batch in batches:
                     stream.write_batch(batch)
             file = directory / f"{fingerprint}-{sha256_of(unfinished)}.arrow"
-            return Dataset.from_file(str(unfinished.replace(file)))
+            return _opened(unfinished.replace(file))
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
         warn_once(f"{kind} are not cached in {directory}: {error.strerror or error}")
         schema, batches = make()
-        return as_dataset(pyarrow.Table.from_batches(batches, schema))
+        return as_dataset(pyarrow.Table.from_batches(batches, schema)), schema.metadata or {}
 
 
 def as_dataset(table: pyarrow.Table) -> Dataset:
@@ -54,11 +54,17 @@ def as_dataset(table: pyarrow.Table) -> Dataset:
     return Dataset(table, fingerprint=secrets.token_hex(8))
 
 
-def _found(directory: Path, fingerprint: str) -> Dataset | None:
+def _opened(file: Path) -> tuple[Dataset, dict[bytes, bytes]]:
+    with pyarrow.OSFile(str(file)) as opened:
+        metadata = pyarrow.ipc.open_stream(opened).schema.metadata
+    return Dataset.from_file(str(file)), metadata or {}
+
+
+def _found(directory: Path, fingerprint: str) -> tuple[Dataset, dict[bytes, bytes]] | None:
     """Return what is cached, from a file whose name ends with the SHA-256 of its content; remove damaged files."""
     for file in directory.glob(f"{fingerprint}-*.arrow"):
         if file.stem.rpartition("-")[2] == sha256_of(file):
-            return Dataset.from_file(str(file))
+            return _opened(file)
         file.unlink(missing_ok=True)
     return None
 
@@ -76,7 +82,7 @@ def cached_rows(path: Path, settings: object, make: Callable[[], tuple[pyarrow.T
         table = table.replace_schema_metadata({WARNINGS: json.dumps(warnings)})
         return table.schema, table.to_batches()
 
-    rows = cached("rows", key, made)
-    for warning in json.loads((rows.data.schema.metadata or {}).get(WARNINGS, "[]")):
+    rows, metadata = cached("rows", key, made)
+    for warning in json.loads(metadata.get(WARNINGS, "[]")):
         warn_once(warning)
     return rows

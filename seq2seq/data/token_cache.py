@@ -50,7 +50,7 @@ def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> tu
             columns = [*(pyarrow.array(tokens, TOKENS) for tokens in cut), *counts, alphabet.lost(sources)]
             yield pyarrow.record_batch(columns, schema=SCHEMA)
 
-    return cached("tokens", fingerprint, lambda: (SCHEMA, batches())), fingerprint
+    return cached("tokens", fingerprint, lambda: (SCHEMA, batches()))[0], fingerprint
 
 
 def truncated(tokens: list[list[int]], limit: int) -> list[list[int]]:
