@@ -31,7 +31,7 @@ def _report(rows: TaskRows) -> dict:
         **lengths,
         "truncated_sources": losses.sources / losses.rows,
         "truncated_targets": losses.targets / losses.rows,
-        "unknown_characters": losses.lost / max(losses.characters, 1),
+        "unknown_characters": losses.unknown / max(losses.characters, 1),
         "examples": rows.texts.select(range(min(EXAMPLES, len(rows)))).select_columns(columns).to_list(),
     }
     if rows.task.verbalizer is not None:

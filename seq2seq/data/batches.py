@@ -148,7 +148,7 @@ def tokenise(rows: TaskRows, tokenizer, arguments: DataTrainingArguments, *, by_
         _check_targets(words, tokenizer, arguments.max_target_length, arguments.label_style)
     spoken = as_dataset(pyarrow.table({"source": texts.with_format("arrow")["source"][:], "target": words}))
     tokens, fingerprint = tokenised(spoken, tokenizer, *limits)
-    losses = losses_of(texts, tokens, limits)
+    losses = losses_of(texts, tokens, limits, "exact" in task.metrics, tokenizer)
     table = tokens.data.table.select(["input_ids", "labels"])
     for name in task.extra_fields:
         table = table.append_column(name, texts.with_format("arrow")[name][:])

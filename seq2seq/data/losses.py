@@ -1,4 +1,4 @@
-"""What of the texts does not reach the model: what is truncated, and characters that the tokenizer does not know."""
+"""What of the texts does not reach the model: what is truncated, and what the tokenizer does not know."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,10 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from common.errors import ConfigError, shortened
+from seq2seq.data.verbalizer import decode
 
 EXAMPLE = 60  # characters of a text in a message
+LOOKED_AT = 1000  # targets that are decoded
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,7 @@ class Losses:
 
     rows: their number.
     sources, targets: the numbers of truncated ones.
-    garbled: the number of sources with characters that the tokenizer does not know.
-    characters, lost: of all sources, and those that the tokenizer does not know.
+    characters, unknown: of all sources, and those that the tokenizer does not know.
     alike: the number of rows whose sources differ from another's only after their end.
     lines: a warning about each kind of loss, with an example.
     """
@@ -26,58 +27,64 @@ class Losses:
     rows: int
     sources: int
     targets: int
-    garbled: int
     characters: int
-    lost: int
+    unknown: int
     alike: int
     lines: tuple[str, ...]
 
 
-def losses_of(texts: Dataset, tokens: Dataset, limits: tuple[int, int]) -> Losses:
+def losses_of(texts: Dataset, tokens: Dataset, limits: tuple[int, int], free: bool, tokenizer) -> Losses:
     """Return what is lost between texts and tokens.
 
-    texts: "source" and "target". tokens: what `tokenised` returns for them. limits: max_source_length and
-        max_target_length.
+    texts: "source" and "target".
+    tokens: what `tokenised` returns for them.
+    limits: max_source_length and max_target_length.
+    free: True if targets are texts that answers must equal.
     """
-    count = len(texts)
-    lengths, target_lengths, unknown = (
-        np.asarray(tokens[name][:]) for name in ("source_tokens", "target_tokens", "lost")
-    )
-    long, wordy, garbled = lengths > limits[0], target_lengths > limits[1], unknown > 0
+    counts = {name: np.asarray(tokens[name][:]) for name in tokens.column_names if name not in ("input_ids", "labels")}
+    long, wordy = counts["source_tokens"] > limits[0], counts["target_tokens"] > limits[1]
+    unknown, unsaid = counts["source_unknown"], counts["target_unknown"]
     characters = int(pc.sum(pc.utf8_length(texts.with_format("arrow")["source"][:])).as_py() or 0)
-    alike = _alike(texts, tokens, np.flatnonzero(long)) if long.sum() > count / 2 else 0
-
-    def line(mask: np.ndarray, what: str, column: str) -> list[str]:
-        if not mask.any():
-            return []
-        example = shortened(repr(texts[int(mask.argmax())][column]), EXAMPLE)
-        return [f"{mask.sum():,} of {count:,} rows {what}, such as {example}"]
-
+    what = "that the tokenizer does not know"
     lines = [
-        *line(
-            long,
-            f"have more than max_source_length {limits[0]} tokens (up to {lengths.max():,}), and lose the rest",
-            "source",
-        ),
-        *line(wordy, f"have targets of more than max_target_length {limits[1]} tokens, and lose the rest", "target"),
-        *line(garbled, f"have characters that the tokenizer does not know ({unknown.sum():,} in all)", "source"),
+        *_line(texts, "source", long, f"have more than max_source_length {limits[0]} tokens and lose the rest"),
+        *_line(texts, "target", wordy, f"have targets of more than max_target_length {limits[1]} tokens"),
+        *_line(texts, "source", unknown > 0, f"have characters {what} ({unknown.sum():,} in all)"),
+        *_line(texts, "target", unsaid > 0, f"have targets with characters {what}"),
     ]
-    return Losses(
-        count,
-        int(long.sum()),
-        int(wordy.sum()),
-        int(garbled.sum()),
-        characters,
-        int(unknown.sum()),
-        alike,
-        tuple(lines),
-    )
+    if free:
+        lines += _changed(texts, tokens, np.flatnonzero(~wordy & (unsaid == 0)), tokenizer)
+    alike = _alike(texts, tokens, np.flatnonzero(long)) if long.sum() > len(texts) / 2 else 0
+    return Losses(len(texts), int(long.sum()), int(wordy.sum()), characters, int(unknown.sum()), alike, tuple(lines))
+
+
+def _line(texts: Dataset, column: str, mask: np.ndarray, what: str) -> list[str]:
+    """Return a warning about the rows in a mask, with an example; none if there are none."""
+    if not mask.any():
+        return []
+    example = shortened(repr(texts[int(mask.argmax())][column]), EXAMPLE)
+    return [f"{mask.sum():,} of {len(texts):,} rows {what}, such as {example}"]
+
+
+def _changed(texts: Dataset, tokens: Dataset, rows: np.ndarray, tokenizer) -> list[str]:
+    """Return a warning about targets that no answer can equal, as the tokenizer changes spaces or case."""
+    rows = rows[:: max(1, len(rows) // LOOKED_AT)]
+    targets = [text.strip() for text in texts.select(rows)["target"][:]]
+    said = [text.strip() for text in decode(tokens.select(rows)["labels"][:], tokenizer)]
+    pairs = [(target, text) for target, text in zip(targets, said, strict=True) if target != text]
+    if not pairs:
+        return []
+    target, text = (shortened(repr(each), EXAMPLE) for each in pairs[0])
+    return [
+        f"{len(pairs):,} of {len(rows):,} targets that were looked at change when they are tokenised, such as {target} "
+        f"to {text}; no answer can equal them"
+    ]
 
 
 def _alike(texts: Dataset, tokens: Dataset, rows: np.ndarray) -> int:
     """Return how many of these rows have the tokens of another whose source is different."""
     sources: dict[tuple[int, ...], list[str]] = {}
-    for ids, source in zip(tokens.select(rows)["input_ids"], texts.select(rows)["source"], strict=True):
+    for ids, source in zip(tokens.select(rows)["input_ids"][:], texts.select(rows)["source"][:], strict=True):
         sources.setdefault(tuple(ids), []).append(source)
     return sum(len(group) for group in sources.values() if len(set(group)) > 1)
 

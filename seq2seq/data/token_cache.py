@@ -21,7 +21,8 @@ SCHEMA = pyarrow.schema(
         "labels": TOKENS,
         "source_tokens": pyarrow.int32(),
         "target_tokens": pyarrow.int32(),
-        "lost": pyarrow.int32(),
+        "source_unknown": pyarrow.int32(),
+        "target_unknown": pyarrow.int32(),
     }
 )
 
@@ -32,8 +33,8 @@ def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> tu
     texts: the columns "source" and "target".
     max_source, max_target: the maximum number of tokens of each, with the end token.
     Returns the columns "input_ids" and "labels", the number of tokens before truncation ("source_tokens",
-    "target_tokens") and of characters in the source that the tokenizer does not know ("lost"); and a hash of all that
-    they depend on: texts, content of the tokenizer and both limits.
+    "target_tokens") and of characters that the tokenizer does not know ("source_unknown", "target_unknown"); and a hash
+    of all that they depend on: texts, content of the tokenizer and both limits.
     """
     fingerprint = content_hash(texts, tokenizer, max_source, max_target)
 
@@ -47,7 +48,11 @@ def tokenised(texts: Dataset, tokenizer, max_source: int, max_target: int) -> tu
             encoded = [encode(column.to_pylist(), tokenizer) for column, _ in pairs]
             cut = [truncated(tokens, limit) for tokens, (_, limit) in zip(encoded, pairs, strict=True)]
             counts = [pyarrow.array(list(map(len, tokens)), pyarrow.int32()) for tokens in encoded]
-            columns = [*(pyarrow.array(tokens, TOKENS) for tokens in cut), *counts, alphabet.lost(sources)]
+            columns = [
+                *(pyarrow.array(tokens, TOKENS) for tokens in cut),
+                *counts,
+                *map(alphabet.lost, (sources, targets)),
+            ]
             yield pyarrow.record_batch(columns, schema=SCHEMA)
 
     return cached("tokens", fingerprint, lambda: (SCHEMA, batches()))[0], fingerprint

@@ -90,7 +90,7 @@ def encode(texts: Sequence[str], tokenizer) -> list[list[int]]:
     """Return the tokens of texts, with the end token. What looks like a special token in them is text."""
     if not texts:
         return []
-    return tokenizer(list(texts), split_special_tokens=True, verbose=False)["input_ids"]
+    return tokenizer(list(texts), split_special_tokens=True, verbose=False, return_attention_mask=False)["input_ids"]
 
 
 def decode(tokens: Iterable[Sequence[int]], tokenizer) -> list[str]:
