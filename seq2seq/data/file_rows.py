@@ -55,7 +55,7 @@ def note(problems: dict[int, str], name: str, texts: Texts, required: bool = Tru
     if required and texts.values.null_count:
         for place in pc.indices_nonzero(texts.values.is_null()).to_pylist():
             word = texts.words.get(place)
-            said = "is empty" if word is None else f"is {word!r}, which stands for a missing value (see missing_values)"
+            said = "is empty" if word is None else f"is {word!r}, a missing value by missing_values"
             problems.setdefault(place, f"column {name} {said}")
 
 

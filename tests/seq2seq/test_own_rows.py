@@ -62,7 +62,7 @@ def test_all_bad_rows_are_listed_at_once(tmp_path, capsys):
     warn_once.cache_clear()
     path = write_csv(tmp_path / "tickets.csv", tickets(1000))
     message = refused(lambda: rows_of(path, labels=list(TEXTS)))
-    assert "28 of 1,000 rows cannot be used: row 64: column label is empty (line 75); row 92: column" in message
+    assert "28 of 1,000 rows cannot be used: row 64: column label is 'NaN', a missing value by" in message
     assert message.count("; row ") == 19
     assert message.endswith('; and 8 more; mend them, or set on_bad_rows to "skip"')
     for _ in range(2):  # read, and from the cache
@@ -75,7 +75,7 @@ def test_all_bad_rows_are_listed_at_once(tmp_path, capsys):
 
 def test_a_text_that_stands_for_a_missing_value_can_be_kept(tmp_path):
     path = write(tmp_path / "a.jsonl", {"text": "None", "label": "a"})
-    assert "column text is 'None', which stands for a missing value (see missing_values)" in refused(
+    assert "column text is 'None', a missing value by missing_values (see missing_values)" in refused(
         lambda: rows_of(path)
     )
     assert rows_of(path, missing_values=[]) == [("None", "a")]
