@@ -1,18 +1,23 @@
 """Files as people have them: what they are, their encodings, delimiters, quotes, headers and types."""
 
+import csv
 import datetime
 import gzip
+import io
 import json
 
 import numpy as np
 import pandas
 import pyarrow
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from common.errors import ConfigError
 from seq2seq.data.tables import Form, open_table, where
 from seq2seq.data.tables.cells import Reading
+from seq2seq.data.tables.wide import first_cells
 
 
 def cells(path, **form) -> dict[str, list]:
@@ -210,3 +215,43 @@ def test_only_the_columns_that_are_used_are_looked_at(tmp_path):
     for name in ("a.parquet", "a.jsonl"):
         (batch,) = open_table(tmp_path / name, "FILE").batches(["text"])
         assert Reading().texts(batch.columns["text"]).values.to_pylist() == ["t 0", "t 1", "t 2"]
+
+
+CSV = st.text(st.sampled_from('a",\n\r"b,'), max_size=14)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=CSV, width=st.integers(2, 4), few=st.integers(1, 3))
+def test_the_first_cells_of_rows_are_those_that_a_csv_reader_finds(text, width, few):
+    few = min(few, width - 1)
+    dialect = {"delimiter": ",", "strict": True, "quoting": csv.QUOTE_MINIMAL}
+
+    def found(rows) -> list:
+        result = []
+        try:
+            result.extend(rows)
+        except csv.Error:
+            result.append("wrong")
+        return result
+
+    expected = (row[:few] if len(row) == width else row for row in csv.reader(io.StringIO(text, newline=""), **dialect))
+    assert found(first_cells(io.StringIO(text, newline=""), few, width, dialect)) == found(filter(None, expected))
+
+
+def test_a_wide_file_is_read_like_a_narrow_one(tmp_path, monkeypatch):
+    rows = ['1,"a, b",c', "2,d,e,", "3", "", '4,"two\nlines",f', "5,g,h,i", '6,"say ""so""",j', "7,k,l"]
+    path = write(tmp_path / "a.csv", "\r\n".join(["id,text,label", *rows]))
+
+    def found(columns):
+        table = open_table(path, "FILE")
+        (batch,) = table.batches(columns)
+        return batch.columns, batch.problems, where(table, {batch.first + p: w for p, w in batch.problems.items()})
+
+    narrow = [found(columns) for columns in (["text"], ["id"], ["text", "id", "other"], ["label"])]
+    monkeypatch.setattr("seq2seq.data.tables.separated.WIDE", 1)
+    assert [found(columns) for columns in (["text"], ["id"], ["text", "id", "other"], ["label"])] == narrow
+    assert narrow[0][0] == {"text": ["a, b", "d", "", "two\nlines", "", 'say "so"', "k"]}
+    assert narrow[0][2] == ["line 4: 1 cells; the header has 3", "line 8: 4 cells; the header has 3"]
+    write(path, 'id,text,label\n1,a,b\n2,"c"d,e\n')
+    with pytest.raises(ConfigError, match="line 3: ',' expected after '\"'"):
+        found(["id"])

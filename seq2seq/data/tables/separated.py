@@ -1,14 +1,17 @@
 """CSV and TSV."""
 
 import csv
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from operator import itemgetter
+from typing import Any
 
 from common.errors import ConfigError, shortened
 from seq2seq.data.tables.batch import ROWS, Batch, Broken
 from seq2seq.data.tables.sources import Source
+from seq2seq.data.tables.wide import WIDE, Whole, first_cells
 
 csv.field_size_limit(2**31 - 1)  # some passages exceed the default of 128 KiB
 CELLS = 1 << 18  # of a batch, at most, as every cell is an object for a moment
@@ -37,23 +40,24 @@ class SeparatedFile:
             self.hint = "; its first row looks like data: if it has no header, set columns to the names of its columns"
         if given is not None and first and len(given) != len(first):
             raise ConfigError(f"columns names {len(given)} columns, but {source.place} begins with {len(first)} cells")
-        twice = [name for name in self.columns if name and self.columns.count(name) > 1]
-        if twice:
+        named = list(filter(None, self.columns))
+        if len(set(named)) < len(named):
             names = shortened(", ".join(self.columns), 200)
             raise ConfigError(f"{source.place}, line 1: two columns have the same name: {names}{self.hint}")
 
     def batches(self, columns: Sequence[str], whole: bool = False) -> Iterator[Batch]:
         width, number = len(self.columns), 1
-        places = [self.columns.index(name) for name in columns if name in self.columns]
-        empty = {name: ("",) for name in columns if name not in self.columns}
-        with self._reading() as reader:
-            rows = filter(None, reader)
+        places = {name: self.columns.index(name) for name in columns if name in self.columns}
+        kept = max(places.values(), default=0) + 1
+        few = kept if width >= WIDE and not whole and kept < width else None
+        with self._rows(few) as rows:
             if not self.headless:
                 next(rows, None)
-            while chunk := list(islice(rows, max(1, min(ROWS, CELLS // max(width, 1))))):
-                problems = mend(chunk, width) if set(map(len, chunk)) != {width} else {}
-                cells = {self.columns[place]: list(map(itemgetter(place), chunk)) for place in places}
-                cells |= {name: blank * len(chunk) for name, blank in empty.items()}
+            while chunk := list(islice(rows, max(1, min(ROWS, CELLS // max(few or width, 1))))):
+                odd = set(map(type, chunk)) != {list} if few else set(map(len, chunk)) != {width}
+                problems = mend(chunk, width, few) if odd else {}
+                cells = {name: list(map(itemgetter(place), chunk)) for name, place in places.items()}
+                cells |= {name: [""] * len(chunk) for name in columns if name not in places}
                 yield Batch(number, cells, chunk, problems)
                 number += len(chunk)
 
@@ -67,16 +71,35 @@ class SeparatedFile:
                     return lines
         return lines
 
+    @property
+    def dialect(self) -> dict[str, Any]:
+        """Arguments of csv.reader."""
+        quoting = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
+        return {"delimiter": self.delimiter, "strict": True, "quoting": quoting}
+
     @contextmanager
     def _reading(self) -> Iterator:
         """Open the file for a csv.reader, whose errors become ConfigErrors with their line."""
-        quoting = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
         with self.source.text(self.encoding, newline="") as file:
-            reader = csv.reader(file, delimiter=self.delimiter, strict=True, quoting=quoting)
+            reader = csv.reader(file, **self.dialect)
             try:
                 yield reader
             except csv.Error as error:
                 raise ConfigError(f"{self.source.place}, line {reader.line_num}: {error}") from None
+
+    @contextmanager
+    def _rows(self, few: int | None) -> Iterator[Iterator[list[str]]]:
+        """Yield the rows, with the header, without empty ones; with `few` only their first cells."""
+        if few is None:
+            with self._reading() as reader:
+                yield filter(None, reader)
+            return
+        with self.source.text(self.encoding, newline="") as file:
+            try:
+                yield first_cells(file, few, len(self.columns), self.dialect)
+            except csv.Error:
+                self.lines_of([sys.maxsize])  # which fails at the same row, and says on which line
+                raise
 
     def _reads_as_quoted(self) -> bool:
         """True for CSV, and for TSV in which every cell that begins with a quote is well quoted."""
@@ -90,15 +113,20 @@ class SeparatedFile:
             return False
 
 
-def mend(chunk: list[list[str]], width: int) -> dict[int, Broken]:
-    """Make all rows of a chunk equally wide; return what is wrong with those that have too few or too many cells."""
+def mend(chunk: list[list[str]], width: int, few: int | None) -> dict[int, Broken]:
+    """Make all rows of a chunk equally wide; return what is wrong with those that have too few or too many cells.
+
+    few: how many cells are kept of rows that were read in part; null: all were read.
+    """
     problems = {}
     for place, row in enumerate(chunk):
+        if few and not isinstance(row, Whole):
+            continue
         if len(row) < width or any(row[width:]):
             problems[place] = Broken(f"{len(row)} cells; the header has {width}")
-            chunk[place] = [""] * width
+            chunk[place] = [""] * (few or width)
         else:
-            del row[width:]  # delimiters at the end of a line
+            del row[few or width :]  # delimiters at the end of a line
     return problems
 
 
