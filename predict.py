@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from common.boundary import guarded
+from common.command_line import Parser
 from common.errors import ConfigError
 from common.requirements import check_installed
 
@@ -24,13 +25,6 @@ USAGE = (
     "[--delimiter CHARACTER] [--encoding ENCODING] [--columns NAME ..] [--traceback]"
 )
 INTERRUPTED = "interrupted; the rows that were answered are in the file whose name ends with .unfinished"
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that reports wrong arguments like any other wrong input, as ConfigError."""
-
-    def error(self, message: str):
-        raise ConfigError(f"{message}; usage: {USAGE}")
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:

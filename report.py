@@ -6,20 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.boundary import guarded
-from common.errors import ConfigError
+from common.command_line import Parser
 from common.files import check_writable, write_file
 from common.requirements import check_installed
 from common.tables import csv_text
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that reports wrong arguments like any other wrong input, as ConfigError."""
-
-    def error(self, message: str):
-        raise ConfigError(f"{message}; {self.format_usage().strip()}")
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
