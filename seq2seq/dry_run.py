@@ -19,9 +19,8 @@ from seq2seq.settings import Settings
 from seq2seq.tokens import say_losses, tokenise_all, training_sources
 from t3nsor import TTLinear, chosen_plans
 from t3nsor.tensor_train import CoreChain
-from third_party.models.t5 import T5ForConditionalGeneration
-from third_party.models.t5.adapting import modify_model_after_init
 from third_party.models.t5.export import check_foldable
+from third_party.models.t5.key_usage import adapted_and_read
 from third_party.models.t5.parameters import (
     cost_of_tasks,
     count_parameters,
@@ -37,11 +36,11 @@ def dry_run(settings: Settings) -> dict:
     """
     directory = Path(settings.training.output_dir)
     check_writable(directory)
-    with model_config_errors(), torch.device("meta"):
-        model = T5ForConditionalGeneration(configuration_of(settings.model))
     tasks = tasks_of_splits(settings.data, settings.training.split_seed)
     check_class_weights(settings.data, tasks["train"])
-    modify_model_after_init(model, settings.adapter)
+    with model_config_errors():
+        config = configuration_of(settings.model)
+    model, _ = adapted_and_read(config, settings.adapter)
     check_tasks(model, tasks)
     if settings.training.merge_and_export:
         check_foldable(model)

@@ -1,5 +1,7 @@
 """The keys that the chosen methods read, found by building a model without weights and watching its configuration."""
 
+import json
+
 import torch
 
 from adapters import AdapterConfig
@@ -44,7 +46,22 @@ def read_keys(config: T5Config, adapter_config: AdapterConfig) -> set[str]:
 
 
 def adapted_and_read(config: T5Config, adapter_config: AdapterConfig) -> tuple[T5ForConditionalGeneration, set[str]]:
-    """Return an adapted model without values, and the keys that `read_keys` returns."""
+    """Return an adapted model without values, which must not be changed, and the keys that `read_keys` returns.
+
+    The last one is kept, as a large model takes seconds to build and is asked for several times in a row.
+    """
+    key = json.dumps([config.to_dict(), adapter_config.to_dict(), adapter_config.tasks], default=str)
+    if key not in _last:
+        built = _build(config, adapter_config)
+        _last.clear()
+        _last[key] = built
+    return _last[key]
+
+
+_last: dict[str, tuple[T5ForConditionalGeneration, set[str]]] = {}
+
+
+def _build(config: T5Config, adapter_config: AdapterConfig) -> tuple[T5ForConditionalGeneration, set[str]]:
     recording = RecordingConfig.of(adapter_config)
     with torch.random.fork_rng(), torch.device("meta"):
         try:
