@@ -24,7 +24,7 @@ USAGE = (
     "python predict.py MODEL FILE [--out FILE] [--scores] [--task TASK] [--overwrite] [--format FORMAT] "
     "[--delimiter CHARACTER] [--encoding ENCODING] [--columns NAME ..] [--traceback]"
 )
-INTERRUPTED = "interrupted; the rows that were answered are in the file whose name ends with .unfinished"
+INTERRUPTED = "interrupted before a row was answered; nothing was written"
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:

@@ -53,7 +53,7 @@ def is_first_process() -> bool:
 def _outcome(error: BaseException, interrupted: str) -> tuple[str | None, int]:
     """Return the line to print, None for a fault of the program, and the exit status."""
     if isinstance(error, KeyboardInterrupt):
-        return interrupted, INTERRUPTED
+        return str(error) or interrupted, INTERRUPTED
     if isinstance(error, Terminated):
         return str(error), TERMINATED
     if isinstance(error, RunFailed):

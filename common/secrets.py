@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 HIDDEN = "(hidden)"
+DIRECTORIES = ("PWD", "OLDPWD")  # where a shell is, and was; no passwords
 SHORTEST = 6  # a shorter value would also be found inside harmless words
 _NAME = re.compile(
     r"(^|[._-])(token|pass(word|wd|phrase|code)|pwd|secrets?|credentials?|authorization|bearer|cookie|auth|"
@@ -52,7 +53,7 @@ def remember_arguments(argv: list[str]) -> None:
 
 def masked(text: str) -> str:
     """Return `text` with every known secret hidden: those that were read and those of the environment."""
-    secrets = _known | {value for name, value in os.environ.items() if is_secret(name)}
+    secrets = _known | {value for name, value in os.environ.items() if is_secret(name) and name not in DIRECTORIES}
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= SHORTEST:
             text = text.replace(secret, HIDDEN)

@@ -17,9 +17,10 @@ from seq2seq.data.verbalizer import LONGEST, verbalizer_of
 from third_party.models.t5.companions import DATA
 
 # What predictions depend on; where the rows of training are does not matter to them.
+COMMON = ("label_style", "max_source_length", "max_target_length")
 KEYS = (
     *("source_template", "optional_columns", "target_column", "labels", "metrics", "target_step", "multiple"),
-    *("missing_values", "data_name", "label_style", "max_source_length", "max_target_length"),
+    *("missing_values", "data_name", *COMMON),
 )
 TYPES = {"tasks": list[str], "data": dict, "words": dict, "ranges": dict, "prefix": bool, "generation": dict}
 
@@ -54,9 +55,10 @@ class DataConfig:
 
 def companions(tokenizer, tasks: Sequence[Task], data: DataTrainingArguments, prefix: bool, generation: dict) -> dict:
     """Return the files that travel with a model that is trained on tasks: file name -> content."""
-    keys = {name: getattr(data, name) for name in KEYS if getattr(data, name) is not None}
+    own = next((task for task in tasks if task.name == "file"), None)
+    keys = {name: getattr(data, name) for name in (COMMON if own is None else KEYS) if getattr(data, name) is not None}
     if "labels" in keys:  # which may be "auto"
-        keys["labels"] = next(list(task.labels) for task in tasks if task.name == "file")
+        keys["labels"] = list(own.labels)
     words = {task.name: dict(task.verbalizer.words) for task in tasks if task.verbalizer is not None}
     content = {
         "tasks": [task.name for task in tasks],
@@ -87,6 +89,17 @@ def read_data_config(directory: str | Path) -> DataConfig | None:
         raise ConfigError(f"{directory} is damaged and cannot be used: {found}; copy it again, or train again")
     check_keys(content["data"], key_types(DataTrainingArguments), "run_seq2seq.py")
     return DataConfig(**{name: content[name] for name in TYPES})
+
+
+def take_labels(data: DataTrainingArguments, saved: DataConfig | None) -> None:
+    """Let labels "auto" be those that a model was trained with, as it can say no others."""
+    if data.labels == "auto" and saved is not None and isinstance(saved.data.get("labels"), list):
+        data.labels = saved.data["labels"]
+
+
+def saved_with(name: str | None) -> DataConfig | None:
+    """Return the data configuration of a model; null for one without, such as a hub's."""
+    return read_data_config(name) if name and Path(name).is_dir() else None
 
 
 def set_words(tasks: Iterable[Task], tokenizer, data: DataTrainingArguments, saved: DataConfig | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from common.errors import shortened
 from seq2seq.data.batches import TaskRows, token_lengths
@@ -60,7 +61,7 @@ def print_data_report(report: dict) -> None:
             f"up to {target['longest']}",
             f"{entry['truncated_targets']:.1%}",
         ]
-        table.add_row(name, split, *cells, f"{entry['unknown_characters']:.2%}")
+        table.add_row(Text(name), split, *cells, f"{entry['unknown_characters']:.2%}")
     console.print(table)
     for name in dict.fromkeys(name for _, name, entry in splits if "labels" in entry):
         console.print(_labels(name, {split: entry["labels"] for split, of, entry in splits if of == name}))
@@ -73,7 +74,7 @@ def print_data_report(report: dict) -> None:
 
 def _labels(name: str, splits: dict[str, dict]) -> Table:
     """Return a table of the labels, the most frequent first, with their words and their rows in each split."""
-    table = Table(title=f"labels of {name}", title_justify="left")
+    table = Table(title=Text(f"labels of {name}"), title_justify="left")
     table.add_column("label")
     table.add_column("word that the model says")
     for split in splits:
@@ -81,7 +82,7 @@ def _labels(name: str, splits: dict[str, dict]) -> Table:
     first = next(iter(splits.values()))
     for label in sorted(first, key=lambda label: -first[label]["rows"])[:MOST_LABELS]:
         counts = [f"{labels[label]['rows']:,}" for labels in splits.values()]
-        table.add_row(shortened(label, SHOWN), first[label]["word"], *counts)
+        table.add_row(Text(shortened(label, SHOWN)), Text(first[label]["word"]), *counts)
     if len(first) > MOST_LABELS:
         table.add_row(f"and {len(first) - MOST_LABELS} more", "", *[""] * len(splits))
     return table

@@ -13,7 +13,7 @@ from common.errors import ConfigError, warn_once
 from common.termination import termination
 from seq2seq.data.batches import TaskRows, load_texts, tasks_of_splits
 from seq2seq.data.class_weights import check_class_weights, with_class_weights
-from seq2seq.data_config import companions
+from seq2seq.data_config import companions, saved_with, take_labels
 from seq2seq.divergence import Diverged
 from seq2seq.layout import MERGED
 from seq2seq.models import check_tasks, load_backbone, load_tokenizer
@@ -100,6 +100,8 @@ def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows
     """Return the trainer of a run, with model and data, and the rows of each split it uses. Writes nothing."""
     training, data = settings.training, settings.data
     training.disable_tqdm = not bars_on_terminals_only() or training.disable_tqdm
+    if not training.do_train:
+        take_labels(data, saved_with(settings.model.model_name_or_path))
     tasks = tasks_of_splits(data, training.split_seed)
     check_class_weights(data, tasks["train"])
     # Where tasks share adapters, the source names the task.

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,6 +21,7 @@ from seq2seq.data.tables.writing import WRITERS, Writer
 from seq2seq.predictor import Answers, Predictor
 from seq2seq.progress import bars_on_terminals_only
 
+ENDINGS = {"ndjson": "jsonl", "tab": "tsv"}
 STANDARD = "-"  # standard input or output
 COLUMN, SCORE = "prediction", "score_{}"
 ROWS = 512  # that are read, answered and written at once
@@ -69,13 +71,13 @@ def predict(
     """
     bars_on_terminals_only()
     with _input(file) as path:
-        table = open_table(path, "FILE", form)
+        table = open_table(path, "FILE", form, "standard input" if path != file else None)
         target = _output_of(file, out, table, overwrite)
         predictor = Predictor(model, task)
         if scores and not predictor.labels:
             raise ConfigError("--scores is for tasks with labels; this model answers with any text")
         more = [COLUMN, *(SCORE.format(label) for label in predictor.labels if scores)]
-        taken = next((name for name in more if name in table.columns), None)
+        taken = next(filter(table.has, more), None)
         if taken is not None:
             raise ConfigError(f"{table.source.place} has a column {taken!r} already; rename it")
         done = Prediction(target)
@@ -97,7 +99,10 @@ def _answer(predictor: Predictor, table: TableFile, done: Prediction, more: list
             filled = [place for place, source in enumerate(sources) if source is not None]
             answers = predictor.answer([sources[place] for place in filled])
             writer.write(part, columns_of(answers, filled, len(part), more))
-            answered += pairs(answers.texts, filled, inputs.targets(part))
+            wanted = inputs.targets(part)
+            for text, place in zip(answers.texts, filled, strict=True):
+                if wanted is not None and wanted[place] is not None:
+                    answered.append((text, wanted[place]))
             done.rows, done.empty = done.rows + len(part), bad.count
             done.truncated, done.unknown = done.truncated + answers.truncated, done.unknown + answers.unknown
             bar.update(len(part))
@@ -110,8 +115,9 @@ def _answer(predictor: Predictor, table: TableFile, done: Prediction, more: list
     if bad.count:
         warn_once(f"{bad.message(done.rows)}; without a prediction")
     if answered:
-        texts, targets = zip(*answered, strict=True)
-        done.scores, done.scored = predictor.task.score(texts, {"target": targets}), len(texts)
+        texts, rows = zip(*answered, strict=True)
+        references = {name: [row[name] for row in rows] for name in rows[0]}
+        done.scores, done.scored = predictor.task.score(texts, references), len(texts)
 
 
 def pieces(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -129,12 +135,6 @@ def columns_of(answers: Answers, filled: list[int], rows: int, more: list[str]) 
         for label, name in enumerate(more[1:]):
             columns[name][place] = float(answers.probabilities[answer, label])
     return columns
-
-
-def pairs(texts: list[str], filled: list[int], targets: list[str | None] | None) -> list[tuple[str, str]]:
-    """Return the answers that can be scored, each with its target."""
-    found = zip(texts, (targets[place] for place in filled) if targets else (), strict=False)
-    return [(text, target) for text, target in found if target is not None]
 
 
 @contextmanager
@@ -155,30 +155,47 @@ def _output_of(file: str | Path, out: str | Path | None, table: TableFile, overw
         return None
     path, given = Path(out or ""), Path(file)
     if out is None:
-        ending = given.suffix if given.suffix not in ("", ".gz") else f".{table.source.kind}"
-        path = given.with_name(f"{given.stem}.predictions{ending}")
+        name = given.name[:-3] if given.suffix.lower() == ".gz" else given.name
+        path = given.with_name(f"{Path(name).stem}.predictions{Path(name).suffix or '.' + table.source.kind}")
+    kind_of_output(path, table)
     check_writable(path.parent, "--out")
+    if path.is_dir():
+        raise ConfigError(f"--out is {str(path)!r}, a directory; name a file")
     if path.exists() and os.path.samefile(path, table.source.path):
         raise ConfigError(f"--out is {str(path)!r}, the file that is read; choose another")
-    if path.exists() and not (overwrite and path.is_file()):
+    if path.exists() and not overwrite:
         raise ConfigError(f"{path} exists; set --overwrite to replace it, or --out to another file")
     return path
 
 
+def kind_of_output(path: Path | None, table: TableFile) -> str:
+    """Return the format of the output: that of its ending, else that of the input. Raises ConfigError for another."""
+    ending = "" if path is None else path.suffix.lower().removeprefix(".")
+    kind = ENDINGS.get(ending, ending) or table.source.kind
+    if kind == "txt" or path is not None and path.suffix == table.source.path.suffix:
+        kind = table.source.kind
+    if kind not in WRITERS:
+        raise ConfigError(
+            f"--out is {str(path)!r}; its ending must be one of {', '.join(('.' + name) for name in WRITERS)}"
+        )
+    return kind
+
+
 @contextmanager
 def _writing(table: TableFile, done: Prediction, more: list[str]) -> Iterator[Writer]:
-    """Yield a writer to the output, which gets its name when all is written."""
-    path = done.out
-    kind = table.source.kind if path is None or path.suffix[1:] not in WRITERS else path.suffix[1:]
+    """Yield a writer to the output, which gets its name when all is written.
+
+    Raises ConfigError, or KeyboardInterrupt, that says where the rows before an error are.
+    """
+    path, kind = done.out, kind_of_output(done.out, table)
     if path is None:
-        writer = WRITERS[kind](sys.stdout.buffer, table, kind, more)
-        yield from _closing(writer)
+        yield from _closing(WRITERS[kind](sys.stdout.buffer, table, kind, more))
         sys.stdout.buffer.flush()
         return
-    unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
+    unfinished = unused_name(path)
     try:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
-        opened = open(unfinished, "wb")  # noqa: SIM115
+        opened = open(unfinished, "xb")  # noqa: SIM115
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ConfigError(f"--out: {path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
     try:
@@ -186,11 +203,21 @@ def _writing(table: TableFile, done: Prediction, more: list[str]) -> Iterator[Wr
             yield from _closing(WRITERS[kind](file, table, kind, more))
         unfinished.replace(path)
     except BaseException as error:
+        kept = f"the {done.rows:,} rows before it are in {unfinished}"
         if not done.rows:
             unfinished.unlink(missing_ok=True)
         elif isinstance(error, ConfigError):
-            raise ConfigError(f"{error}; the {done.rows:,} rows before it are in {unfinished}") from None
+            raise ConfigError(f"{error}; {kept}") from None
+        elif isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted; {kept}") from None
         raise
+
+
+def unused_name(path: Path) -> Path:
+    """Return the name of a file for unfinished output, which does not exist: other unfinished files are kept."""
+    numbers = chain([""], map(str, count(2)))
+    names = (path.with_name(f"{path.stem}.unfinished{number}{path.suffix}") for number in numbers)
+    return next(name for name in names if not name.exists())
 
 
 def _closing(writer: Writer) -> Iterator[Writer]:

@@ -40,7 +40,7 @@ def split_results(trainer: AdapterTrainer, split: str, parts: Sequence[TaskRows]
         references = rows.references()
         say_what_is_undefined(split, task, predictions, references)
         if task.targets is not None:
-            tasks[task.name] |= class_results(predictions, references["target"], task.targets)
+            tasks[task.name] |= class_results(predictions, task.right(predictions, references), task.targets)
         if trainer.args.should_save:
             trainer.check_directory()
             write_predictions(directory / PREDICTIONS / f"{split}-{task.name}.jsonl", rows, predictions)

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+from common.checksums import sha256_of
 from common.errors import ConfigError
 from common.files import check_writable, write_json
 from common.json_text import object_in
@@ -53,6 +54,7 @@ class RunDirectory:
         self.path = Path(directory)
         self._check_sources(resolved)
         self.resolved = json.loads(json.dumps(resolved))
+        self.files = sums_of_files(resolved)
         check_writable(self.path)
         self.ownership = Ownership(self.path)
         self.ownership.refuse_second()
@@ -88,7 +90,7 @@ class RunDirectory:
     def finish(self, results: dict):
         """Write the results, which mark the run as finished."""
         self.ownership.check()
-        write_json(self.path / RESULTS, results, key="output_dir")
+        write_json(self.path / RESULTS, {**results, "files": self.files}, key="output_dir")
 
     def give_up(self, error: Diverged):
         """Write that the run diverged."""
@@ -177,8 +179,16 @@ def finished_results(directory: str, resolved: dict) -> dict | None:
         return None
     named = [Path(resolved[name]) for name in DATA_FILES if resolved.get(name)]
     files = [file for path in named for file in (path, *path.rglob("*")) if file.exists()]
-    changed = any(file.stat().st_mtime > results.stat().st_mtime for file in files)
-    return None if changed else object_in(results)
+    if any(file.stat().st_mtime > results.stat().st_mtime for file in files):
+        return None
+    found = object_in(results)
+    return found if found is None or found.get("files", sums_of_files(resolved)) == sums_of_files(resolved) else None
+
+
+def sums_of_files(resolved: dict) -> dict[str, str]:
+    """Return the SHA-256 of each of the user's data files that a configuration names."""
+    paths = {name: Path(resolved[name]) for name in DATA_FILES if resolved.get(name)}
+    return {name: sha256_of(path) for name, path in paths.items() if path.is_file()}
 
 
 def _is_same(held: dict, resolved: dict) -> bool:

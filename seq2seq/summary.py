@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from seq2seq.class_tables import print_classes
 
@@ -37,7 +38,7 @@ def reset_peak_memory() -> None:
 
 def print_report(results: dict) -> None:
     """Print the results of a run."""
-    table = Table(title=results["experiment_name"], title_justify="left")
+    table = Table(title=Text(results["experiment_name"]), title_justify="left")
     for column in ("task", "split", "metric"):
         table.add_column(column)
     table.add_column("score", justify="right")
@@ -83,7 +84,7 @@ def _print_classes(splits: dict) -> None:
 
 def print_series(summary: dict) -> None:
     """Print the means and standard deviations of a series."""
-    table = Table(title=f"{summary['experiment_name']} ({summary['method']})", title_justify="left")
+    table = Table(title=Text(f"{summary['experiment_name']} ({summary['method']})"), title_justify="left")
     for column in ("task", "split", "metric"):
         table.add_column(column)
     for column in ("rows", "mean", "deviation", "runs"):

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 
 from common.errors import ConfigError, shortened, warn_once
 from seq2seq.data.batches import TaskRows, longest_target, tokenise
 from seq2seq.data.losses import check_alike
-from seq2seq.data_config import read_data_config, set_words
+from seq2seq.data_config import saved_with, set_words
 from seq2seq.settings import Settings
 
 
@@ -20,11 +19,8 @@ def training_sources(texts: dict[str, list[TaskRows]]) -> Iterator[str] | None:
 
 def tokenise_all(texts: dict[str, list[TaskRows]], tokenizer, settings: Settings) -> dict[str, list[TaskRows]]:
     """Return the rows of each split with their tokens; print which words stand for labels."""
-    name = settings.model.model_name_or_path
     tasks = {rows.task.name: rows.task for parts in texts.values() for rows in parts}
-    set_words(
-        tasks.values(), tokenizer, settings.data, read_data_config(name) if name and Path(name).is_dir() else None
-    )
+    set_words(tasks.values(), tokenizer, settings.data, saved_with(settings.model.model_name_or_path))
     for task in tasks.values():
         if task.verbalizer is not None and task.verbalizer.renamed:
             words = ", ".join(f"{label!r}: {word!r}" for label, word in task.verbalizer.renamed.items())

@@ -6,7 +6,7 @@ from common.errors import ConfigError, shortened
 from seq2seq.data.tables import TableFile, where
 
 SHOWN = 20
-LONGEST = 1500  # characters of their list
+LONGEST = 85  # characters about one of several: a message has 2,000
 
 
 class BadRows:
@@ -32,7 +32,7 @@ class BadRows:
         more = f"; and {self.count - len(shown):,} more" if self.count > len(shown) else ""
         return (
             f"{self.table.source.place}: {self.count:,} of {total:,} rows cannot be used: "
-            f"{shortened('; '.join(shown), LONGEST)}{more}"
+            f"{'; '.join(shortened(each, LONGEST) for each in shown)}{more}"
         )
 
     def report(self, total: int, skip: bool) -> list[str]:

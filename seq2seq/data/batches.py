@@ -1,6 +1,6 @@
 """From the texts of tasks to tokens, and from tokens to batches."""
 
-import re
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from seq2seq.arguments import TASK_KEYS, DataTrainingArguments
 from seq2seq.data.cache import as_dataset
 from seq2seq.data.losses import Losses, losses_of
 from seq2seq.data.tasks import Task, get_task
-from seq2seq.data.token_cache import text_hash, tokenised, truncated
+from seq2seq.data.token_cache import tokenised, truncated
 from seq2seq.data.verbalizer import decode, encode
 
 LIMITS = {"train": "max_train_samples", "validation": "max_val_samples", "test": "max_test_samples"}
@@ -46,7 +46,8 @@ class TaskRows:
 
     def references(self) -> dict[str, list]:
         """Return what predictions are scored against: "target" and the task's reference fields."""
-        return self.texts.remove_columns("source").to_dict()
+        kept = ["target", *self.task.reference_fields]
+        return self.texts.select_columns(kept).to_dict()
 
     @property
     def lengths(self) -> np.ndarray:
@@ -85,19 +86,16 @@ def load_texts(
     rows: dict[str, list[TaskRows]] = {}
     for split in splits:
         texts = [(task, load_split(task, split, arguments, seed, prefix)) for task in tasks[split]]
-        rows[split] = [TaskRows(task, each, data_hash=_data_hash(task, each)) for task, each in texts]
+        rows[split] = [TaskRows(task, each, data_hash=_hash(task.identity(split, each))) for task, each in texts]
     return rows
 
 
-def _data_hash(task: Task, texts: Dataset) -> str:
-    table = texts.with_format("arrow")
-    sources, targets = table["source"][:], texts["target"][:]
-    if task.named_in_source:
-        sources = pc.replace_substring_regex(sources, f"^{re.escape(task.name)} ", "", max_replacements=1)
-    if task.targets is not None:
-        number = {target: str(n) for n, target in enumerate(task.targets)}
-        targets = [number.get(target, target) for target in targets]
-    return text_hash(as_dataset(pyarrow.table({"source": sources, "target": targets})), ["source", "target"])[:16]
+def _hash(texts: list[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(b"%d:" % len(text))
+        digest.update(text.encode())
+    return digest.hexdigest()[:16]
 
 
 def load_split(task: Task, split: str, arguments: DataTrainingArguments, seed: int, prefix: bool) -> Dataset:

@@ -14,7 +14,7 @@ from common.checksums import sha256_of
 from common.errors import warn_once
 from seq2seq.downloads import cache_directory
 
-FORMAT = "2"  # increase this when what is cached changes
+FORMAT = "3"  # increase this when what is cached changes
 WARNINGS = b"warnings"
 
 

@@ -60,13 +60,13 @@ def note(problems: dict[int, str], name: str, texts: Texts, required: bool = Tru
 
 
 def read_rows(table: TableFile, arguments: DataTrainingArguments, reader: Reader) -> tuple[pyarrow.Table, list[str]]:
-    """Read a file. Returns "source", "target" and, with the key multiple, "accepted"; and warnings.
+    """Read a file. Returns "source", "target", "row" and, with the key multiple, "accepted"; and warnings.
 
     reader: of the targets.
     Raises ConfigError with the rows that cannot be used, unless they are to be skipped.
     """
     sources, target = Sources(table, arguments), arguments.target_column
-    if target not in table.columns:
+    if not table.has(target):
         have = names_of([name for name in table.columns if name]) + table.hint
         raise ConfigError(
             f"target_column is {target!r}, but {table.source.place} does not have it; its columns are {have}"
@@ -80,7 +80,8 @@ def read_rows(table: TableFile, arguments: DataTrainingArguments, reader: Reader
         targets, wrong = read_targets(reader, given.values)
         for place, problem in wrong.items():
             problems.setdefault(place, f"{target} {problem}")
-        columns = {"source": texts, "target": targets}
+        numbers = pyarrow.array(range(batch.first, batch.first + len(batch)), pyarrow.int64())
+        columns = {"source": texts, "target": targets, "row": numbers}
         if arguments.multiple:
             columns["accepted"] = accepted_targets(reader, targets, given.lists, problems)
         total += len(batch)

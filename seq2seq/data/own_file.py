@@ -1,5 +1,6 @@
 """The task "file": the user's own data files, turned into text by a template."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,17 +10,19 @@ import pyarrow
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from common.checksums import sha256_of
 from common.errors import ConfigError
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
 from seq2seq.data.cache import as_dataset, cached_rows
 from seq2seq.data.file_rows import read_rows
 from seq2seq.data.splits import part_of_each
 from seq2seq.data.tables import Form, Source, table_of
-from seq2seq.data.targets import Labels, Numbers, Reader, Texts
+from seq2seq.data.targets import Found, Labels, Numbers, Reader, Texts
 from seq2seq.data.tasks import SPLITS, Task, register
 from seq2seq.metrics import COMPARED, METRICS, metric_names
 
 HELD_OUT = 0.15  # share of the training file for each split without a file of its own
+ENDINGS = re.compile(r"(\.(csv|tsv|tab|txt|jsonl|ndjson|json|parquet|gz))+$", re.IGNORECASE)
 MOST_LABELS = 1000  # that labels "auto" takes from a file
 # What determines which sources and targets are read from a file.
 READ_BY = (
@@ -42,6 +45,7 @@ class FileTask(Task):
         """Raise ConfigError if labels and metrics do not fit together."""
         super().__init__(arguments, seed)
         self._read: dict[str, Dataset] = {}
+        self._numbers: dict[str, list[int]] = {}  # split -> those of its rows in the file
         given = self.arguments.labels
         self.given_words = given if isinstance(given, dict) else {}
         self._labels = None if given == "auto" or given is None else list(given)
@@ -49,24 +53,33 @@ class FileTask(Task):
         if self._labels is not None:
             _check_labels(self._labels)
         _check_metrics(self.metrics, given, self._labels)
+        if self.arguments.target_step is not None and COMPARED[self.metrics[0]] != "numbers":
+            raise ConfigError(
+                f"target_step is {self.arguments.target_step}, but metrics is {self.metrics!r}, which compares no "
+                'numbers; set metrics to ["pearson"] or ["spearmanr"], or target_step to null'
+            )
 
     @property
     def data_name(self) -> str:
         file = getattr(self.arguments, self._first_key)
-        return self.arguments.data_name or (Path(file).name.split(".")[0] if file else "") or self.name
+        return self.arguments.data_name or (ENDINGS.sub("", Path(file).name) if file else "") or self.name
 
     @cached_property
     def labels(self) -> Sequence[str] | None:
         """The labels; with "auto" those that the training file, or else the first file given, has."""
         if self.arguments.labels != "auto":
             return self._labels
-        found = sorted(set(self.rows(self._first_key)["target"]))
+        rows = self.rows(self._first_key)
+        found = set(rows["target"][:])
+        if self.arguments.multiple:
+            found.update(text for texts in rows["accepted"][:] for text in texts)
         key = f"labels is 'auto', but {self.arguments.target_column} of {getattr(self.arguments, self._first_key)} has"
         if len(found) > MOST_LABELS:
             raise ConfigError(f"{key} {len(found):,} different values; for free text leave labels out")
         if len(found) == 1:
-            raise ConfigError(f"{key} only the value {found[0]!r}; there is nothing to learn")
-        return found
+            raise ConfigError(f"{key} only the value {found.pop()!r}; there is nothing to learn")
+        _check_metrics(self.metrics, "auto", sorted(found))
+        return sorted(found)
 
     @cached_property
     def score_range(self) -> tuple[float, float] | None:
@@ -90,7 +103,15 @@ class FileTask(Task):
         """Return the sources and targets of a split. Raises ConfigError that lists the rows that cannot be used."""
         own = split != "train" and getattr(self.arguments, f"{split}_file")
         rows = self.rows(f"{split}_file") if own else self._part(split)
-        return select(rows.select_columns(["source", "target", *self.reference_fields]))
+        chosen = select(rows.select_columns(["source", "target", "row", *self.reference_fields]))
+        self._numbers[split] = chosen["row"][:]
+        return chosen.remove_columns("row")
+
+    def identity(self, split: str, texts: Dataset) -> list[str]:
+        """Return what the rows of a split are: those of a file, whatever the template makes of them."""
+        own = split != "train" and getattr(self.arguments, f"{split}_file")
+        numbers = ",".join(map(str, self._numbers[split]))
+        return [sha256_of(own or self.arguments.train_file), numbers, *texts["target"][:]]
 
     def _part(self, split: str) -> Dataset:
         """Return the rows of the training file that are in a split without a file of its own."""
@@ -148,22 +169,26 @@ class FileTask(Task):
     def reader(self, key: str) -> Reader:
         if self._labels is not None or self.arguments.labels == "auto" and key != self._first_key:
             return Labels(self.labels)
+        if self.arguments.labels == "auto":
+            return Found()
         return Numbers(self.arguments.target_step) if COMPARED[self.metrics[0]] == "numbers" else Texts()
 
     def accepted(self, references: Mapping[str, Sequence]) -> Sequence:
         return references.get("accepted") or references["target"]
 
+    def right(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> Sequence[str]:
+        accepted = references.get("accepted")
+        if accepted is None:
+            return references["target"]
+        words = [text.split() for text in predictions]
+        pairs = zip(words, accepted, strict=True)
+        return [next((text for text in texts if text.split() == said), texts[0]) for said, texts in pairs]
+
     def compared(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> tuple:
         """Return predictions and targets as the metrics compare them; any accepted label or number is right."""
-        accepted = references.get("accepted")
-        if accepted is None or COMPARED[self.metrics[0]] == "texts":
+        if COMPARED[self.metrics[0]] == "texts":
             return super().compared(predictions, references)
-        words = [text.split() for text in predictions]
-        targets = [
-            next((text for text in texts if text.split() == said), texts[0])
-            for said, texts in zip(words, accepted, strict=True)
-        ]
-        return super().compared(predictions, {"target": targets})
+        return super().compared(predictions, {"target": self.right(predictions, references)})
 
 
 def _check_labels(labels: Sequence[str]) -> None:

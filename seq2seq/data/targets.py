@@ -12,6 +12,7 @@ from common.errors import shortened
 
 DECIMALS = 2  # that a number may have without target_step: every further one makes ten times as many targets
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+LARGEST = Decimal("1e15")
 SHOWN = 40  # characters of a cell in a message
 
 
@@ -27,23 +28,37 @@ class Texts:
         return text.strip()
 
 
-class Labels:
-    """One of some labels. 1.0 stands for the label "1", and true for the label "True"."""
-
-    def __init__(self, labels: Sequence[str]):
-        self.labels, self.stripped = list(labels), {label.strip(): label for label in labels}
+class Found:
+    """Labels that are not known yet: the texts that occur, with one space between words; 1.0 is the label "1"."""
 
     def of(self, text: str) -> str:
-        text = text.strip()
+        text = " ".join(text.split())
         whole = re.fullmatch(r"(-?\d+)\.0+", text)
-        for form in (text, whole and whole[1], *((text.lower(), text.title()) if text.lower() in BOOLEANS else ())):
-            if form in self.stripped:
-                return self.stripped[form]
-        near = get_close_matches(text, self.stripped, 1)
+        return whole[1] if whole else text
+
+
+class Labels:
+    """One of some labels. White space does not count; 1.0 stands for the label "1", and true for the label "True"."""
+
+    def __init__(self, labels: Sequence[str]):
+        self.labels = list(labels)
+        # Of labels that are the same in other respects, the one that is written like the cell.
+        self.known = {self._plain(label): label for label in reversed(labels)}
+        self.known |= {" ".join(label.split()): label for label in labels}
+
+    @staticmethod
+    def _plain(label: str) -> str:
+        text = Found().of(label)
+        return text.lower() if text.lower() in BOOLEANS else text
+
+    def of(self, text: str) -> str:
+        for form in (" ".join(text.split()), self._plain(text)):
+            if form in self.known:
+                return self.known[form]
+        near = get_close_matches(text.strip(), self.known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise Unusable(
-            f"is {shortened(repr(text), SHOWN)}; allowed by labels: {shortened(', '.join(self.labels), 120)}{hint}"
-        )
+        allowed = shortened(", ".join(self.labels), 120)
+        raise Unusable(f"is {shortened(repr(text.strip()), SHOWN)}; allowed by labels: {allowed}{hint}")
 
 
 BOOLEANS = ("true", "false")
@@ -58,8 +73,8 @@ class Numbers:
     def of(self, text: str) -> str:
         text = text.strip()
         number = Decimal(text) if NUMBER.fullmatch(text) else None
-        if number is None or not -1e300 < number < 1e300:
-            raise Unusable(f"is {shortened(repr(text), SHOWN)}; it must be a number")
+        if number is None or abs(number) >= LARGEST:
+            raise Unusable(f"is {shortened(repr(text), SHOWN)}; it must be a number below {LARGEST:.0e}")
         if self.step is not None:
             number = (number / self.step).to_integral_value(ROUND_HALF_EVEN) * self.step
             return _plain(number.quantize(Decimal(1).scaleb(min(self.step.normalize().as_tuple().exponent, 0))))
@@ -77,7 +92,7 @@ def _plain(number: Decimal) -> str:
     return f"{number if number else abs(number):f}"
 
 
-Reader = Texts | Labels | Numbers
+Reader = Texts | Found | Labels | Numbers
 
 
 def read_targets(reader: Reader, cells: pyarrow.Array) -> tuple[pyarrow.Array, dict[int, str]]:

@@ -129,6 +129,17 @@ class Task:
         """Return what counts as right in each row: a text, or a list of texts if any of several does."""
         return references["target"]
 
+    def right(self, predictions: Sequence[str], references: Mapping[str, Sequence]) -> Sequence[str]:
+        """Return the target of each row; of several that are accepted, the one that was predicted."""
+        return references["target"]
+
+    def identity(self, split: str, texts: Dataset) -> list[str]:
+        """Return texts that are the same for the same rows, however label_style and shared adapters change them."""
+        before = f"{self.name} "
+        sources = [source.removeprefix(before) if self.named_in_source else source for source in texts["source"][:]]
+        numbers = {target: str(n) for n, target in enumerate(self.targets or ())}
+        return [*sources, *(numbers.get(target, target) for target in texts["target"][:])]
+
     def collator(self, tokenizer, model):
         """Return the task's own collator of tokenised rows, or None to pad them to the longest row."""
         return

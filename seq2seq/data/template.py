@@ -1,5 +1,6 @@
 """The template of a source: text with the names of columns in braces."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from string import Formatter
 
@@ -30,16 +31,19 @@ class Template:
             raise ConfigError(
                 f'source_template is null; set it to the text of a source, such as "text: {{text}}"; {known}'
             )
+        if not columns:
+            raise ConfigError(f"{table.source.place} holds no rows")
         try:
-            self.parts = [(literal, name, form, kind) for literal, name, form, kind in Formatter().parse(text)]
+            self.parts = [(literal, _name(*field)) for literal, *field in Formatter().parse(text)]
         except ValueError as error:
             raise ConfigError(f"source_template is {text!r}: {error}; {known}") from None
-        named = [part[1:] for part in self.parts if part[1] is not None]
-        wrong = [name for name, form, kind in named if not name or name not in columns or form or kind]
+        named = [name for _, name in self.parts if name is not None]
+        wrong = [name for name in named if not (name in self.optional or name and table.has(name))]
         if wrong or not named:
-            what = f"but {{{wrong[0]}}} is not the name of a column" if wrong else "with no column in braces"
+            plain = re.split("[!:]", wrong[0])[0] if wrong else ""
+            what = f"but {{{plain}}} is not the name of a column" if wrong else "with no column in braces"
             raise ConfigError(f"source_template is {text!r}, {what}; {known}")
-        self.fields = list(dict.fromkeys(name for name, _, _ in named))
+        self.fields = list(dict.fromkeys(named))
         unused = self.optional.difference(self.fields)
         if unused:
             raise ConfigError(f"optional_columns has {sorted(unused)[0]!r}, which is not in source_template: {text!r}")
@@ -50,11 +54,18 @@ class Template:
         columns: name -> texts of the rows, null where they are missing.
         """
         pieces: list[pyarrow.Array | str] = []
-        for literal, name, _, _ in self.parts:
+        for literal, name in self.parts:
             pieces.append(literal)
             if name is not None:
                 pieces.append(pc.fill_null(columns[name], "") if name in self.optional else columns[name])
         return pc.binary_join_element_wise(*pieces, "")
+
+
+def _name(name: str | None, form: str | None, conversion: str | None) -> str | None:
+    """Return the text between two braces: a name may hold the signs that separate a format."""
+    if name is None:
+        return None
+    return name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
 
 
 def names_of(columns: Sequence[str]) -> str:

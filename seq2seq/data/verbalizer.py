@@ -29,9 +29,9 @@ class Verbalizer:
         return {label: word for label, word in self.words.items() if word != label}
 
     def label_of(self, text: str) -> str:
-        """Return the label whose word a generated text is; any other text as it is."""
+        """Return the label whose word a generated text is; any other text as it is, if it cannot pass for a label."""
         text = text.strip()
-        return self._labels.get(text, text)
+        return self._labels.get(text, f"{text} (no word of a label)" if text in self.words else text)
 
 
 def verbalizer_of(labels: Sequence[str], tokenizer, given: Mapping[str, str], longest: int) -> Verbalizer:
@@ -43,8 +43,10 @@ def verbalizer_of(labels: Sequence[str], tokenizer, given: Mapping[str, str], lo
     """
     words: dict[str, str] = {}
     for label in filter(given.__contains__, labels):
+        if not isinstance(given[label], str):
+            raise ConfigError(f"labels: the word for {label!r} is {given[label]!r}; it must be a text")
         word, said = given[label], spoken(given[label], tokenizer)
-        if not isinstance(word, str) or said != word or not word:
+        if said != word or not word:
             raise ConfigError(
                 f"labels: the word {word!r} for {label!r} becomes {said!r} when it is tokenised and decoded"
             )
@@ -53,6 +55,10 @@ def verbalizer_of(labels: Sequence[str], tokenizer, given: Mapping[str, str], lo
             raise ConfigError(f"labels: {other!r} and {label!r} have the same word, {word!r}; give each its own")
         words[label] = word
     taken, numbers = set(words.values()), map(str, range(NUMBERS))
+    for label in labels:  # first those that stand for themselves
+        if label not in words and label not in taken and _fits(label, tokenizer, longest):
+            words[label] = label
+            taken.add(label)
     for label in labels:
         if label in words:
             continue
@@ -83,7 +89,7 @@ def _fits(word: str, tokenizer, longest: int) -> bool:
 
 def spoken(text: str, tokenizer) -> str:
     """Return what is left of a text that is encoded and decoded."""
-    return decode(encode([str(text)], tokenizer), tokenizer)[0].strip()
+    return decode(encode([text], tokenizer), tokenizer)[0].strip()
 
 
 def encode(texts: Sequence[str], tokenizer) -> list[list[int]]:

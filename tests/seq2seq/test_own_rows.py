@@ -88,7 +88,7 @@ def test_labels_are_found_however_they_are_stored(tmp_path):
     assert "did you mean 'Not OK'" in refused(
         lambda: rows_of(write(path, {"text": "c", "label": "Not O"}), labels=["Not OK", "OK"])
     )
-    assert task_of(write(path, *rows), labels="auto").labels == ["1.0", "Not OK", "true"]
+    assert task_of(write(path, *rows), labels="auto").labels == ["1", "Not OK", "true"]
     assert "only the value 'a'" in refused(
         lambda: task_of(write(path, {"text": "b", "label": "a"}), labels="auto").labels
     )
@@ -209,9 +209,14 @@ def tokenised(path, tokenizer, **keys) -> TaskRows:
 def test_labels_have_words_that_the_tokenizer_can_say(lossy, tmp_path):
     labels = ["Bad", "Feed Back", "bad", "a longer one of many", "日本", "😡"]
     words = verbalizer_of(labels, lossy, {}, 4).words
-    assert words == dict(zip(labels, ["bad", "bac", "0", "a", "1", "2"], strict=True))
+    assert words == dict(zip(labels, ["0", "bac", "bad", "a", "1", "2"], strict=True))
     verbalizer = Verbalizer(words)
-    assert [verbalizer.label_of(text) for text in ("bac", " 0 ", "what")] == ["Feed Back", "bad", "what"]
+    assert [verbalizer.label_of(text) for text in ("bac", " 0 ", "what", "Bad")] == [
+        "Feed Back",
+        "Bad",
+        "what",
+        "Bad (no word of a label)",
+    ]
     path = write(tmp_path / "a.jsonl", *({"text": "a", "label": label} for label in labels))
     rows = tokenised(path, lossy, labels=labels)
     assert rows.texts["target"][:] == labels
@@ -294,7 +299,7 @@ def test_a_saved_adapter_keeps_its_words_on_other_files(run_main, tiny_backbone,
     assert status == 0, errors
     results = json.loads((again / "results.json").read_text())["splits"]["test"]["tasks"]["file"]
     assert results["data"]["name"] == "tickets"
-    assert [entry["label"] for entry in results["classes"]] == sorted(TEXTS)
+    assert [entry["label"] for entry in results["classes"]] == list(TEXTS)
     assert json.loads((out / "data_config.json").read_text())["words"]["file"] == {
         label: f"w{n}" for n, label in enumerate(TEXTS)
     }

@@ -52,9 +52,10 @@ def msr_rows(file: Path, split: str, read: Callable[[Path, tuple[str, str]], Dat
             ids, f"data_dir: {ids}", lambda names: dict(zip(NUMBERS, NUMBERS, strict=True)), NUMBERS
         )
         validation = set(_pairs(listed))
-        rows = rows.select(
-            [n for n, pair in enumerate(_pairs(rows)) if (pair in validation) == (split == "validation")]
-        )
+        kept = [n for n, pair in enumerate(_pairs(rows)) if (pair in validation) == (split == "validation")]
+        if not kept:
+            raise ConfigError(f"data_dir: no row of {file} is for {split}, by the sentence numbers in {ids.name}")
+        rows = rows.select(kept)
     return rows, f"data_dir: {file}"
 
 

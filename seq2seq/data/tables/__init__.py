@@ -17,14 +17,15 @@ __all__ = ["KINDS", "Batch", "Form", "Source", "TableFile", "open_table", "read_
 READERS = {"csv": SeparatedFile, "tsv": SeparatedFile, "json": JsonFile, "jsonl": JsonFile, "parquet": ParquetFile}
 
 
-def open_table(path: str | Path, key: str, form: Form | None = None) -> TableFile:
+def open_table(path: str | Path, key: str, form: Form | None = None, name: str | None = None) -> TableFile:
     """Open a file of rows, of which only the first are read.
 
     key: the configuration key that errors name.
     form: how the file is written; null: found from its content and name.
+    name: what errors call the file; null: its path.
     Raises ConfigError for a file that is missing, of another type, or cannot be decoded.
     """
-    return table_of(Source(path, key, form or Form()))
+    return table_of(Source(path, key, form or Form(), name))
 
 
 def table_of(source: Source) -> TableFile:
@@ -41,14 +42,10 @@ def read_table(path: str | Path, key: str) -> Dataset:
     Raises ConfigError as `open_table` does, and for rows that are damaged.
     """
     table = open_table(path, key)
-    parts, columns = [], list(table.columns)
+    parts, columns = [], table.all_columns if isinstance(table, JsonFile) else table.columns
     for batch in table.batches(columns, whole=True):
         for place, problem in batch.problems.items():
             raise ConfigError(f"{table.source.place}, {where(table, {batch.first + place: problem})[0]}")
-        if isinstance(table, JsonFile):  # whose later rows may have more columns
-            columns += [
-                name for name in dict.fromkeys(name for row in batch.raw for name in row) if name not in columns
-            ]
         parts.append(batch)
     for note in table.source.notes:
         warn_once(note)

@@ -53,6 +53,9 @@ class TableFile(Protocol):
     columns: list[str]
     hint: str
 
+    def has(self, column: str) -> bool:
+        """Return True if any row has a column."""
+
     def batches(self, columns: Sequence[str], whole: bool = False) -> Iterator[Batch]:
         """Yield the rows in order. Raises ConfigError for a damaged file.
 

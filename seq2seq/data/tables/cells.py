@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.compute as pc
 
-MISSING = ("nan", "NaN", "null", "NULL", "None", "<NA>")
+MISSING = ("nan", "NaN", "NA", "N/A", "#N/A", "NaT", "null", "NULL", "None", "<NA>")
 SEPARATOR = " "  # between the items of a list that are joined
 
 
@@ -42,8 +42,8 @@ class Reading:
     def texts(self, cells: Sequence[Any] | pyarrow.Array) -> Texts:
         """Return the cells of a column as texts."""
         found = self._of_array(cells) if isinstance(cells, pyarrow.Array) else self._of_values(cells)
-        empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(found.values)), 0)
-        stands = pc.is_in(found.values, self.missing)
+        trimmed = pc.utf8_trim_whitespace(found.values)
+        empty, stands = pc.equal(pc.utf8_length(trimmed), 0), pc.is_in(trimmed, self.missing)
         found.words = {place: found.values[place].as_py() for place in pc.indices_nonzero(stands).to_pylist()}
         gone = pc.or_(empty, stands)
         found.values = pc.if_else(gone, pyarrow.scalar(None, pyarrow.string()), found.values)
@@ -88,7 +88,11 @@ class Reading:
         if self.multiple is None:
             found.problems[place] = 'is a list; set multiple to "join" or "first"'
             return None
-        items = self._of_values(list(cell))
+        try:
+            items = self._of_values(list(cell))
+        except RecursionError:
+            found.problems[place] = "is nested too deeply"
+            return None
         if items.problems or items.lists:
             found.problems[place] = "is a list of lists or objects"
             return None
@@ -117,6 +121,6 @@ class Reading:
 
 def _of_times(cells: pyarrow.Array) -> pyarrow.Array:
     try:
-        return cells.cast(pyarrow.string())
+        return pc.replace_substring_regex(cells.cast(pyarrow.string()), r"\.0+$", "")
     except (pyarrow.ArrowException, ValueError):  # durations; time zones that this system does not know
         return pyarrow.array([None if cell is None else str(cell) for cell in cells.to_pylist()], pyarrow.string())

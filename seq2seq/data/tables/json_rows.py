@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any, TextIO
 
@@ -21,6 +22,18 @@ class JsonFile:
             self.is_array = file.read(1 << 16).lstrip().startswith("[")
         first = next(self._chunks(FIRST), ([], {}))[0]
         self.columns = list(dict.fromkeys(name for row in first for name in row))
+
+    @cached_property
+    def all_columns(self) -> list[str]:
+        """The columns of all rows, for which the file is read."""
+        names = dict.fromkeys(self.columns)
+        for rows, _ in self._chunks(ROWS):
+            for row in rows:
+                names.update(dict.fromkeys(row))
+        return list(names)
+
+    def has(self, column: str) -> bool:
+        return column in self.columns or column in self.all_columns
 
     def batches(self, columns: Sequence[str], whole: bool = False) -> Iterator[Batch]:
         number = 1

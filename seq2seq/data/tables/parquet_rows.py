@@ -22,7 +22,13 @@ class ParquetFile:
             raise self._unreadable(error) from None
         self.columns = self.file.schema_arrow.names
 
+    def has(self, column: str) -> bool:
+        return column in self.columns
+
     def batches(self, columns: Sequence[str], whole: bool = False) -> Iterator[Batch]:
+        twice = next((name for name in columns if self.columns.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{self.source.place} has two columns with the name {twice!r}")
         number, wanted = 1, [name for name in columns if name in self.columns]
         try:
             # Without columns, batches would not know how many rows they have.

@@ -11,7 +11,7 @@ from typing import Any
 from common.errors import ConfigError, shortened
 from seq2seq.data.tables.batch import ROWS, Batch, Broken
 from seq2seq.data.tables.sources import Source
-from seq2seq.data.tables.wide import WIDE, Whole, first_cells
+from seq2seq.data.tables.wide import WIDE, first_cells
 
 csv.field_size_limit(2**31 - 1)  # some passages exceed the default of 128 KiB
 CELLS = 1 << 18  # of a batch, at most, as every cell is an object for a moment
@@ -40,12 +40,21 @@ class SeparatedFile:
             self.hint = "; its first row looks like data: if it has no header, set columns to the names of its columns"
         if given is not None and first and len(given) != len(first):
             raise ConfigError(f"columns names {len(given)} columns, but {source.place} begins with {len(first)} cells")
-        named = list(filter(None, self.columns))
-        if len(set(named)) < len(named):
-            names = shortened(", ".join(self.columns), 200)
-            raise ConfigError(f"{source.place}, line 1: two columns have the same name: {names}{self.hint}")
+        headed = {name.casefold() for name in first} & {name.casefold() for name in self.columns if name}
+        if self.headless and headed:
+            source.notes.append(
+                f"{source.place} begins with a row that looks like a header ({shortened(', '.join(first), 100)}); as "
+                "columns says that there is none, it is read as data"
+            )
+
+    def has(self, column: str) -> bool:
+        return column in self.columns
 
     def batches(self, columns: Sequence[str], whole: bool = False) -> Iterator[Batch]:
+        twice = [name for name in columns if self.columns.count(name) > 1]
+        if twice:
+            names = shortened(", ".join(self.columns), 200)
+            raise ConfigError(f"{self.source.place}, line 1: two columns have the same name: {names}{self.hint}")
         width, number = len(self.columns), 1
         places = {name: self.columns.index(name) for name in columns if name in self.columns}
         kept = max(places.values(), default=0) + 1
@@ -53,9 +62,9 @@ class SeparatedFile:
         with self._rows(few) as rows:
             if not self.headless:
                 next(rows, None)
-            while chunk := list(islice(rows, max(1, min(ROWS, CELLS // max(few or width, 1))))):
+            for chunk in chunks(rows, max(1, min(ROWS, CELLS // max(few or width, 1)))):
                 odd = set(map(type, chunk)) != {list} if few else set(map(len, chunk)) != {width}
-                problems = mend(chunk, width, few) if odd else {}
+                problems = mend(chunk, self.columns, few) if odd else {}
                 cells = {name: list(map(itemgetter(place), chunk)) for name, place in places.items()}
                 cells |= {name: [""] * len(chunk) for name in columns if name not in places}
                 yield Batch(number, cells, chunk, problems)
@@ -92,7 +101,7 @@ class SeparatedFile:
         """Yield the rows, with the header, without empty ones; with `few` only their first cells."""
         if few is None:
             with self._reading() as reader:
-                yield filter(None, reader)
+                yield self._filled(reader)
             return
         with self.source.text(self.encoding, newline="") as file:
             try:
@@ -101,32 +110,86 @@ class SeparatedFile:
                 self.lines_of([sys.maxsize])  # which fails at the same row, and says on which line
                 raise
 
+    def _filled(self, reader) -> Iterator[list[str]]:
+        """Yield the rows that are not empty; for a line with a wrong quote, a row that says so.
+
+        Raises ConfigError for a wrong quote that would take other lines along.
+        """
+        while True:
+            before = reader.line_num
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if reader.line_num > before + 1 or "end of data" in str(error):
+                    raise ConfigError(
+                        f"{self.source.place}, line {reader.line_num}: {error}, in a row that begins on line "
+                        f"{before + 1}; is a quote there not closed?"
+                    ) from None
+                row = Wrong(str(error))
+            if row or isinstance(row, Wrong):
+                yield row
+
     def _reads_as_quoted(self) -> bool:
-        """True for CSV, and for TSV in which every cell that begins with a quote is well quoted."""
+        """True for CSV, and for TSV in which every cell that begins with a quote is well quoted.
+
+        And that has no more rows of another width than without quotes: those in two rows may fit by chance.
+        """
         if self.delimiter != "\t":
             return True
+        odd = []
+        for quoted in (True, False):
+            self.quoted = quoted
+            try:
+                with self._reading() as reader:
+                    width = len(next(filter(None, reader), []))
+                    odd.append(sum(len(row) < width or any(row[width:]) for row in reader if row))
+            except ConfigError:
+                return False
+        return odd[0] <= odd[1]
+
+
+def chunks(rows: Iterator[list[str]], size: int) -> Iterator[list[list[str]]]:
+    """Yield the rows in lists; those before an error come first."""
+    while True:
+        chunk: list[list[str]] = []
         try:
-            with self._reading() as reader:
-                width = len(next(filter(None, reader), []))
-                return all(len(row) == width for row in reader if row)
+            chunk.extend(islice(rows, size))
         except ConfigError:
-            return False
+            if chunk:
+                yield chunk
+            raise
+        if not chunk:
+            return
+        yield chunk
 
 
-def mend(chunk: list[list[str]], width: int, few: int | None) -> dict[int, Broken]:
+class Wrong(list):
+    """A row that could not be read. why: what is wrong with it."""
+
+    def __init__(self, why: str):
+        super().__init__()
+        self.why = why
+
+
+def mend(chunk: list[list[str]], columns: Sequence[str], few: int | None) -> dict[int, Broken]:
     """Make all rows of a chunk equally wide; return what is wrong with those that have too few or too many cells.
+
+    Columns without a name may be missing at the end of a row.
 
     few: how many cells are kept of rows that were read in part; null: all were read.
     """
-    problems = {}
+    problems, width = {}, len(columns)
+    needed = max((place for place, name in enumerate(columns, 1) if name), default=width)
     for place, row in enumerate(chunk):
-        if few and not isinstance(row, Whole):
+        if few and type(row) is list:
             continue
-        if len(row) < width or any(row[width:]):
+        if isinstance(row, Wrong):
+            problems[place] = Broken(row.why)
+        elif len(row) < needed or any(row[width:]):
             problems[place] = Broken(f"{len(row)} cells; the header has {width}")
-            chunk[place] = [""] * (few or width)
-        else:
-            del row[few or width :]  # delimiters at the end of a line
+        chunk[place] = [""] * (few or width) if place in problems else [*row, *[""] * width][: few or width]
     return problems
 
 

@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,11 +52,11 @@ class Source:
     notes: what was guessed about it, for warnings.
     """
 
-    def __init__(self, path: str | Path, key: str, form: Form):
+    def __init__(self, path: str | Path, key: str, form: Form, name: str | None = None):
         """Raises ConfigError for what is no file, cannot be read, or is of a kind that holds no rows of text."""
         self.path, self.form = Path(path), form
         self.notes: list[str] = []
-        self.place = f"{key}: {shortened(str(path), 200)}"
+        self.place = f"{key}: {name or shortened(str(path), 200)}"
         try:
             kind = kind_of(self.path)
             if kind != "a file":
@@ -66,7 +67,7 @@ class Source:
                 self.head = file.read(HEAD)
         except FileNotFoundError:
             raise ConfigError(f"{self.place} does not exist") from None
-        except (OSError, ValueError, EOFError) as error:  # ValueError: a NUL in the name
+        except (OSError, ValueError, EOFError, zlib.error) as error:  # ValueError: a NUL in the name
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"{self.place} cannot be read: {getattr(error, 'strerror', None) or error}") from None
@@ -95,13 +96,14 @@ class Source:
         given = self.form.encoding
         if given is not None:
             try:
-                codecs.lookup(given)
+                known = codecs.lookup(given)
             except (LookupError, ValueError):
-                raise ConfigError(
-                    f"encoding is {given!r}, which is unknown; such as utf-8, cp1252 or latin-1"
-                ) from None
-            self._decode(given, f"; encoding is {given!r}")
-            return given
+                known = None
+            if known is None or not known._is_text_encoding or known.name in ("idna", "punycode"):
+                raise ConfigError(f"encoding is {given!r}, which is unknown; such as utf-8, cp1252 or latin-1")
+            encoding = "utf-8-sig" if known.name == "utf-8" else given
+            self._decode(encoding, f"; encoding is {given!r}")
+            return encoding
         if self.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             self._decode("utf-16", "")
             return "utf-16"
@@ -109,6 +111,8 @@ class Source:
             self._decode("utf-8-sig", "")
             return "utf-8-sig"
         except ConfigError as error:
+            if self._is_mostly_utf8():
+                raise ConfigError(f"{error}, though most of it is; mend that line, or set encoding") from None
             self._decode("cp1252", f" ({error}), nor cp1252; set encoding")
             self.notes.append(f"{error}; it is read as cp1252, set encoding if that is wrong")
             return "cp1252"
@@ -127,12 +131,25 @@ class Source:
             name = "UTF-8" if encoding == "utf-8-sig" else encoding
             raise ConfigError(f"{self.place} is not {name}: byte {start} (line {line}){more}") from None
 
+    def _is_mostly_utf8(self) -> bool:
+        """True if more characters beyond ASCII can be decoded as UTF-8 than cannot."""
+        decoder, wrong, beyond = codecs.getincrementaldecoder("utf-8")("replace"), 0, 0
+        for block in self._blocks():
+            text = decoder.decode(block, final=not block)
+            wrong += text.count("\N{REPLACEMENT CHARACTER}")
+            beyond += len(text) - len(text.encode("ascii", "ignore"))
+        return beyond > 2 * wrong
+
     def _blocks(self) -> Iterator[bytes]:
-        """Yield the bytes in blocks, and an empty one in the end."""
-        with self.open() as file:
-            while block := file.read(BLOCK):
-                yield block
-            yield b""
+        """Yield the bytes in blocks, and an empty one in the end. Raises ConfigError if they cannot be read."""
+        try:
+            with self.open() as file:
+                while block := file.read(BLOCK):
+                    yield block
+                yield b""
+        except (OSError, EOFError, zlib.error) as error:  # of a damaged archive, too
+            what = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{self.place} cannot be read: {what}") from None
 
     def _kind(self) -> str:
         """Return the kind that the user, the content or the name says, in this order."""
@@ -148,9 +165,10 @@ class Source:
         known = self.form.encoding is not None or self.suffix in ("csv", "tsv", "tab", "txt")
         if b"\0" in self.head and not known:
             raise ConfigError(f"{self.place} is not text, nor parquet; its format must be one of {', '.join(KINDS)}")
-        if _is_json_object(self.head):
-            self.notes.append(f"{self.place} is read as JSON lines, as its first line is an object; set format if not")
-            return "jsonl"
+        kind = _json_kind(self.head)
+        if kind is not None:
+            self.notes.append(f"{self.place} is read as JSON, as it begins like it; set format if it is not")
+            return kind
         return "tsv" if self.suffix in ("tsv", "tab") else "csv"
 
     def delimiter(self) -> str:
@@ -158,7 +176,7 @@ class Source:
         if self.form.delimiter is not None:
             return self.form.delimiter
         own = "\t" if self.kind == "tsv" else ","
-        first = self.head.decode(self.encoding, errors="replace").lstrip("\ufeff").splitlines()[:1]
+        first = self.head.decode(self.encoding, errors="replace").lstrip("\ufeff\r\n").splitlines()[:1]
         outside = "".join("".join(first).split('"')[::2])  # what is not in quotes
         counts = {delimiter: outside.count(delimiter) for delimiter in DELIMITERS}
         if counts[own] and not (counts["\t"] or counts[";"] > counts[own]):
@@ -170,11 +188,15 @@ class Source:
         return found
 
 
-def _is_json_object(head: bytes) -> bool:
-    line = head.removeprefix(codecs.BOM_UTF8).lstrip().split(b"\n")[0]
+def _json_kind(head: bytes) -> str | None:
+    """Return "jsonl" if a file begins with a line that holds an object, "json" if with an array of objects, or null."""
+    begin = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if begin[:1] == b"[" and begin[1:].lstrip()[:1] == b"{":
+        return "json"
+    line = begin.split(b"\n")[0]
     if not line.startswith(b"{"):
-        return False
+        return None
     try:
-        return isinstance(json.loads(line), dict)
+        return "jsonl" if isinstance(json.loads(line), dict) else None
     except (ValueError, RecursionError):
-        return len(line) >= HEAD // 2  # a long line that was cut
+        return "jsonl" if len(line) >= HEAD // 2 else None  # a long line that was cut
