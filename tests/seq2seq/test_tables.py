@@ -17,7 +17,7 @@ from pyarrow import parquet
 from common.errors import ConfigError
 from seq2seq.data.tables import Form, open_table, where
 from seq2seq.data.tables.cells import Reading
-from seq2seq.data.tables.wide import first_cells
+from seq2seq.data.tables.wide import Wrong, first_cells
 
 
 def cells(path, **form) -> dict[str, list]:
@@ -229,7 +229,10 @@ def test_the_first_cells_of_rows_are_those_that_a_csv_reader_finds(text, width, 
     def found(rows) -> list:
         result = []
         try:
-            result.extend(rows)
+            for row in rows:
+                if isinstance(row, Wrong):
+                    return [*result, "wrong"]
+                result.append(row)
         except csv.Error:
             result.append("wrong")
         return result
@@ -252,6 +255,9 @@ def test_a_wide_file_is_read_like_a_narrow_one(tmp_path, monkeypatch):
     assert [found(columns) for columns in (["text"], ["id"], ["text", "id", "other"], ["label"])] == narrow
     assert narrow[0][0] == {"text": ["a, b", "d", "", "two\nlines", "", 'say "so"', "k"]}
     assert narrow[0][2] == ["line 4: 1 cells; the header has 3", "line 8: 4 cells; the header has 3"]
-    write(path, 'id,text,label\n1,a,b\n2,"c"d,e\n')
-    with pytest.raises(ConfigError, match="line 3: ',' expected after '\"'"):
+    write(path, 'id,text,label\n1,a,b\n2,"c"d,e\n3,f,g\n')
+    assert found(["id"])[0] == {"id": ["1", "", "3"]}
+    assert found(["id"])[2] == ["line 3: ',' expected after '\"'"]
+    write(path, 'id,text,label\n1,a,b\n2,"c\n3,f,g\n')
+    with pytest.raises(ConfigError, match="in a row that begins on line 3"):
         found(["id"])

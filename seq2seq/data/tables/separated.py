@@ -11,7 +11,7 @@ from typing import Any
 from common.errors import ConfigError, shortened
 from seq2seq.data.tables.batch import ROWS, Batch, Broken
 from seq2seq.data.tables.sources import Source
-from seq2seq.data.tables.wide import WIDE, first_cells
+from seq2seq.data.tables.wide import WIDE, Wrong, first_cells
 
 csv.field_size_limit(2**31 - 1)  # some passages exceed the default of 128 KiB
 CELLS = 1 << 18  # of a batch, at most, as every cell is an object for a moment
@@ -73,7 +73,7 @@ class SeparatedFile:
     def lines_of(self, rows: Sequence[int]) -> dict[int, int]:
         lines, first = {}, 1 if self.headless else 0
         with self._reading() as reader:
-            for number, _ in enumerate(filter(None, reader), first):
+            for number, _ in enumerate(self._filled(reader), first):
                 if number in rows:
                     lines[number] = reader.line_num
                 if number >= max(rows):
@@ -163,14 +163,6 @@ def chunks(rows: Iterator[list[str]], size: int) -> Iterator[list[list[str]]]:
         if not chunk:
             return
         yield chunk
-
-
-class Wrong(list):
-    """A row that could not be read. why: what is wrong with it."""
-
-    def __init__(self, why: str):
-        super().__init__()
-        self.why = why
 
 
 def mend(chunk: list[list[str]], columns: Sequence[str], few: int | None) -> dict[int, Broken]:
