@@ -130,7 +130,8 @@ class DataTrainingArguments:
     )
     missing_values: list[str] | None = key(
         None,
-        "Texts that stand for a missing value, as an empty cell does; null: nan, NaN, null, NULL, None and <NA>.",
+        "Texts that stand for a missing value, as an empty cell does; null: nan, NaN, NA, N/A, #N/A, NaT, null, NULL, "
+        "None and <NA>.",
     )
     on_bad_rows: Literal["error", "skip"] = key(
         "error", 'What becomes of rows that cannot be used: "error" lists them and ends, "skip" warns.'

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from seq2seq.data.tables import open_table
 from seq2seq.label_scores import label_log_probabilities
 from seq2seq.predicting import predict
 from seq2seq.predictor import Predictor
-from tests.conftest import ROOT, TINY_RUN
+from tests.conftest import TINY_RUN
 from tests.methods import ONE_A_SITE, adapted, config_for
 from tests.seq2seq.tickets import TEXTS, tickets, write_csv
 from third_party.models.t5 import T5ForConditionalGeneration
@@ -179,15 +178,15 @@ def predictor(trained):
     return Predictor(trained)
 
 
-def test_standard_input_and_output(trained, new):
-    content = new.read_bytes()
-    command = [sys.executable, "predict.py", str(trained), "-", "--scores"]
-    run = subprocess.run(command, input=content, capture_output=True, cwd=ROOT, timeout=300)
-    assert run.returncode == 0, run.stderr
+def test_standard_input_and_output(trained, new, monkeypatch, capsysbinary):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(new.read_bytes())))
+    assert main([str(trained), "-", "--scores"]) == 0
+    printed = capsysbinary.readouterr()
     predict(trained, new, scores=True)
-    assert run.stdout == new.with_name("new.predictions.csv").read_bytes()
-    assert b"60 rows\n" in run.stderr
-    assert len(list(csv.reader(io.StringIO(run.stdout.decode())))) == 61
+    assert printed.out == new.with_name("new.predictions.csv").read_bytes()
+    assert printed.err.startswith(b"warning: FILE: standard input: ")
+    assert b"60 rows\n" in printed.err
+    assert len(list(csv.reader(io.StringIO(printed.out.decode())))) == 61
 
 
 def test_a_broken_row_ends_a_stream_and_what_was_written_is_whole(trained, tmp_path, capsys):
