@@ -1,6 +1,5 @@
 """From the texts of tasks to tokens, and from tokens to batches."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -86,16 +85,8 @@ def load_texts(
     rows: dict[str, list[TaskRows]] = {}
     for split in splits:
         texts = [(task, load_split(task, split, arguments, seed, prefix)) for task in tasks[split]]
-        rows[split] = [TaskRows(task, each, data_hash=_hash(task.identity(split, each))) for task, each in texts]
+        rows[split] = [TaskRows(task, each, data_hash=task.identity(split, each)[:16]) for task, each in texts]
     return rows
-
-
-def _hash(texts: list[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(b"%d:" % len(text))
-        digest.update(text.encode())
-    return digest.hexdigest()[:16]
 
 
 def load_split(task: Task, split: str, arguments: DataTrainingArguments, seed: int, prefix: bool) -> Dataset:

@@ -69,13 +69,18 @@ def _found(directory: Path, fingerprint: str) -> tuple[Dataset, dict[bytes, byte
     return None
 
 
+def hash_of(value: object) -> str:
+    """Return a hash of a JSON value."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def cached_rows(path: Path, settings: object, make: Callable[[], tuple[pyarrow.Table, list[str]]]) -> Dataset:
     """Return the rows of a file from the cache, or read it; print the warnings that reading it gave.
 
     settings: everything that its rows depend on, beside its content, as JSON values.
     make: reads the file; returns its rows and the warnings.
     """
-    key = hashlib.sha256(json.dumps([FORMAT, str(path), sha256_of(path), settings]).encode()).hexdigest()
+    key = hash_of([FORMAT, str(path), sha256_of(path), settings])
 
     def made() -> tuple[pyarrow.Schema, list[pyarrow.RecordBatch]]:
         table, warnings = make()

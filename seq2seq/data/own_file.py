@@ -13,7 +13,7 @@ from datasets import Dataset
 from common.checksums import sha256_of
 from common.errors import ConfigError
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
-from seq2seq.data.cache import as_dataset, cached_rows
+from seq2seq.data.cache import as_dataset, cached_rows, hash_of
 from seq2seq.data.file_rows import read_rows
 from seq2seq.data.splits import part_of_each
 from seq2seq.data.tables import Form, Source, table_of
@@ -107,11 +107,10 @@ class FileTask(Task):
         self._numbers[split] = chosen["row"][:]
         return chosen.remove_columns("row")
 
-    def identity(self, split: str, texts: Dataset) -> list[str]:
-        """Return what the rows of a split are: those of a file, whatever the template makes of them."""
+    def identity(self, split: str, texts: Dataset) -> str:
+        """Return a hash of which rows of which file a split has, whatever the template makes of them."""
         own = split != "train" and getattr(self.arguments, f"{split}_file")
-        numbers = ",".join(map(str, self._numbers[split]))
-        return [sha256_of(own or self.arguments.train_file), numbers, *texts["target"][:]]
+        return hash_of([sha256_of(own or self.arguments.train_file), self._numbers[split], texts["target"][:]])
 
     def _part(self, split: str) -> Dataset:
         """Return the rows of the training file that are in a split without a file of its own."""

@@ -8,6 +8,8 @@ import numpy as np
 
 ROWS = 10_000  # whose texts are normalised at once
 BETWEEN_WORDS = re.compile(r"[^\w\n]+")
+# The same for ASCII, several times as fast.
+BETWEEN_ASCII_WORDS = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) in "_\n")}
 
 
 def normalise(text: str) -> str:
@@ -16,12 +18,13 @@ def normalise(text: str) -> str:
 
 
 def normalise_all(texts: Sequence[str]) -> Iterator[str]:
-    """Yield what `normalise` makes of each text; one regular expression for many texts is several times as fast."""
+    """Yield what `normalise` makes of each text; many are treated at once, which is several times as fast."""
     for start in range(0, len(texts), ROWS):
         part = texts[start : start + ROWS]
         lines = "\n".join([text.replace("\n", " ") for text in part]).casefold()
-        for text, words in zip(part, BETWEEN_WORDS.sub(" ", lines).split("\n"), strict=True):
-            yield words.strip() or text.strip()
+        apart = lines.translate(BETWEEN_ASCII_WORDS) if lines.isascii() else BETWEEN_WORDS.sub(" ", lines)
+        for text, words in zip(part, apart.split("\n"), strict=True):
+            yield " ".join(words.split()) or text.strip()
 
 
 def split_by_text(texts: Sequence[str], shares: Sequence[float] = (0.7, 0.15, 0.15)) -> list[list[int]]:

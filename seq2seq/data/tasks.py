@@ -10,7 +10,7 @@ from datasets import Dataset
 from common.errors import ConfigError
 from seq2seq import metrics
 from seq2seq.arguments import SPLIT_SEED, DataTrainingArguments
-from seq2seq.data.cache import as_dataset
+from seq2seq.data.cache import as_dataset, hash_of
 from seq2seq.data.verbalizer import Verbalizer
 
 SPLITS = ("train", "validation", "test")
@@ -133,12 +133,13 @@ class Task:
         """Return the target of each row; of several that are accepted, the one that was predicted."""
         return references["target"]
 
-    def identity(self, split: str, texts: Dataset) -> list[str]:
-        """Return texts that are the same for the same rows, however label_style and shared adapters change them."""
+    def identity(self, split: str, texts: Dataset) -> str:
+        """Return a hash that is the same for the same rows, however label_style and shared adapters change them."""
         before = f"{self.name} "
         sources = [source.removeprefix(before) if self.named_in_source else source for source in texts["source"][:]]
         numbers = {target: str(n) for n, target in enumerate(self.targets or ())}
-        return [*sources, *(numbers.get(target, target) for target in texts["target"][:])]
+        targets = [numbers.get(target, target) for target in texts["target"][:]]
+        return hash_of([sources, targets])
 
     def collator(self, tokenizer, model):
         """Return the task's own collator of tokenised rows, or None to pad them to the longest row."""
