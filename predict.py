@@ -77,7 +77,7 @@ def report(done: "Prediction") -> None:
         if count:
             print(f"{count:,} rows {what}", file=file)
     for metric, score in done.scores.items():
-        print(f"{metric} {score:.2f} on {done.scored:,} rows with a target", file=file)
+        print(f"{metric} {score:.2f} on the {done.scored:,} rows with a target that the model knows", file=file)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """A file is whole at every moment: what was there before, or all of what was written."""
 
 import json
-import multiprocessing
+import subprocess
+import sys
 
 import pytest
 
 from common.errors import ConfigError
 from common.files import check_writable, replacing, write_file, write_json
+from tests.conftest import ROOT
 
 
 def names(directory):
@@ -64,23 +66,24 @@ def test_the_message_names_the_key_and_an_error_about_another_file_stays_what_it
     assert names(tmp_path) == ["a.txt"]
 
 
-def write_often(path, letter):
-    for _ in range(50):
-        write_file(path, letter * 100_000)
+WRITE_OFTEN = """
+import sys
+from common.files import write_file
+
+for _ in range(50):
+    write_file(sys.argv[1], sys.argv[2] * 100_000)
+"""
 
 
 def test_two_processes_that_write_one_file_do_not_meet(tmp_path):
     path = tmp_path / "a.txt"
-    context = multiprocessing.get_context("forkserver")
-    writers = [context.Process(target=write_often, args=(path, letter)) for letter in "xy"]
-    for writer in writers:
-        writer.start()
-    while any(writer.is_alive() for writer in writers):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE_OFTEN, path, letter], cwd=ROOT) for letter in "xy"]
+    while any(writer.poll() is None for writer in writers):
         if path.exists():
             text = path.read_text()
             assert len(text) == 100_000
             assert len(set(text)) == 1
-    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert [writer.returncode for writer in writers] == [0, 0]
     assert names(tmp_path) == ["a.txt"]
 
 
