@@ -74,13 +74,13 @@ def hash_of(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def cached_rows(path: Path, settings: object, make: Callable[[], tuple[pyarrow.Table, list[str]]]) -> Dataset:
+def cached_rows(facts: object, make: Callable[[], tuple[pyarrow.Table, list[str]]]) -> Dataset:
     """Return the rows of a file from the cache, or read it; print the warnings that reading it gave.
 
-    settings: everything that its rows depend on, beside its content, as JSON values.
+    facts: everything that its rows and warnings depend on, such as a hash of its content, as JSON values.
     make: reads the file; returns its rows and the warnings.
     """
-    key = hash_of([FORMAT, str(path), sha256_of(path), settings])
+    key = hash_of([FORMAT, facts])
 
     def made() -> tuple[pyarrow.Schema, list[pyarrow.RecordBatch]]:
         table, warnings = make()

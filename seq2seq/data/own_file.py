@@ -45,6 +45,7 @@ class FileTask(Task):
         """Raise ConfigError if labels and metrics do not fit together."""
         super().__init__(arguments, seed)
         self._read: dict[str, Dataset] = {}
+        self._sums: dict[str, str] = {}  # file -> SHA-256
         self._numbers: dict[str, list[int]] = {}  # split -> those of its rows in the file
         given = self.arguments.labels
         self.given_words = given if isinstance(given, dict) else {}
@@ -110,7 +111,7 @@ class FileTask(Task):
     def identity(self, split: str, texts: Dataset) -> str:
         """Return a hash of which rows of which file a split has, whatever the template makes of them."""
         own = split != "train" and getattr(self.arguments, f"{split}_file")
-        return hash_of([sha256_of(own or self.arguments.train_file), self._numbers[split], texts["target"][:]])
+        return hash_of([self._sums[own or self.arguments.train_file], self._numbers[split], texts["target"][:]])
 
     def _part(self, split: str) -> Dataset:
         """Return the rows of the training file that are in a split without a file of its own."""
@@ -140,9 +141,9 @@ class FileTask(Task):
             settings["labels"] = getattr(self.reader(key), "labels", None)
             parts = self._parts if key == "train_file" else ["all"]
             source = Source(path, key, self.form)
-            self._read[key] = cached_rows(
-                source.path, [key, settings, parts], lambda: self._rows_of(source, key, len(parts))
-            )
+            self._sums[path] = sha256_of(path)
+            facts = [key, path, self._sums[path], settings, parts]
+            self._read[key] = cached_rows(facts, lambda: self._rows_of(source, key, len(parts)))
         return self._read[key]
 
     def _rows_of(self, source: Source, key: str, parts: int) -> tuple[pyarrow.Table, list[str]]:
