@@ -17,7 +17,7 @@ from seq2seq.data.cache import as_dataset, cached_rows, hash_of
 from seq2seq.data.file_rows import read_rows
 from seq2seq.data.splits import part_of_each
 from seq2seq.data.tables import Form, Source, table_of
-from seq2seq.data.targets import Found, Labels, Numbers, Reader, Texts
+from seq2seq.data.targets import Found, FreeText, Labels, Numbers, Reader
 from seq2seq.data.tasks import SPLITS, Task, register
 from seq2seq.metrics import COMPARED, METRICS, metric_names
 
@@ -171,7 +171,7 @@ class FileTask(Task):
             return Labels(self.labels)
         if self.arguments.labels == "auto":
             return Found()
-        return Numbers(self.arguments.target_step) if COMPARED[self.metrics[0]] == "numbers" else Texts()
+        return Numbers(self.arguments.target_step) if COMPARED[self.metrics[0]] == "numbers" else FreeText()
 
     def accepted(self, references: Mapping[str, Sequence]) -> Sequence:
         return references.get("accepted") or references["target"]

@@ -20,7 +20,7 @@ class Unusable(ValueError):
     """A target that cannot be used. The message says what it is and what would be allowed."""
 
 
-class Texts:
+class FreeText:
     """Any text, without the spaces around it."""
 
     def of(self, text: str) -> str:
@@ -92,12 +92,12 @@ def _plain(number: Decimal) -> str:
     return f"{number if number else abs(number):f}"
 
 
-Reader = Texts | Found | Labels | Numbers
+Reader = FreeText | Found | Labels | Numbers
 
 
 def read_targets(reader: Reader, cells: pyarrow.Array) -> tuple[pyarrow.Array, dict[int, str]]:
     """Return the targets of cells, null for a cell that is missing or unusable, and what is wrong with the latter."""
-    if isinstance(reader, Texts):
+    if isinstance(reader, FreeText):
         return pc.utf8_trim_whitespace(cells), {}
     encoded = pc.dictionary_encode(cells)
     targets: list[str | None] = []
