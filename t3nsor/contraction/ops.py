@@ -33,7 +33,7 @@ def tt_matmul(
     training them loses nothing. Saves only its arguments, x and the cores, for the backward pass.
     Raises ShapeError when sizes, dtypes or devices do not fit together.
     """
-    return _contract(x, None, bias, tt, 1.0, strategy)
+    return contract_cores(x, _matrix_cores(tt), tt.closed, bias=bias, strategy=strategy)
 
 
 def linear_with_branch(
@@ -60,34 +60,45 @@ def linear_with_branch(
     """
     if weight is None:
         raise ShapeError("weight is None; without a dense weight use tt_matmul")
-    return _contract(x, weight, bias, tt, scale, strategy)
+    cores = _matrix_cores(tt)
+    return contract_cores(x, cores, tt.closed, weight=weight, bias=bias, scale=scale, strategy=strategy)
 
 
-def _contract(
+def contract_cores(
     x: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    tt: CoreChain,
-    scale: float,
-    strategy: str | Plan,
+    cores: Sequence[torch.Tensor],
+    closed: bool,
+    *,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    scale: float = 1.0,
+    strategy: str | Plan = "auto",
 ) -> torch.Tensor:
-    if not isinstance(tt, CoreChain):
-        raise ShapeError(f"tt is a {type(tt).__name__}; it must be a TensorTrain or TensorRing")
-    cores = list(tt.cores)
-    if cores[0].dim() != 4:
-        raise ShapeError(f"tt must be a matrix; {tt!r} is a tensor of shape {tt.shape}")
+    """Compute what `tt_matmul`, or with `weight` `linear_with_branch`, does, for cores that form no chain object.
+
+    cores: (r_{k-1}, n_k, m_k, r_k), of a ring if `closed`. They are not checked against each other.
+    """
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= sys.float_info.max:
         raise ShapeError(f"scale is {scale!r}; it must be a finite number, which is not trained")
-    check_strategy(strategy, len(cores), tt.closed)
+    check_strategy(strategy, len(cores), closed)
     check_operands(x, weight, bias, cores)
     if autocast_dtype(x.device) is not None:
         x = in_autocast_dtype(x)
     bias = None if bias is None else bias.to(x.dtype)
     if torch.compiler.is_compiling():
         code = strategy.code if isinstance(strategy, Plan) else strategy
-        return contract(x, weight, bias, cores, tt.closed, float(scale), code)
-    contraction = contraction_for(x, cores, tt.closed, weight is not None, strategy)
+        return contract(x, weight, bias, list(cores), closed, float(scale), code)
+    contraction = contraction_for(x, cores, closed, weight is not None, strategy)
     return contract_eagerly(contraction, float(scale), x, weight, bias, *cores)
+
+
+def _matrix_cores(tt: CoreChain) -> list[torch.Tensor]:
+    if not isinstance(tt, CoreChain):
+        raise ShapeError(f"tt is a {type(tt).__name__}; it must be a TensorTrain or TensorRing")
+    cores = list(tt.cores)
+    if cores[0].dim() != 4:
+        raise ShapeError(f"tt must be a matrix; {tt!r} is a tensor of shape {tt.shape}")
+    return cores
 
 
 def check_operands(

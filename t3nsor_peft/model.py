@@ -1,0 +1,138 @@
+"""What the tuners of this package have in common."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from peft.tuners.tuners_utils import BaseTuner, _get_in_out_features, _maybe_include_all_linear_layers
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils.other import get_pattern_key
+from torch import nn
+
+from t3nsor import ShapeError
+from t3nsor_peft.config import TTConfig
+from t3nsor_peft.layer import BROKEN, UpdatedLinear
+from t3nsor_peft.mixed_batches import copies_in_generation, rows_assigned
+
+SHOWN = 5
+MAMBA_TYPES = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
+UNCALLED_IN_MAMBA = {"out_proj", "conv1d"}
+
+
+class TrainTuner(BaseTuner):
+    """Base class of tuners whose layers are updated by tensor trains."""
+
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        # A copy, as the shapes of this model's layers are written into it, and a user may adapt other models with it.
+        self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapter_name])
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+
+    def _prepare_model(self, peft_config: TTConfig, model: nn.Module) -> None:
+        """Find everything that is wrong with the configuration before a layer of the model is replaced."""
+        _maybe_include_all_linear_layers(peft_config, model)
+        targets = {
+            name: module
+            for name, module in model.named_modules()
+            if name and self._check_target_module_exists(peft_config, name)
+        }
+        _check_calls(model, targets)
+        _check_shapes(peft_config, targets)
+        _check_patterns(peft_config, targets)
+
+    def _check_target_module_compatiblity(self, peft_config: TTConfig, model: nn.Module, target_name: str) -> None:
+        kind = getattr(getattr(model, "config", None), "model_type", None)
+        if kind in MAMBA_TYPES and target_name in UNCALLED_IN_MAMBA:
+            raise ValueError(
+                f"{target_name!r} cannot be adapted: {kind} uses its weight without calling it; put it into exclude_modules"
+            )
+
+    # Merging all or nothing.
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        if safe_merge:
+            self._check_finite(adapter_names)
+        super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
+
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> nn.Module:
+        if merge and safe_merge:
+            self._check_finite(adapter_names)
+        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+
+    def _check_finite(self, adapter_names: list[str] | None) -> None:
+        """Raise ValueError, before any layer is changed, if a merged weight would not be finite."""
+        for layer in self._updated_layers():
+            names = layer.active_adapters if adapter_names is None else adapter_names
+            names = [name for name in names if layer.has_adapter(name)]
+            if names and not layer.merged_weight(names).isfinite().all():
+                raise ValueError(BROKEN.format(names[-1]))
+
+    def _updated_layers(self) -> Iterator[UpdatedLinear]:
+        return (module for module in self.model.modules() if isinstance(module, self.tuner_layer_cls))
+
+    # Mixed batches.
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        adapter_names = kwargs.pop("adapter_names", None)
+        if adapter_names is None:
+            yield
+            return
+        if not isinstance(adapter_names, (list, tuple)):
+            raise TypeError(f"Got adapter names of type {type(adapter_names)}, expected a list of str.")
+        if self.training:
+            raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
+        with rows_assigned(self, adapter_names, set(self.peft_config), copies_in_generation(self.model, kwargs)):
+            yield
+
+
+def _check_calls(model: nn.Module, targets: dict[str, nn.Module]) -> None:
+    """Raise ValueError for the output layer of an nn.MultiheadAttention, which uses its weight and never calls it."""
+    for name in targets:
+        parent = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(parent, nn.MultiheadAttention):
+            raise ValueError(
+                f"{name!r} cannot be adapted: nn.MultiheadAttention uses its weight without calling it; put it into "
+                "exclude_modules"
+            )
+
+
+def _check_shapes(config: TTConfig, targets: dict[str, nn.Module]) -> None:
+    """Raise ValueError, naming layers and sizes, if a given or saved shape fits not all layers."""
+    if config.tt_shape is None and not config.layer_shapes:
+        return
+    wrong = []
+    for name, module in targets.items():
+        try:
+            sizes = _get_in_out_features(getattr(module, "base_layer", module))
+            config.core_shape(name, *sizes)
+        except ShapeError as error:
+            wrong.append(f"{name} ({sizes[0]} -> {sizes[1]}): {error}")
+    if wrong:
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        source = "layer_shapes, which an adapter of another base model has" if config.layer_shapes else "tt_shape"
+        raise ValueError(f"{source}, does not fit {'; '.join(wrong[:SHOWN])}{more}")
+
+
+def _check_patterns(config: TTConfig, targets: dict[str, nn.Module]) -> None:
+    """Raise ValueError for an entry of rank_pattern or alpha_pattern that matches no layer."""
+    for field in ("rank_pattern", "alpha_pattern"):
+        patterns = getattr(config, field, None) or {}
+        used = {get_pattern_key(patterns.keys(), name) for name in targets}
+        unused = sorted(
+            pattern
+            for pattern in patterns
+            if not any(get_pattern_key([pattern], n) != n or n == pattern for n in targets)
+        )
+        if unused and not config.inference_mode:
+            raise ValueError(
+                f"{field}: {', '.join(unused)} matches none of the adapted layers, such as {next(iter(targets), None)}"
+            )
