@@ -1,10 +1,11 @@
-"""The configuration of TT-LoRA."""
+"""The configurations of the methods. Each field says what it means in its help."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peft.config import PeftConfig
 from peft.utils.other import get_pattern_key
+from torch import nn
 
 from t3nsor import ShapeError, linear_shape, useful_ranks
 from t3nsor.cores import FreezeCores, frozen_indices
@@ -122,15 +123,29 @@ class TTConfig(PeftConfig):
 
 
 @dataclass
-class TTLoraConfig(TTConfig):
+class BranchConfig(TTConfig):
+    """What updates of a weight have in common: their scale and dropout. Raises ValueError for values out of range."""
+
+    lora_alpha: float = field(default=8, metadata={"help": "The update is scaled by lora_alpha / r."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the update, in training."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout is {self.lora_dropout}; it must be from 0 to below 1")
+
+    def dropout(self) -> nn.Module:
+        return nn.Dropout(self.lora_dropout) if self.lora_dropout else nn.Identity()
+
+
+@dataclass
+class TTLoraConfig(BranchConfig):
     """TT-LoRA (Anjum et al. 2024, https://arxiv.org/abs/2408.01008): x W0^T + s * x W with W a tensor train.
 
     W: (in_features, out_features) has cores (r_{k-1}, n_k, m_k, r_k); s = lora_alpha / r, or lora_alpha / sqrt(r) with
     use_rslora. The fields say more. Raises ValueError for values out of range.
     """
 
-    lora_alpha: float = field(default=8, metadata={"help": "The update is scaled by lora_alpha / r."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the update, in training."})
     use_rslora: bool = field(default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) instead."})
     init_weights: bool | Literal["svd"] = field(
         default=True,
@@ -159,8 +174,6 @@ class TTLoraConfig(TTConfig):
             raise ValueError("init_weights is 'svd' and ring is True; only a train can start from an SVD")
         if self.bias not in ("none", "all", "tt_lora_only"):
             raise ValueError(f"bias is {self.bias!r}; allowed: none, all, tt_lora_only")
-        if not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"lora_dropout is {self.lora_dropout}; it must be from 0 to below 1")
         for layer, rank in self.rank_pattern.items():
             _check_whole(f"rank_pattern[{layer!r}]", rank)
 

@@ -1,14 +1,13 @@
 """The cores of one adapter in one layer, and the shape that they have."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 import torch
 from torch import nn
 
-from t3nsor import ShapeError
+from t3nsor import ShapeError, zero_delta
 from t3nsor.shapes import check_matrix_shape, check_ranks
-from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
 
 
 class CoreShape(NamedTuple):
@@ -40,23 +39,26 @@ class NamedCores(nn.Module):
 
     peft 0.20 puts the name of the adapter into a key by replacing its last part wherever that occurs, so a bare number
     would not do.
+    frozen: indices of the cores that are never trained.
     """
 
-    def __init__(self, cores: Sequence[torch.Tensor]):
+    def __init__(self, cores: Sequence[torch.Tensor], frozen: Sequence[int] = ()):
         super().__init__()
         self.names = tuple(f"core_{k}" for k in range(len(cores)))
+        self.frozen = tuple(frozen)
         for name, core in zip(self.names, cores, strict=True):
             self.register_parameter(name, nn.Parameter(core.detach().clone(memory_format=torch.contiguous_format)))
+
+    def freeze(self) -> None:
+        """Freeze again what is never trained."""
+        for k in self.frozen:
+            getattr(self, self.names[k]).requires_grad_(False)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return (getattr(self, name) for name in self.names)
-
-    def chain(self, dtype: torch.dtype, ring: bool) -> CoreChain:
-        """Return the matrix as a train or a ring, converted to `dtype`."""
-        return (TensorRing if ring else TensorTrain)([core.to(dtype) for core in self])
 
     def extra_repr(self) -> str:
         return ", ".join("x".join(map(str, core.shape)) for core in self)
@@ -69,3 +71,20 @@ def computable(cores: Sequence[torch.Tensor], x: torch.Tensor) -> list[torch.Ten
     """
     kept = {x.dtype, torch.float32} if x.dtype.itemsize == 2 else {x.dtype}
     return [core if core.dtype in kept else core.to(x.dtype) for core in cores]
+
+
+def converted(cores: Iterable[torch.Tensor], dtype: torch.dtype | None) -> list[torch.Tensor]:
+    """The cores in `dtype`; None: as they are."""
+    return list(cores) if dtype is None else [core.to(dtype) for core in cores]
+
+
+def zero_cores(shape: CoreShape, ring: bool, frozen: Sequence[int] = ()) -> list[torch.Tensor]:
+    """Cores of the zero matrix: the last one that is trained is zero, the others are random with Glorot's variance.
+
+    frozen: indices of the cores that are not trained. Raises ShapeError if those are all.
+    """
+    d = len(shape.rows)
+    trained = [k for k in range(d) if k not in frozen]
+    if not trained:
+        raise ShapeError(f"freeze_cores names all {d} cores; one must be trained")
+    return list(zero_delta(shape.matrix, list(shape.ranks), zero=trained[-1], ring=ring, dtype=torch.float32).cores)

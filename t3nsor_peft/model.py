@@ -1,19 +1,20 @@
 """What the tuners of this package have in common."""
 
 import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, _get_in_out_features, _maybe_include_all_linear_layers
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-from peft.utils.other import get_pattern_key
 from torch import nn
 
 from t3nsor import ShapeError
 from t3nsor_peft.config import TTConfig
-from t3nsor_peft.layer import BROKEN, UpdatedLinear
+from t3nsor_peft.layer import AdaptedLayer
 from t3nsor_peft.mixed_batches import copies_in_generation, rows_assigned
+from t3nsor_peft.updated_linear import BROKEN, UpdatedLinear
 
 SHOWN = 5
 MAMBA_TYPES = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
@@ -26,9 +27,32 @@ class TrainTuner(BaseTuner):
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        # A copy, as the shapes of this model's layers are written into it, and a user may adapt other models with it.
-        self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapter_name])
+        if not self.peft_config[adapter_name].inference_mode:
+            # A copy, as the shapes of this model's layers are written into it: it may be used for other models too.
+            self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, *args, **kwargs)
+
+    def new_layer(self, base_layer: nn.Module, adapter_name: str, config: TTConfig, layer: str) -> AdaptedLayer:
+        """Return the layer that replaces `base_layer`, whose name in the model is `layer`."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement new_layer")
+
+    def _create_and_replace(
+        self,
+        peft_config: TTConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(target, self.tuner_layer_cls):
+            target.update_layer(adapter_name, peft_config, current_key)
+            return
+        layer = self.new_layer(target, adapter_name, peft_config, current_key)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
 
     def _prepare_model(self, peft_config: TTConfig, model: nn.Module) -> None:
         """Find everything that is wrong with the configuration before a layer of the model is replaced."""
@@ -46,7 +70,8 @@ class TrainTuner(BaseTuner):
         kind = getattr(getattr(model, "config", None), "model_type", None)
         if kind in MAMBA_TYPES and target_name in UNCALLED_IN_MAMBA:
             raise ValueError(
-                f"{target_name!r} cannot be adapted: {kind} uses its weight without calling it; put it into exclude_modules"
+                f"{target_name!r} cannot be adapted: {kind} uses its weight without calling it; put it into "
+                "exclude_modules"
             )
 
     # Merging all or nothing.
@@ -124,15 +149,11 @@ def _check_shapes(config: TTConfig, targets: dict[str, nn.Module]) -> None:
 
 def _check_patterns(config: TTConfig, targets: dict[str, nn.Module]) -> None:
     """Raise ValueError for an entry of rank_pattern or alpha_pattern that matches no layer."""
+    if config.inference_mode:
+        return
     for field in ("rank_pattern", "alpha_pattern"):
-        patterns = getattr(config, field, None) or {}
-        used = {get_pattern_key(patterns.keys(), name) for name in targets}
-        unused = sorted(
-            pattern
-            for pattern in patterns
-            if not any(get_pattern_key([pattern], n) != n or n == pattern for n in targets)
-        )
-        if unused and not config.inference_mode:
-            raise ValueError(
-                f"{field}: {', '.join(unused)} matches none of the adapted layers, such as {next(iter(targets), None)}"
-            )
+        for pattern in getattr(config, field, None) or {}:
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in targets):
+                raise ValueError(
+                    f"{field}: {pattern!r} matches none of the adapted layers, such as {next(iter(targets), None)!r}"
+                )

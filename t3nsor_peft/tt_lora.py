@@ -15,92 +15,73 @@ import torch
 from peft.utils import get_quantization_kwargs
 from torch import nn
 
-from t3nsor import ShapeError, from_matrix, glorot_initializer, padded, zero_delta
+from t3nsor import from_matrix, glorot_initializer, padded
 from t3nsor_peft.config import TTLoraConfig
-from t3nsor_peft.cores import CoreShape, NamedCores
-from t3nsor_peft.layer import UpdatedLinear
+from t3nsor_peft.cores import CoreShape, NamedCores, converted, zero_cores
 from t3nsor_peft.model import TrainTuner
+from t3nsor_peft.updated_linear import UpdatedLinear
 from t3nsor_peft.weighted import WeightedSums
 
 
 class TTLoraLinear(UpdatedLinear):
-    """x W0^T + b + s * x W. Keys of the state dict: `tt_lora_cores.ADAPTER.core_0`, .., and `tt_lora_start.` for SVD."""
+    """x W0^T + b + s * x W. State-dict keys: `tt_lora_cores.ADAPTER.core_0`, .., and with SVD `tt_lora_start. ..`.
+
+    layer: the name of this layer in the model, by which the configuration knows its shape.
+    """
 
     adapter_layer_names = ("tt_lora_cores", "tt_lora_start")
-    other_param_names = ("tt_lora_dropout", "scaling", "initial_scaling", "frozen_cores", "rings")
+    other_param_names = ("tt_lora_dropout", "scaling", "initial_scaling", "rings")
     dropout_name = "tt_lora_dropout"
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: TTLoraConfig, layer: str, **quantization: Any):
-        super().__init__(base_layer, **quantization)
+        super().__init__(base_layer, adapter_name, **quantization)
         self.tt_lora_cores, self.tt_lora_start = nn.ModuleDict(), nn.ModuleDict()
         self.tt_lora_dropout = nn.ModuleDict()
-        self.frozen_cores: dict[str, tuple[int, ...]] = {}
         self.rings: dict[str, bool] = {}
-        self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, layer)
 
     def update_layer(self, adapter_name: str, config: TTLoraConfig, layer: str) -> None:
-        """Add an adapter. layer: the name of this layer in the model, by which the configuration knows its shape."""
+        """Add an adapter."""
         shape = config.core_shape(layer, self.in_features, self.out_features)
         config.layer_shapes[layer] = shape.to_json()
-        self.frozen_cores[adapter_name] = config.frozen_cores(len(shape.rows))
+        frozen = config.frozen_cores(len(shape.rows))
+        cores = self._initial_cores(config, shape, frozen)
+        self.tt_lora_cores[adapter_name] = NamedCores(cores, frozen)
+        if config.init_weights == "svd":
+            self.tt_lora_start[adapter_name] = NamedCores(cores, range(len(cores)))
+        self.tt_lora_dropout[adapter_name] = config.dropout()
         self.rings[adapter_name] = config.ring
         self.scaling[adapter_name] = self.initial_scaling[adapter_name] = config.scale_of(layer)
-        dropout = nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
-        self.tt_lora_dropout[adapter_name] = dropout
-        cores = self._initial_cores(config, shape, self.frozen_cores[adapter_name])
-        self.tt_lora_cores[adapter_name] = NamedCores(cores)
-        if config.init_weights == "svd":
-            self.tt_lora_start[adapter_name] = NamedCores(cores)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def has_adapter(self, adapter: str) -> bool:
         return adapter in self.tt_lora_cores
 
-    def operands(self, adapter: str) -> Iterator[tuple[float, Sequence[torch.Tensor], bool]]:
+    def operands(
+        self, adapter: str, dtype: torch.dtype | None = None
+    ) -> Iterator[tuple[float, Sequence[torch.Tensor], bool]]:
         scale, closed = self.scaling[adapter], self.rings[adapter]
-        yield scale, list(self.tt_lora_cores[adapter]), closed
+        yield scale, converted(self.tt_lora_cores[adapter], dtype), closed
         if adapter in self.tt_lora_start:
-            yield -scale, list(self.tt_lora_start[adapter]), closed
-
-    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        return True
-
-    def _freeze_non_trainable_peft_weights(self, adapter_names: str | Sequence[str] | None = None) -> None:
-        """Freeze the frozen cores again, and the start; peft calls this whenever it has unfrozen an adapter."""
-        names = self.frozen_cores if adapter_names is None else adapter_names
-        for adapter in [names] if isinstance(names, str) else names:
-            if adapter in self.tt_lora_cores:
-                cores = list(self.tt_lora_cores[adapter])
-                for k in self.frozen_cores[adapter]:
-                    cores[k].requires_grad_(False)
-            if adapter in self.tt_lora_start:
-                self.tt_lora_start[adapter].requires_grad_(False)
+            yield -scale, converted(self.tt_lora_start[adapter], dtype), closed
 
     def _initial_cores(self, config: TTLoraConfig, shape: CoreShape, frozen: Sequence[int]) -> list[torch.Tensor]:
-        d, ranks = len(shape.rows), list(shape.ranks)
+        ranks = list(shape.ranks)
         if config.init_weights is False:
             return list(glorot_initializer(shape.matrix, ranks, ring=config.ring, dtype=torch.float32).cores)
-        trained = [k for k in range(d) if k not in frozen]
-        if not trained:
-            raise ShapeError(f"freeze_cores {config.freeze_cores!r} freezes all {d} cores; one must be trained")
-        weight = self.quantization_backend.get_base_weight(self.get_base_layer()) if self._is_quantised else self.weight
-        if config.init_weights == "svd" and not weight.is_meta:
+        if config.init_weights == "svd" and not self.weight.is_meta:
+            backend = self.quantization_backend
+            weight = self.weight if backend is None else backend.get_base_weight(self.get_base_layer())
             matrix = weight.detach() if self.fan_in_fan_out else weight.detach().t()
-            start = from_matrix(matrix.float(), shape.matrix, ranks, dtype=torch.float32)
-            return list(padded(start, ranks).cores)
-        return list(zero_delta(shape.matrix, ranks, zero=trained[-1], ring=config.ring, dtype=torch.float32).cores)
-
-    @property
-    def _is_quantised(self) -> bool:
-        return self.quantization_backend is not None
+            return list(padded(from_matrix(matrix.float(), shape.matrix, ranks), ranks).cores)
+        return zero_cores(shape, config.ring, frozen)
 
 
 class TTLoraModel(WeightedSums, TrainTuner):
-    """The tuner of TT-LoRA: adapts nn.Linear, Conv1D of transformers, and quantised linear layers.
+    """The tuner of TT-LoRA.
 
-    model: the base model.
+    model: the base model, of which linear layers, Conv1D of transformers and quantised linear layers are adapted.
     config: a TTLoraConfig, or a dictionary adapter -> config.
     adapter_name: name of the adapter.
     """
@@ -108,13 +89,5 @@ class TTLoraModel(WeightedSums, TrainTuner):
     prefix = "tt_lora_"
     tuner_layer_cls = TTLoraLinear
 
-    def _create_and_replace(
-        self, peft_config, adapter_name, target, target_name, parent, current_key, **kwargs: Any
-    ) -> None:
-        if isinstance(target, TTLoraLinear):
-            target.update_layer(adapter_name, peft_config, current_key)
-            return
-        layer = TTLoraLinear(target, adapter_name, peft_config, current_key, **get_quantization_kwargs(self))
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
+    def new_layer(self, base_layer: nn.Module, adapter_name: str, config: TTLoraConfig, layer: str) -> TTLoraLinear:
+        return TTLoraLinear(base_layer, adapter_name, config, layer, **get_quantization_kwargs(self))

@@ -11,7 +11,7 @@ from t3nsor import ShapeError
 from t3nsor.scaling import relative_error
 from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
 from t3nsor_peft.cores import CoreShape
-from t3nsor_peft.layer import UpdatedLinear
+from t3nsor_peft.updated_linear import UpdatedLinear
 
 COMBINATIONS = ("cat", "svd")
 
@@ -93,8 +93,8 @@ class WeightedSums:
 def _chains(layer: UpdatedLinear, adapter: str, weight: float) -> list[CoreChain]:
     """The trains whose sum is weight * the update of an adapter, in float64."""
     return [
-        (TensorRing if closed else TensorTrain)([core.detach().double() for core in cores]) * (weight * scale)
-        for scale, cores, closed in layer.operands(adapter)
+        (TensorRing if closed else TensorTrain)([core.detach() for core in cores]) * (weight * scale)
+        for scale, cores, closed in layer.operands(adapter, torch.float64)
     ]
 
 
