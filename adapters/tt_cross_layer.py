@@ -21,7 +21,7 @@ from adapters.parts import Place, SharedParts
 from adapters.tt_lora import ChainBranch, branch_shape
 from common.errors import ConfigError
 from t3nsor import ShapeError, zero_delta
-from t3nsor.autocast import without_autocast
+from t3nsor.cross_layer import near_identity, selected_cores
 from t3nsor.tensor_train import CoreChain
 
 
@@ -39,17 +39,13 @@ class CrossLayerCores(nn.Module):
         if self.matrix.d < 2:
             raise ConfigError("tt_d is 1; tt_cross_layer inserts modes between cores: it must be at least 2")
         rank = self.matrix.ranks[1]
-        # Near the identity: all layers start with almost the same matrix and learn to differ.
-        eye = torch.eye(rank).unsqueeze(1)
-        self.layer = nn.Parameter(eye.repeat(1, layers, 1) + 0.1 * torch.randn(rank, layers, rank))
-        self.kind = nn.Parameter(eye.repeat(1, types, 1) + 0.1 * torch.randn(rank, types, rank))
+        self.layer = nn.Parameter(near_identity(rank, layers))
+        self.kind = nn.Parameter(near_identity(rank, types))
 
     def matrix_of(self, layer: int, kind: int, dtype: torch.dtype) -> CoreChain:
         """The TT-matrix of one layer and matrix type, (small, large), computed in `dtype`."""
-        first, *rest = (core.to(dtype) for core in self.matrix.cores)
-        with without_autocast(first.device):  # autocast would round the first core but not the others
-            first = first @ (self.layer[:, layer].to(dtype) @ self.kind[:, kind].to(dtype))
-        return type(self.matrix)([first, *rest])
+        cores = [core.to(dtype) for core in self.matrix.cores]
+        return type(self.matrix)(selected_cores(cores, self.layer.to(dtype), self.kind.to(dtype), layer, kind))
 
 
 class CrossLayerBranch(ChainBranch):

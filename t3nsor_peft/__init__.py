@@ -9,8 +9,16 @@ from t3nsor_peft.registration import check_version, register
 check_version()  # before what follows, which imports names that another peft may not have
 
 from t3nsor_peft.config import TTLoraConfig  # noqa: E402
-from t3nsor_peft.tt_lora import TTLoraLinear, TTLoraModel  # noqa: E402
+from t3nsor_peft.meta_tt import MetaTTConfig, MetaTTModel  # noqa: E402
+from t3nsor_peft.tt_adapter import TTAdapterConfig, TTAdapterModel  # noqa: E402
+from t3nsor_peft.tt_lora import TTLoraModel  # noqa: E402
 
-register("TT_LORA", TTLoraConfig, TTLoraModel)
+METHODS = {
+    "TT_LORA": (TTLoraConfig, TTLoraModel),
+    "META_TT": (MetaTTConfig, MetaTTModel),
+    "TT_ADAPTER": (TTAdapterConfig, TTAdapterModel),
+}
+for name, (config, model) in METHODS.items():
+    register(name, config, model)
 
-__all__ = ["TTLoraConfig", "TTLoraLinear", "TTLoraModel"]
+__all__ = ["METHODS", "MetaTTConfig", "MetaTTModel", "TTAdapterConfig", "TTAdapterModel", "TTLoraConfig", "TTLoraModel"]

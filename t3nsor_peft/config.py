@@ -128,6 +128,12 @@ class BranchConfig(TTConfig):
 
     lora_alpha: float = field(default=8, metadata={"help": "The update is scaled by lora_alpha / r."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the update, in training."})
+    init_weights: bool = field(
+        default=True,
+        metadata={
+            "help": "True: the update starts at zero, its last trained core being zero. False: all cores are random."
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,12 +1,12 @@
 """The cores of one adapter in one layer, and the shape that they have."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import nn
 
-from t3nsor import ShapeError, zero_delta
+from t3nsor import ShapeError, glorot_initializer, zero_delta
 from t3nsor.shapes import check_matrix_shape, check_ranks
 
 
@@ -78,13 +78,17 @@ def converted(cores: Iterable[torch.Tensor], dtype: torch.dtype | None) -> list[
     return list(cores) if dtype is None else [core.to(dtype) for core in cores]
 
 
-def zero_cores(shape: CoreShape, ring: bool, frozen: Sequence[int] = ()) -> list[torch.Tensor]:
-    """Cores of the zero matrix: the last one that is trained is zero, the others are random with Glorot's variance.
+def initial_cores(shape: CoreShape, ring: bool, frozen: Sequence[int] = (), zero: bool = True) -> list[torch.Tensor]:
+    """Cores that are random with Glorot's variance, but for the last one that is trained, which is zero.
 
-    frozen: indices of the cores that are not trained. Raises ShapeError if those are all.
+    frozen: indices of the cores that are not trained.
+    zero: False for random ones only.
+    Raises ShapeError if all are frozen.
     """
-    d = len(shape.rows)
-    trained = [k for k in range(d) if k not in frozen]
+    options: dict[str, Any] = {"ring": ring, "dtype": torch.float32}
+    trained = [k for k in range(len(shape.rows)) if k not in frozen]
     if not trained:
-        raise ShapeError(f"freeze_cores names all {d} cores; one must be trained")
-    return list(zero_delta(shape.matrix, list(shape.ranks), zero=trained[-1], ring=ring, dtype=torch.float32).cores)
+        raise ShapeError(f"freeze_cores names all {len(shape.rows)} cores; one must be trained")
+    if not zero:
+        return list(glorot_initializer(shape.matrix, list(shape.ranks), **options).cores)
+    return list(zero_delta(shape.matrix, list(shape.ranks), zero=trained[-1], **options).cores)

@@ -28,9 +28,7 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         own = self.get_base_layer()
         self.quantization_backend = resolve_quantization_backend(own, **quantization)
-        if self.quantization_backend is None and not isinstance(own, (nn.Linear, Conv1D)):
-            raise TypeError(f"Target module {own} is not supported; it must be a linear layer")
-        self.in_features, self.out_features = _get_in_out_features(own)
+        self.in_features, self.out_features = linear_sizes(own)
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
         self._active_adapter = adapter_name
@@ -83,3 +81,10 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
             for adapter, part in getattr(self, name).items():
                 if isinstance(part, NamedCores) and (adapter_names is None or adapter in adapter_names):
                     part.freeze()
+
+
+def linear_sizes(layer: nn.Module) -> tuple[int, int]:
+    """Return (in_features, out_features). Raises TypeError if it is no linear layer, quantised or not."""
+    if not isinstance(layer, (nn.Linear, Conv1D)) and resolve_quantization_backend(layer) is None:
+        raise TypeError(f"Target module {layer} is not supported; it must be a linear layer")
+    return _get_in_out_features(layer)

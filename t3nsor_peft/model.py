@@ -2,17 +2,17 @@
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTuner, _get_in_out_features, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 
 from t3nsor import ShapeError
 from t3nsor_peft.config import TTConfig
-from t3nsor_peft.layer import AdaptedLayer
+from t3nsor_peft.layer import AdaptedLayer, linear_sizes
 from t3nsor_peft.mixed_batches import copies_in_generation, rows_assigned
 from t3nsor_peft.updated_linear import BROKEN, UpdatedLinear
 
@@ -36,6 +36,18 @@ class TrainTuner(BaseTuner):
         """Return the layer that replaces `base_layer`, whose name in the model is `layer`."""
         raise NotImplementedError(f"{type(self).__name__} does not implement new_layer")
 
+    def update(self, target: AdaptedLayer, adapter_name: str, config: TTConfig, layer: str) -> None:
+        """Add an adapter to a layer that has adapters already."""
+        target.update_layer(adapter_name, config, layer)
+
+    def target_sizes(self, config: TTConfig, model: nn.Module) -> dict[str, tuple[int, int]]:
+        """Return layer -> (in_features, out_features) of all that the configuration adapts, in the model's order."""
+        return {
+            name: linear_sizes(module.get_base_layer() if isinstance(module, BaseTunerLayer) else module)
+            for name, module in model.named_modules()
+            if name and self._check_target_module_exists(config, name) and not _is_inside(model, name)
+        }
+
     def _create_and_replace(
         self,
         peft_config: TTConfig,
@@ -47,7 +59,7 @@ class TrainTuner(BaseTuner):
         **kwargs: Any,
     ) -> None:
         if isinstance(target, self.tuner_layer_cls):
-            target.update_layer(adapter_name, peft_config, current_key)
+            self.update(target, adapter_name, peft_config, current_key)
             return
         layer = self.new_layer(target, adapter_name, peft_config, current_key)
         if adapter_name not in self.active_adapters:
@@ -57,11 +69,7 @@ class TrainTuner(BaseTuner):
     def _prepare_model(self, peft_config: TTConfig, model: nn.Module) -> None:
         """Find everything that is wrong with the configuration before a layer of the model is replaced."""
         _maybe_include_all_linear_layers(peft_config, model)
-        targets = {
-            name: module
-            for name, module in model.named_modules()
-            if name and self._check_target_module_exists(peft_config, name)
-        }
+        targets = self.target_sizes(peft_config, model)
         _check_calls(model, targets)
         _check_shapes(peft_config, targets)
         _check_patterns(peft_config, targets)
@@ -119,7 +127,15 @@ class TrainTuner(BaseTuner):
             yield
 
 
-def _check_calls(model: nn.Module, targets: dict[str, nn.Module]) -> None:
+def _is_inside(model: nn.Module, name: str) -> bool:
+    """True if a module is a part of a layer with adapters."""
+    parents = name.split(".")[:-1]
+    return any(
+        isinstance(model.get_submodule(".".join(parents[:k])), BaseTunerLayer) for k in range(1, len(parents) + 1)
+    )
+
+
+def _check_calls(model: nn.Module, targets: Collection[str]) -> None:
     """Raise ValueError for the output layer of an nn.MultiheadAttention, which uses its weight and never calls it."""
     for name in targets:
         parent = model.get_submodule(name.rpartition(".")[0])
@@ -130,24 +146,21 @@ def _check_calls(model: nn.Module, targets: dict[str, nn.Module]) -> None:
             )
 
 
-def _check_shapes(config: TTConfig, targets: dict[str, nn.Module]) -> None:
+def _check_shapes(config: TTConfig, targets: dict[str, tuple[int, int]]) -> None:
     """Raise ValueError, naming layers and sizes, if a given or saved shape fits not all layers."""
-    if config.tt_shape is None and not config.layer_shapes:
-        return
     wrong = []
-    for name, module in targets.items():
+    for name, sizes in targets.items() if config.tt_shape or config.layer_shapes else ():
         try:
-            sizes = _get_in_out_features(getattr(module, "base_layer", module))
             config.core_shape(name, *sizes)
         except ShapeError as error:
             wrong.append(f"{name} ({sizes[0]} -> {sizes[1]}): {error}")
     if wrong:
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        source = "layer_shapes, which an adapter of another base model has" if config.layer_shapes else "tt_shape"
-        raise ValueError(f"{source}, does not fit {'; '.join(wrong[:SHOWN])}{more}")
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        source = "layer_shapes, from an adapter of another base model," if config.layer_shapes else "tt_shape"
+        raise ValueError(f"{source} does not fit {'; '.join(wrong[:SHOWN])}{more}")
 
 
-def _check_patterns(config: TTConfig, targets: dict[str, nn.Module]) -> None:
+def _check_patterns(config: TTConfig, targets: Collection[str]) -> None:
     """Raise ValueError for an entry of rank_pattern or alpha_pattern that matches no layer."""
     if config.inference_mode:
         return

@@ -15,9 +15,9 @@ import torch
 from peft.utils import get_quantization_kwargs
 from torch import nn
 
-from t3nsor import from_matrix, glorot_initializer, padded
+from t3nsor import from_matrix, padded
 from t3nsor_peft.config import TTLoraConfig
-from t3nsor_peft.cores import CoreShape, NamedCores, converted, zero_cores
+from t3nsor_peft.cores import CoreShape, NamedCores, converted, initial_cores
 from t3nsor_peft.model import TrainTuner
 from t3nsor_peft.updated_linear import UpdatedLinear
 from t3nsor_peft.weighted import WeightedSums
@@ -67,15 +67,12 @@ class TTLoraLinear(UpdatedLinear):
             yield -scale, converted(self.tt_lora_start[adapter], dtype), closed
 
     def _initial_cores(self, config: TTLoraConfig, shape: CoreShape, frozen: Sequence[int]) -> list[torch.Tensor]:
-        ranks = list(shape.ranks)
-        if config.init_weights is False:
-            return list(glorot_initializer(shape.matrix, ranks, ring=config.ring, dtype=torch.float32).cores)
         if config.init_weights == "svd" and not self.weight.is_meta:
             backend = self.quantization_backend
             weight = self.weight if backend is None else backend.get_base_weight(self.get_base_layer())
             matrix = weight.detach() if self.fan_in_fan_out else weight.detach().t()
-            return list(padded(from_matrix(matrix.float(), shape.matrix, ranks), ranks).cores)
-        return zero_cores(shape, config.ring, frozen)
+            return list(padded(from_matrix(matrix.float(), shape.matrix, shape.ranks), shape.ranks).cores)
+        return initial_cores(shape, config.ring, frozen, zero=bool(config.init_weights))
 
 
 class TTLoraModel(WeightedSums, TrainTuner):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = {
     "common": set(),
     "t3nsor": set(),
+    "t3nsor_peft": {"t3nsor"},
     "expressivity": {"common", "t3nsor"},
     "adapters": {"common", "t3nsor"},
     "third_party": {"common", "t3nsor", "adapters"},
@@ -27,6 +28,7 @@ ROOMS = {
 OUTSIDE = {
     "common": set(),
     "t3nsor": {"torch"},
+    "t3nsor_peft": {"torch", "peft", "transformers", "packaging"},
     "adapters": {"torch"},
     "expressivity": {"torch", "matplotlib", "tqdm"},
 }
@@ -37,7 +39,7 @@ BELOW_THE_ENGINE = ["t3nsor.tensor_train", "t3nsor.arithmetic", "t3nsor.cores", 
 BELOW_THE_ENGINE += ["t3nsor.scaling", "t3nsor.errors"]
 ENGINE = ["explain", "ops", "autograd", "torch_internals", "engine", "cost_model", "machines", "factors"]
 ENGINE = [f"t3nsor.contraction.{name}" for name in (*ENGINE, "chain", "full", "paired", "gemm", "plans")]
-T3NSOR = ["embeddings", "norms", "layers", "excess", "automatic_shape", "initializers", "decompositions"]
+T3NSOR = ["cross_layer", "embeddings", "norms", "layers", "excess", "automatic_shape", "initializers", "decompositions"]
 T3NSOR = [*(f"t3nsor.{name}" for name in T3NSOR), *ENGINE, *BELOW_THE_ENGINE]
 
 
