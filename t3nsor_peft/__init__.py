@@ -18,7 +18,7 @@ METHODS = {
     "META_TT": (MetaTTConfig, MetaTTModel),
     "TT_ADAPTER": (TTAdapterConfig, TTAdapterModel),
 }
-for name, (config, model) in METHODS.items():
-    register(name, config, model)
+for name, classes in METHODS.items():
+    register(name, *classes)
 
 __all__ = ["METHODS", "MetaTTConfig", "MetaTTModel", "TTAdapterConfig", "TTAdapterModel", "TTLoraConfig", "TTLoraModel"]

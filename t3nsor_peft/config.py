@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from peft.config import PeftConfig
 from peft.utils.other import get_pattern_key
-from torch import nn
 
 from t3nsor import ShapeError, linear_shape, useful_ranks
 from t3nsor.cores import FreezeCores, frozen_indices
@@ -139,9 +138,6 @@ class BranchConfig(TTConfig):
         super().__post_init__()
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout is {self.lora_dropout}; it must be from 0 to below 1")
-
-    def dropout(self) -> nn.Module:
-        return nn.Dropout(self.lora_dropout) if self.lora_dropout else nn.Identity()
 
 
 @dataclass

@@ -23,7 +23,7 @@ from t3nsor_peft.config import BranchConfig
 from t3nsor_peft.cores import CoreShape, NamedCores, converted, initial_cores
 from t3nsor_peft.model import TrainTuner
 from t3nsor_peft.registration import peft_type
-from t3nsor_peft.updated_linear import UpdatedLinear
+from t3nsor_peft.updated_linear import UpdatedLinear, dropout_layer
 
 
 @dataclass
@@ -107,7 +107,7 @@ class MetaTTLinear(UpdatedLinear):
             self.meta_tt_cores[adapter_name] = CrossLayerCores(cores, frozen, cores[0].shape[-1], place)
         self.owners[adapter_name] = owner or self
         self.places[adapter_name] = place
-        self.meta_tt_dropout[adapter_name] = config.dropout()
+        self.meta_tt_dropout[adapter_name] = dropout_layer(config.lora_dropout)
         self.rings[adapter_name] = config.ring
         self.scaling[adapter_name] = self.initial_scaling[adapter_name] = config.lora_alpha / config.r
         self._move_adapter_to_device_of_base_layer(adapter_name)

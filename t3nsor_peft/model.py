@@ -1,7 +1,9 @@
 """What the tuners of this package have in common."""
 
 import copy
+import math
 import re
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_a
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 
-from t3nsor import ShapeError
+from t3nsor import ShapeError, ShapeWarning, parameter_count
 from t3nsor_peft.config import TTConfig
 from t3nsor_peft.layer import AdaptedLayer, linear_sizes
 from t3nsor_peft.mixed_batches import copies_in_generation, rows_assigned
@@ -73,6 +75,7 @@ class TrainTuner(BaseTuner):
         _check_calls(model, targets)
         _check_shapes(peft_config, targets)
         _check_patterns(peft_config, targets)
+        _warn_of_excess(peft_config, targets)
 
     def _check_target_module_compatiblity(self, peft_config: TTConfig, model: nn.Module, target_name: str) -> None:
         kind = getattr(getattr(model, "config", None), "model_type", None)
@@ -102,6 +105,7 @@ class TrainTuner(BaseTuner):
 
     def _check_finite(self, adapter_names: list[str] | None) -> None:
         """Raise ValueError, before any layer is changed, if a merged weight would not be finite."""
+        self._check_merge_allowed()
         for layer in self._updated_layers():
             names = layer.active_adapters if adapter_names is None else adapter_names
             names = [name for name in names if layer.has_adapter(name)]
@@ -170,3 +174,14 @@ def _check_patterns(config: TTConfig, targets: Collection[str]) -> None:
                 raise ValueError(
                     f"{field}: {pattern!r} matches none of the adapted layers, such as {next(iter(targets), None)!r}"
                 )
+
+
+def _warn_of_excess(config: TTConfig, targets: dict[str, tuple[int, int]]) -> None:
+    """Warn of layers so small that cores have more entries than the matrix, by the first of them."""
+    for name, sizes in targets.items():
+        shape = config.core_shape(name, *sizes)
+        count, dense = parameter_count(shape.matrix, list(shape.ranks), ring=config.ring), math.prod(sizes)
+        if count > dense:
+            text = f"{name} ({sizes[0]} -> {sizes[1]}) gets {count:,} parameters, a dense one would have {dense:,}"
+            warnings.warn(ShapeWarning(f"{text}; lower r, or put it into exclude_modules"), stacklevel=2)
+            return

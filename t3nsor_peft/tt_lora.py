@@ -19,7 +19,7 @@ from t3nsor import from_matrix, padded
 from t3nsor_peft.config import TTLoraConfig
 from t3nsor_peft.cores import CoreShape, NamedCores, converted, initial_cores
 from t3nsor_peft.model import TrainTuner
-from t3nsor_peft.updated_linear import UpdatedLinear
+from t3nsor_peft.updated_linear import UpdatedLinear, dropout_layer
 from t3nsor_peft.weighted import WeightedSums
 
 
@@ -49,7 +49,7 @@ class TTLoraLinear(UpdatedLinear):
         self.tt_lora_cores[adapter_name] = NamedCores(cores, frozen)
         if config.init_weights == "svd":
             self.tt_lora_start[adapter_name] = NamedCores(cores, range(len(cores)))
-        self.tt_lora_dropout[adapter_name] = config.dropout()
+        self.tt_lora_dropout[adapter_name] = dropout_layer(config.lora_dropout)
         self.rings[adapter_name] = config.ring
         self.scaling[adapter_name] = self.initial_scaling[adapter_name] = config.scale_of(layer)
         self._move_adapter_to_device_of_base_layer(adapter_name)

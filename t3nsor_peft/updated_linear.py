@@ -22,6 +22,10 @@ from t3nsor_peft.layer import AdaptedLayer
 BROKEN = "NaNs detected in the merged weights. The adapter {} seems to be broken"
 
 
+def dropout_layer(probability: float) -> nn.Module:
+    return nn.Dropout(probability) if probability else nn.Identity()
+
+
 class UpdatedLinear(AdaptedLayer):
     """Base class: y = x W0^T + b + sum over the active adapters of s * x W, with W given by cores.
 

@@ -1,4 +1,4 @@
-"""The distribution holds t3nsor only, and needs torch only."""
+"""The distribution holds t3nsor and t3nsor_peft, and needs torch only; peft is an extra."""
 
 import shutil
 import subprocess
@@ -10,10 +10,10 @@ from zipfile import ZipFile
 import t3nsor
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("pyproject.toml", "setup.py", "LICENSE", "docs/t3nsor.md", "t3nsor", "adapters", "common")
+SOURCES = ("pyproject.toml", "setup.py", "LICENSE", "docs/t3nsor.md", "t3nsor", "t3nsor_peft", "adapters", "common")
 
 
-def test_the_wheel_holds_t3nsor_only(tmp_path):
+def test_the_wheel_holds_the_two_libraries_only(tmp_path):
     for name in SOURCES:
         source, copy = ROOT / name, tmp_path / "project" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -24,8 +24,9 @@ def test_the_wheel_holds_t3nsor_only(tmp_path):
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = Parser().parsestr(archive.read(next(n for n in names if n.endswith("METADATA"))).decode())
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"t3nsor"}
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "t3nsor").rglob("*.py")}
-    assert modules | {"t3nsor/py.typed"} <= names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"t3nsor", "t3nsor_peft"}
+    libraries = ("t3nsor", "t3nsor_peft")
+    modules = {path.relative_to(ROOT).as_posix() for name in libraries for path in (ROOT / name).rglob("*.py")}
+    assert modules | {f"{name}/py.typed" for name in libraries} <= names
     assert metadata["Version"] == t3nsor.__version__
     assert [need for need in metadata.get_all("Requires-Dist") if "extra ==" not in need] == ["torch>=2.6"]
