@@ -9,6 +9,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, PeftType, convert_to_lora, g
 from torch import nn
 
 import t3nsor_peft
+from t3nsor import ShapeWarning
 from t3nsor_peft import MetaTTConfig, TTAdapterConfig, TTLoraConfig, registration
 from tests.t3nsor_peft.models import ARCHITECTURES, logits, perturb
 
