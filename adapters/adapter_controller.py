@@ -22,7 +22,10 @@ class TaskSwitch:
 
     tasks: the names that are allowed.
     current: the task, or the runs of rows of several tasks; None while a model of several tasks has not been told.
+    copies: how often generation repeats each row, for beams or several sequences; an encoder sees rows once.
     """
+
+    copies = 1
 
     def __init__(self, tasks: Sequence[str]):
         self.set_tasks(tasks)
@@ -33,14 +36,31 @@ class TaskSwitch:
         self.current: CurrentTask | None = self.tasks[0] if len(self.tasks) == 1 else None
 
     @contextmanager
-    def pinned(self, task: str | Sequence[str] | None) -> Iterator[None]:
-        """Set the task within a `with` block.
+    def pinned(self, task: str | Sequence[str] | None, copies: int | None = None) -> Iterator[None]:
+        """Set the task, and the number of copies, within a `with` block.
 
         task: one name for the whole batch, or one per row; None leaves the current task as it is.
+        copies: None leaves their number as it is.
         Raises ValueError for an unknown task.
         """
+        previous = self.copies
         with self.restored(self.current if task is None else self._current_for(task)):
-            yield
+            self.copies = previous if copies is None else copies
+            try:
+                yield
+            finally:
+                self.copies = previous
+
+    def runs_of(self, rows: int) -> list[tuple[str, int]]:
+        """The runs of consecutive rows of one task, (task, number of rows), in a batch of `rows` rows of several tasks.
+
+        Raises ValueError if there are neither as many rows as names, nor as many as generation makes of them.
+        """
+        assert isinstance(self.current, tuple)
+        names = sum(count for _, count in self.current)
+        if rows not in (names, names * self.copies):
+            raise ValueError(f"task has {names} names, but the batch has {rows} rows")
+        return [(task, count * (rows // names)) for task, count in self.current]
 
     @contextmanager
     def restored(self, current: CurrentTask | None) -> Iterator[None]:
@@ -94,9 +114,8 @@ class AdapterController(AdapterPart):
             raise ValueError(f"the model has adapters for several tasks; name one of: {', '.join(self.switch.tasks)}")
         if isinstance(task, str):
             return self.adapters[self.module_names[task]](x)
-        if sum(rows for _, rows in task) != len(x):
-            raise ValueError(f"task has {sum(rows for _, rows in task)} names, but the batch has {len(x)} rows")
-        pieces = zip(task, x.split([rows for _, rows in task]), strict=True)
+        runs = self.switch.runs_of(len(x))
+        pieces = zip(runs, x.split([rows for _, rows in runs]), strict=True)
         return torch.cat([self.adapters[self.module_names[name]](piece) for (name, _), piece in pieces])
 
     def rename_task(self, task: str) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from common.errors import ConfigError
 from tests.methods import AFTER, BESIDE, adapted, config_for
@@ -49,6 +50,52 @@ def test_generation_has_tasks_by_row_too(tiny_config, batch):
     together = model.generate(ids, task=ROWS, max_new_tokens=4, min_new_tokens=4)
     alone = {task: model.generate(ids, task=task, max_new_tokens=4, min_new_tokens=4) for task in set(ROWS)}
     assert all(torch.equal(together[row], alone[task][row]) for row, task in enumerate(ROWS))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 3},
+        {"num_beams": 3, "num_return_sequences": 2},
+        {"num_beams": 2, "use_cache": False},
+        {"generation_config": GenerationConfig(num_beams=3, decoder_start_token_id=0, pad_token_id=0)},
+    ],
+)
+def test_beams_and_returned_sequences_have_the_task_of_their_row(options, tiny_config, batch):
+    model = adapted(tiny_config, config_for("tensor_train_adapters", tasks=TASKS))
+    lengths = {"max_new_tokens": 4, "min_new_tokens": 4}
+    together = model.generate(batch["input_ids"], task=ROWS, **options, **lengths)
+    alone = {task: model.generate(batch["input_ids"], task=task, **options, **lengths) for task in set(ROWS)}
+    each = len(together) // len(ROWS)
+    assert each == options.get("num_return_sequences", 1)
+    for row, task in enumerate(ROWS):
+        rows = slice(row * each, (row + 1) * each)
+        assert torch.equal(together[rows], alone[task][rows])
+
+
+def test_sampled_sequences_have_the_task_of_their_row(tiny_config, batch):
+    """Of the single most likely token: other samples of a batch and of its single rows differ."""
+    model = adapted(tiny_config, config_for("adapters", tasks=TASKS))
+    options = {"do_sample": True, "top_k": 1, "num_return_sequences": 3, "max_new_tokens": 4, "min_new_tokens": 4}
+    together = model.generate(batch["input_ids"], task=ROWS, **options)
+    alone = {task: model.generate(batch["input_ids"], task=task, **options) for task in set(ROWS)}
+    assert len(together) == 9
+    assert all(torch.equal(together[3 * k : 3 * k + 3], alone[task][3 * k : 3 * k + 3]) for k, task in enumerate(ROWS))
+
+
+def test_encoder_outputs_can_be_passed_with_beams(tiny_config, batch):
+    model = adapted(tiny_config, config_for("adapters", tasks=TASKS))
+    options = {"num_beams": 3, "max_new_tokens": 4, "min_new_tokens": 4}
+    expected = model.generate(batch["input_ids"], task=ROWS, **options)
+    with torch.no_grad(), model.task_switch.pinned(ROWS):
+        states = model.encoder(batch["input_ids"])
+    assert torch.equal(model.generate(encoder_outputs=states, task=ROWS, **options), expected)
+
+
+def test_names_for_less_than_the_batch_are_refused_with_beams(tiny_config, batch):
+    model = adapted(tiny_config, config_for("adapters", tasks=TASKS))
+    with pytest.raises(ValueError, match="task has 1 names, but the batch has 3 rows"):
+        model.generate(batch["input_ids"], task=["a"], num_beams=2, max_new_tokens=2)
 
 
 def test_wrong_tasks_are_refused(tiny_config, batch):

@@ -181,8 +181,18 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         """Call `generate` of transformers with the adapters of `task`."""
         if "encoder_outputs" in kwargs:
             kwargs["encoder_outputs"] = copy(kwargs["encoder_outputs"])  # with beams, it is repeated in place
-        with self.task_switch.pinned(task):
+        with self.task_switch.pinned(task, self._copies_in_generation(args, kwargs)):
             return super().generate(*args, **kwargs)
+
+    def _copies_in_generation(self, args: Sequence[Any], options: dict[str, Any]) -> int:
+        """How often `generate` repeats each row: for each beam, or for each sequence that it returns."""
+        given = args[1] if len(args) > 1 else options.get("generation_config")
+        places = [options.get, *(partial(getattr, config) for config in (given, self.generation_config) if config)]
+
+        def setting(name: str) -> int:
+            return next((value for place in places if isinstance(value := place(name), int)), 1)
+
+        return max(setting("num_beams"), setting("num_return_sequences"))
 
     def save_adapter(self, directory: str | os.PathLike) -> None:
         """Write the adapters and all other trained parameters to `directory`, without the backbone.
