@@ -78,8 +78,8 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
     def _freeze_non_trainable_peft_weights(self, adapter_names: str | Sequence[str] | None = None) -> None:
         """Freeze again what is never trained; peft calls this whenever it has unfrozen whole adapters."""
         for name in self.adapter_layer_names:
-            for adapter, part in getattr(self, name).items():
-                if isinstance(part, NamedCores) and (adapter_names is None or adapter in adapter_names):
+            for part in getattr(self, name).values():
+                if isinstance(part, NamedCores):
                     part.freeze()
 
 
