@@ -110,7 +110,7 @@ class IntrinsicSubspace(AdapterPart):
         if not torch.allclose(saved[self.fingerprint].float().cpu(), self._normal(-1, 8), rtol=1e-2):
             raise ConfigError(
                 f"the subspace of the saved adapter cannot be reproduced: with intrinsic_seed {self.seed}, torch "
-                f"{torch.__version__} draws different numbers; use the torch version named in adapter_config.json"
+                f"{torch.__version__} draws different numbers; use the torch version named in lab_adapter.json"
             )
 
     def _fastfood(self, number: int, size: int, theta: torch.Tensor) -> torch.Tensor:

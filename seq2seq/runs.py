@@ -15,6 +15,7 @@ from seq2seq.checkpoints import STAGING
 from seq2seq.divergence import Diverged
 from seq2seq.layout import CONFIGURATION, DIVERGED, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS, SERIES
 from seq2seq.settings import own_defaults
+from third_party.models.t5.adapter_description import DESCRIPTION, PEFT_CONFIG, WEIGHTS
 from third_party.models.t5.companions import DATA
 
 # Files that starting a run over replaces. Nothing else is ever removed, nor are these unless the directory holds a run.
@@ -22,8 +23,9 @@ OWN_FILES = (
     CONFIGURATION,
     RESULTS,
     DIVERGED,
-    "adapter_model.safetensors",
-    "adapter_config.json",
+    WEIGHTS,
+    DESCRIPTION,
+    PEFT_CONFIG,  # of version 0.1.0
     "model.safetensors",
     "config.json",
     "generation_config.json",
@@ -152,7 +154,7 @@ class RunDirectory:
 
     def _keep_trained_model(self):
         """Raise ConfigError if a run that only evaluates would remove a trained model."""
-        trained = [name for name in ("adapter_model.safetensors", "model.safetensors") if (self.path / name).exists()]
+        trained = [name for name in (WEIGHTS, "model.safetensors") if (self.path / name).exists()]
         if trained and not self.resolved.get("do_train"):
             raise ConfigError(
                 f"do_train is false, but output_dir {str(self.path)!r} holds a trained model, which would be removed; "

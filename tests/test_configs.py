@@ -100,7 +100,7 @@ def test_a_random_backbone_is_not_named_after_the_model_whose_sizes_it_has(run_m
     keys = {**keys, "max_train_samples": 16, "max_val_samples": 4, "max_test_samples": 4, "tt_rank": 8}
     status, errors, out = run_main("configs/controls/random_backbone.json", **keys)
     assert status == 0, errors
-    assert json.loads((out / "adapter_config.json").read_text())["base_model"] is None
+    assert json.loads((out / "lab_adapter.json").read_text())["base_model"] is None
 
 
 def test_t5_base_on_mrpc_from_a_local_copy(run_main, tmp_path):

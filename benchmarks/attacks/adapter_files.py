@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attacks.checkpoints import flip, truncate
 
-WEIGHTS, DESCRIPTION, CARD = "adapter_model.safetensors", "adapter_config.json", "README.md"
+WEIGHTS, DESCRIPTION, CARD = "adapter_model.safetensors", "lab_adapter.json", "README.md"
 METHODS = {
     "tensor_train": {"train_task_adapters": True, "tensor_train_adapters": True, "unfreeze_layer_norms": True},
     "tt_lora": {"use_TTLoRA": True, "tt_d": 2},

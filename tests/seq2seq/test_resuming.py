@@ -178,8 +178,8 @@ def other_step(path: Path) -> None:
 
 FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "adapter_model.safetensors")
 DAMAGES = {
-    **{f"{name} deleted": (name, Path.unlink) for name in (*FILES, "run_facts.json", "adapter_config.json")},
-    **{f"{name} changed": (name, flip) for name in (*FILES, "run_facts.json", "adapter_config.json")},
+    **{f"{name} deleted": (name, Path.unlink) for name in (*FILES, "run_facts.json", "lab_adapter.json")},
+    **{f"{name} changed": (name, flip) for name in (*FILES, "run_facts.json", "lab_adapter.json")},
     "another step": ("trainer_state.json", other_step),
     "no optimizer, new sums": ("optimizer.pt", lambda path: (path.unlink(), resealed(path.parent))),
 }

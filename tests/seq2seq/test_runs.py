@@ -41,7 +41,7 @@ def finished(finished_run, tmp_path) -> Path:
 def test_a_run_leaves_metrics_configuration_and_a_small_adapter(finished_run):
     out = finished_run
     kept = {path.name for path in out.iterdir()}
-    assert {"results.json", "resolved_config.json", "adapter_model.safetensors", "adapter_config.json"} <= kept
+    assert {"results.json", "resolved_config.json", "adapter_model.safetensors", "lab_adapter.json"} <= kept
     assert not [name for name in kept if name.startswith(".")]
     assert (out / "adapter_model.safetensors").stat().st_size < 2**20
     checkpoint = max(out.glob("checkpoint-*"))
@@ -177,7 +177,7 @@ def test_adapters_trained_further_belong_to_the_new_task(run_main, tiny_backbone
     keys |= {"model_name_or_path": str(tmp_path / "amazon")}
     status, errors, out = run_main(CONFIG, **{**keys, "task_name": "vader-nyt", "output_dir": str(tmp_path / "nyt")})
     assert status == 0, errors
-    description = json.loads((out / "adapter_config.json").read_text())
+    description = json.loads((out / "lab_adapter.json").read_text())
     assert description["tasks"] == ["vader-nyt"]
     assert any(".adapters.vader-nyt." in name for name in description["tensors"])
     assert not any("vader-amazon" in name for name in description["tensors"])

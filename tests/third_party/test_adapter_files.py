@@ -14,7 +14,7 @@ from common.errors import ConfigError
 from tests.methods import adapted, config_for, logits, moved
 from third_party.models.t5 import T5ForConditionalGeneration
 
-WEIGHTS, DESCRIPTION = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS, DESCRIPTION = "adapter_model.safetensors", "lab_adapter.json"
 CORE = "encoder.block.0.layer.1.DenseReluDense.wi.branch.tt.weight.cores.0"
 
 
@@ -100,7 +100,7 @@ TENSORS = {
     "not finite, such as": lambda t: t.mul_(math.inf),
     "dtype mismatch": lambda t: t.to(torch.int64),
     "is torch.float8_e4m3fn": lambda t: t.to(torch.float8_e4m3fn),
-    "does not match adapter_config.json": lambda t: t[..., :1].clone(),
+    "does not match lab_adapter.json": lambda t: t[..., :1].clone(),
     "out of range": lambda t: torch.full_like(t, 1e300, dtype=torch.float64),
 }
 

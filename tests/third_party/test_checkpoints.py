@@ -75,7 +75,7 @@ def test_what_was_loaded_is_saved_again_byte_by_byte(tiny_config, tmp_path):
     model = T5ForConditionalGeneration.from_pretrained(tmp_path / "base", adapter_config=config_for("use_TTLoRA svd"))
     moved(model).save_adapter(tmp_path / "one")
     T5ForConditionalGeneration.from_pretrained(tmp_path / "one").save_adapter(tmp_path / "two")
-    for name in ("adapter_model.safetensors", "README.md", "adapter_config.json"):
+    for name in ("adapter_model.safetensors", "README.md", "lab_adapter.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
@@ -108,11 +108,11 @@ def test_a_readme_of_the_users_stays(tiny_config, tmp_path):
 def test_wrong_descriptions_and_places(tiny_config, tmp_path):
     model = adapted(tiny_config, config_for("use_TTLoRA"))
     model.save_adapter(tmp_path / "a")
-    path = tmp_path / "a/adapter_config.json"
+    path = tmp_path / "a/lab_adapter.json"
     good = json.loads(path.read_text())
     for content in ("\xff".encode("latin-1"), b"{}", json.dumps({**good, "tensors": None}).encode()):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match="adapter_config.json"):
+        with pytest.raises(ConfigError, match="lab_adapter.json"):
             model.load_adapter(tmp_path / "a")
     (tmp_path / "file").write_text("")
     for write in (model.save_adapter, model.merge_and_export):

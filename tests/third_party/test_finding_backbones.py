@@ -30,7 +30,7 @@ def other_backbone(directory, config):
 
 def test_from_another_directory(place, tmp_path, batch, monkeypatch, tiny_config):
     expected = logits(T5ForConditionalGeneration.from_pretrained("adapter"), batch)
-    description = json.loads((place / "adapter/adapter_config.json").read_text())
+    description = json.loads((place / "adapter/lab_adapter.json").read_text())
     assert (description["base_model"], description["base_path"]) == ("./mybase", str(place / "mybase"))
     monkeypatch.chdir(tmp_path)
     model = T5ForConditionalGeneration.from_pretrained(place / "adapter")
@@ -93,4 +93,4 @@ def test_the_card_shows_nothing_of_this_machine(place):
     assert "base_model:" not in card
     T5ForConditionalGeneration.from_pretrained("t5-nano", adapter_config=config_for("ia3")).save_adapter("nano")
     assert "base_model: t5-nano\n" in (place / "nano/README.md").read_text()
-    assert json.loads((place / "nano/adapter_config.json").read_text())["base_path"] is None
+    assert json.loads((place / "nano/lab_adapter.json").read_text())["base_path"] is None

@@ -187,7 +187,7 @@ def test_a_trained_head_does_not_change_the_fingerprint_of_the_backbone(tiny_t5,
     for dtype in HALF:
         model = T5ForConditionalGeneration.from_pretrained(tiny_t5, dtype=dtype, adapter_config=config)
         moved(model).save_adapter(tmp_path)
-        assert json.loads((tmp_path / "adapter_config.json").read_text())["base_fingerprint"]["dtype"] == str(dtype)
+        assert json.loads((tmp_path / "lab_adapter.json").read_text())["base_fingerprint"]["dtype"] == str(dtype)
         T5ForConditionalGeneration.from_pretrained(tmp_path)  # a backbone in another precision
 
 

@@ -98,7 +98,7 @@ def test_loading_is_strict(tiny_config, tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ConfigError, match="cannot be read"):
         model.load_adapter(tmp_path)
-    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "lab_adapter.json").write_text("{}")
     with pytest.raises(ConfigError, match="not an adapter description"):
         model.load_adapter(tmp_path)
 

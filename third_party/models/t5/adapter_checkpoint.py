@@ -1,7 +1,7 @@
 """Small checkpoints: the tensors that cannot be rebuilt from the backbone, and a description of them.
 
 `adapter_model.safetensors` contains every trained parameter and every tensor of the adapters, trained or frozen.
-`adapter_config.json` contains the method, the base model with a fingerprint of its weights, library versions, and
+`lab_adapter.json` contains the method, the base model with a fingerprint of its weights, library versions, and
 checksums of both files.
 `README.md` is a model card with the same information.
 """
@@ -23,7 +23,15 @@ from adapters import AdapterConfig, AdapterPart
 from common.checksums import sealed
 from common.errors import ConfigError, one_line
 from common.files import replacing
-from third_party.models.t5.adapter_description import DESCRIPTION, WEIGHTS, Description, read_description
+from third_party.models.t5.adapter_description import (
+    DESCRIPTION,
+    PEFT_CONFIG,
+    WEIGHTS,
+    Description,
+    description_path,
+    holds_peft,
+    read_description,
+)
 from third_party.models.t5.fingerprint import Fingerprint, tensor_names
 from third_party.models.t5.freezing import freeze_model_params
 from third_party.models.t5.loading import first
@@ -53,10 +61,13 @@ def tensors_to_save(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
     """Write all three files, each under a temporary name first, so that no reader sees an incomplete one.
 
-    Raises ConfigError if the model has no adapters, if it has diverged, or if a file cannot be written.
+    Raises ConfigError if the model has no adapters, if it has diverged, if the directory contains an adapter of peft,
+    or if a file cannot be written.
     """
     if model.adapter_config is None:
         raise ConfigError("the model has no adapters; save the whole model with save_pretrained")
+    if holds_peft(directory):
+        raise ConfigError(f"{directory} contains an adapter of peft; save to another directory")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors_to_save(model).items()}
     fingerprint = Fingerprint.of(model, tensors)
     diverged = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
@@ -83,6 +94,7 @@ def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
     with ExitStack() as renamed_last_to_first:  # all are written before the first is renamed
         for name, data in files.items():
             renamed_last_to_first.enter_context(replacing(directory / name)).write_bytes(data)
+    (directory / PEFT_CONFIG).unlink(missing_ok=True)  # the same description, under its older name
 
 
 def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
@@ -112,19 +124,17 @@ def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
 
 def read_tensors(directory: Path, description: Description) -> dict[str, torch.Tensor]:
     """Read `adapter_model.safetensors`. Raises ConfigError unless it has what `description` lists, all of it finite."""
-    path = directory / WEIGHTS
+    path, listed = directory / WEIGHTS, description_path(directory).name
     try:
         saved = safetensors.torch.load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f"{path} cannot be read: {one_line(error)}") from None
     for name, shape in description.tensors.items():
         if name in saved and list(saved[name].shape) != shape:
-            raise ConfigError(
-                f"{path} does not match {DESCRIPTION}: {name} is {list(saved[name].shape)}, there {shape}"
-            )
+            raise ConfigError(f"{path} does not match {listed}: {name} is {list(saved[name].shape)}, there {shape}")
     absent, unlisted = sorted(description.tensors.keys() - saved.keys()), sorted(saved.keys() - description.tensors)
     if absent or unlisted:
-        raise ConfigError(f"{path} does not match {DESCRIPTION}: missing {absent}, not listed there {unlisted}")
+        raise ConfigError(f"{path} does not match {listed}: missing {absent}, not listed there {unlisted}")
     strange = [f"{name} is {tensor.dtype}" for name, tensor in saved.items() if tensor.dtype not in FLOATS | INTEGERS]
     if strange:
         raise ConfigError(f"{path} is damaged: {first(strange)}")
@@ -201,7 +211,7 @@ def check_plan(
         with torch.random.fork_rng(), torch.device("meta"):
             planned = added_tensors(type(backbone)(backbone.config, config))
     except (RuntimeError, TypeError, KeyError, ArithmeticError, MemoryError) as error:
-        raise ConfigError(f"{directory / DESCRIPTION}: such adapters cannot be built: {one_line(error)}") from None
+        raise ConfigError(f"{description_path(directory)}: such adapters cannot be built: {one_line(error)}") from None
     wrong = [
         f"{name} is {description.tensors.get(name, 'missing')}, not {list(tensor.shape)}"
         for name, tensor in planned.items()

@@ -1,4 +1,7 @@
-"""`adapter_config.json`: what the files of a saved adapter contain, and where its backbone is."""
+"""`lab_adapter.json`: what the files of a saved adapter contain, and where its backbone is.
+
+Up to version 0.1.0 the file was called `adapter_config.json`, which is also peft's name for a file of its own.
+"""
 
 import os
 from collections.abc import Callable
@@ -15,7 +18,8 @@ from third_party.models.t5.configuration_t5 import SHIPPED
 from third_party.models.t5.fingerprint import Fingerprint
 
 WEIGHTS = "adapter_model.safetensors"
-DESCRIPTION = "adapter_config.json"
+DESCRIPTION = "lab_adapter.json"
+PEFT_CONFIG = "adapter_config.json"  # also the name of our own descriptions up to version 0.1.0
 TYPES = {
     "adapter_config": dict,
     "base_model": str | None,
@@ -29,7 +33,7 @@ FINGERPRINT_TYPES = {"dtype": str, "digest": str, "sums": list[float]}
 
 @dataclass
 class Description:
-    """The content of `adapter_config.json`.
+    """The content of `lab_adapter.json`.
 
     adapter_config: the configuration of the adapters.
     base_model: name of the backbone as it was given, if it has one.
@@ -48,19 +52,45 @@ class Description:
 def holds_adapter(directory: str | os.PathLike | None) -> bool:
     """True if `directory` has a file of an adapter, even if another is missing."""
     return directory is not None and any(
-        os.path.isfile(os.path.join(directory, file)) for file in (WEIGHTS, DESCRIPTION)
+        os.path.isfile(os.path.join(directory, file)) for file in (WEIGHTS, DESCRIPTION, PEFT_CONFIG)
     )
 
 
+def description_path(directory: Path) -> Path:
+    """The description of the adapter in `directory`, under its present name unless only the older one is there."""
+    path, older = directory / DESCRIPTION, directory / PEFT_CONFIG
+    return older if older.is_file() and not path.is_file() else path
+
+
+def holds_peft(directory: Path) -> bool:
+    """True if `directory` has a description of peft, which our own never resemble: theirs alone have a peft_type.
+
+    Raises ConfigError if there is one of ours as well, as one of the two does not describe the weights.
+    """
+    path = directory / PEFT_CONFIG
+    try:
+        found = path.is_file() and "peft_type" in read_file(path)
+    except ConfigError:  # damaged; whoever reads it says so
+        found = False
+    if found and (directory / DESCRIPTION).is_file():
+        raise ConfigError(
+            f"{directory} contains an adapter of peft ({PEFT_CONFIG}) and one of this project ({DESCRIPTION}), with "
+            "one file of weights; keep each in a directory of its own"
+        )
+    return found
+
+
 def read_description(directory: Path) -> Description:
-    """Read `adapter_config.json` and compare the adapter's files with their checksums.
+    """Read `lab_adapter.json` and compare the adapter's files with their checksums.
 
     Raises ConfigError if it was not written by `save_adapter`, or if a file was changed since.
     """
-    path = directory / DESCRIPTION
+    path = description_path(directory)
+    if holds_peft(directory):
+        raise ConfigError(f"{directory} contains an adapter of peft, not one that save_adapter wrote")
     try:
         content = read_file(path)
-        _check_damage(content, directory)
+        _check_damage(content, path)
         return _description(content)
     except ConfigError as error:
         text = " ".join(str(error).split())  # a name in the file may have a line break
@@ -73,16 +103,17 @@ def _refusal(path: Path, why: str) -> str:
     return f"{path} is not an adapter description of this project: {why}"
 
 
-def _check_damage(content: dict[str, Any], directory: Path) -> None:
+def _check_damage(content: dict[str, Any], path: Path) -> None:
+    directory, name = path.parent, path.name
     if not is_sealed(content):
-        warn_once(f"{directory / DESCRIPTION} has no checksums, so damage to the adapter cannot be noticed")
+        warn_once(f"{path} has no checksums, so damage to the adapter cannot be noticed")
         return
-    found = damage(content, directory, DESCRIPTION)
+    found = damage(content, directory, name)
     if found is not None:
         own = f'; if that was intended, remove its "{KEY}" entry to load it without the check'
         other = "; copy the adapter again"
         raise ConfigError(
-            f"{directory} is damaged and cannot be read: {found}{own if found.startswith(DESCRIPTION) else other}"
+            f"{directory} is damaged and cannot be read: {found}{own if found.startswith(name) else other}"
         )
 
 

@@ -13,12 +13,14 @@ from adapters import METHODS, MergedWeight
 from adapters.norms import NormPart
 from adapters.precision import trained_dtype
 from common.errors import ConfigError, warn_once
+from third_party.models.t5.adapter_description import DESCRIPTION, PEFT_CONFIG
 from third_party.models.t5.configuration_t5 import resolve_name
 
 if TYPE_CHECKING:  # modeling_t5 imports this module
     from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
 
 STAGING = ".unfinished"
+KEPT = (DESCRIPTION, PEFT_CONFIG, "results.json")  # an adapter or a run, which an export does not replace
 
 
 def merge_and_export(model: "T5ForConditionalGeneration", directory: Path) -> None:
@@ -34,7 +36,7 @@ def merge_and_export(model: "T5ForConditionalGeneration", directory: Path) -> No
         raise ConfigError(f"{str(directory)!r} contains the backbone; export the merged model to another directory")
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{str(directory)!r} is a file; export the merged model to a directory")
-    if directory.exists() and any(path.name in ("adapter_config.json", "results.json") for path in directory.iterdir()):
+    if directory.exists() and any(path.name in KEPT for path in directory.iterdir()):
         raise ConfigError(
             f"{str(directory)!r} contains an adapter or a run; export the merged model to another directory"
         )
