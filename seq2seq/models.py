@@ -14,7 +14,7 @@ from seq2seq.arguments import TASK_KEYS, ModelArguments
 from seq2seq.hub import hub_answers, reason
 from seq2seq.pretraining import SENTINELS, train_tokenizer
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
-from third_party.models.t5.adapter_description import bases, holds_adapter, read_description
+from third_party.models.t5.adapter_description import bases, holds_adapter
 from third_party.models.t5.configuration_t5 import SHAPES, SHIPPED, resolve_name
 from third_party.models.t5.loading import UNLOADABLE
 
@@ -46,7 +46,7 @@ def _tokenizer_of(name: str):
 
 def base_of(directory: str) -> str:
     """Return the name or path of the backbone that an adapter was trained on. Raises ConfigError if there is none."""
-    found = bases(read_description(Path(directory)), Path(directory))
+    found = bases(Path(directory))
     if len(found) > 1:  # only the weights tell which one it is
         return T5ForConditionalGeneration.from_pretrained(directory).name_or_path
     return found[0]

@@ -23,6 +23,7 @@ from adapters import AdapterConfig, AdapterPart
 from common.checksums import sealed
 from common.errors import ConfigError, one_line
 from common.files import replacing
+from third_party.models.t5 import peft_format
 from third_party.models.t5.adapter_description import (
     DESCRIPTION,
     PEFT_CONFIG,
@@ -32,10 +33,11 @@ from third_party.models.t5.adapter_description import (
     holds_peft,
     read_description,
 )
+from third_party.models.t5.configuration_t5 import T5Config
 from third_party.models.t5.fingerprint import Fingerprint, tensor_names
 from third_party.models.t5.freezing import freeze_model_params
 from third_party.models.t5.loading import first
-from third_party.models.t5.model_card import CARD, LIBRARY_TAG, model_card
+from third_party.models.t5.model_card import CARD, is_ours, model_card
 
 if TYPE_CHECKING:  # modeling_t5 imports this module
     from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
@@ -68,14 +70,7 @@ def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
         raise ConfigError("the model has no adapters; save the whole model with save_pretrained")
     if holds_peft(directory):
         raise ConfigError(f"{directory} contains an adapter of peft; save to another directory")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors_to_save(model).items()}
-    fingerprint = Fingerprint.of(model, tensors)
-    diverged = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-    if diverged or not fingerprint.is_valid:
-        raise ConfigError(
-            f"{directory} was not written: the model has values that are not finite, such as in "
-            f"{first(diverged) or 'the backbone'}; lower learning_rate"
-        )
+    tensors, fingerprint = _trained(model, directory)
     content = safetensors.torch.save(tensors, metadata={"format": "pt"})
     description = {
         "method": model.adapter_config.method,
@@ -89,12 +84,30 @@ def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
     }
     description = sealed(description, {WEIGHTS: hashlib.sha256(content).hexdigest()})
     files = {DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode(), WEIGHTS: content}
-    if not (directory / CARD).exists() or LIBRARY_TAG in (directory / CARD).read_text(errors="replace"):
+    if is_ours(directory / CARD):
         files[CARD] = model_card(model, description).encode()
     with ExitStack() as renamed_last_to_first:  # all are written before the first is renamed
         for name, data in files.items():
             renamed_last_to_first.enter_context(replacing(directory / name)).write_bytes(data)
     (directory / PEFT_CONFIG).unlink(missing_ok=True)  # the same description, under its older name
+
+
+def export_peft(model: "T5ForConditionalGeneration", directory: Path) -> None:
+    """Write the adapters in peft's format; see `peft_format.export`."""
+    peft_format.export(model, directory, *_trained(model, directory))
+
+
+def _trained(model: "T5ForConditionalGeneration", directory: Path) -> tuple[dict[str, torch.Tensor], Fingerprint]:
+    """The tensors to save, and the fingerprint of the rest. Raises ConfigError if a value is not finite."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors_to_save(model).items()}
+    fingerprint = Fingerprint.of(model, tensors)
+    diverged = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if diverged or not fingerprint.is_valid:
+        raise ConfigError(
+            f"{directory} was not written: the model has values that are not finite, such as in "
+            f"{first(diverged) or 'the backbone'}; lower learning_rate"
+        )
+    return tensors, fingerprint
 
 
 def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
@@ -103,13 +116,16 @@ def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
     Raises ConfigError, listing the differences, if names, shapes, dtypes, configuration or backbone do not match, or if
     a file is damaged. Nothing is copied then.
     """
-    description = read_description(directory)
-    saved = read_tensors(directory, description)
+    description, saved = read(directory, model.config)
     state = model.state_dict(keep_vars=True)
+    if holds_peft(directory):
+        peft_format.check_same(model.adapter_config, description.adapter_config, directory)
     _check_names(model, description, directory)
     _check_tensors(saved, state, directory)
-    _check_configuration(model, description, directory)
-    if not description.base_fingerprint.matches(Fingerprint.of(model, saved)):
+    if not holds_peft(directory):
+        _check_configuration(model, description, directory)
+    base = description.base_fingerprint
+    if base is not None and not base.matches(Fingerprint.of(model, saved)):
         raise ConfigError(
             f"{directory} was trained on {description.base_model or 'a backbone without a name'}, whose weights differ "
             "from this model's; load the adapters into the backbone that they were trained on"
@@ -120,6 +136,17 @@ def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
     with torch.no_grad():
         for name, tensor in saved.items():
             state[name].copy_(tensor)
+
+
+def read(directory: Path, backbone: T5Config | None = None) -> tuple[Description, dict[str, torch.Tensor]]:
+    """Read an adapter, ours or one of peft. Raises ConfigError if it is damaged, or if peft's is none of our methods.
+
+    backbone: the configuration of its backbone, if that is known; it tells which layers peft left out.
+    """
+    if holds_peft(directory):
+        return peft_format.read(directory, backbone)
+    description = read_description(directory)
+    return description, read_tensors(directory, description)
 
 
 def read_tensors(directory: Path, description: Description) -> dict[str, torch.Tensor]:

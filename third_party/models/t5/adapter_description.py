@@ -38,14 +38,14 @@ class Description:
     adapter_config: the configuration of the adapters.
     base_model: name of the backbone as it was given, if it has one.
     base_path: where the backbone was, if it was a local directory; None also in files of the first version.
-    base_fingerprint: fingerprint of the backbone's weights.
+    base_fingerprint: fingerprint of the backbone's weights; None if an adapter of peft has none.
     tensors: name -> shape of the tensors in `adapter_model.safetensors`.
     """
 
     adapter_config: AdapterConfig
     base_model: str | None
     base_path: str | None
-    base_fingerprint: Fingerprint
+    base_fingerprint: Fingerprint | None
     tensors: dict[str, list[int]]
 
 
@@ -122,10 +122,7 @@ def _description(content: dict[str, Any]) -> Description:
     _check_types(content, TYPES)
     config, fingerprint, tensors = content["adapter_config"], content["base_fingerprint"], content["tensors"]
     check_keys(config, key_types(AdapterConfig), "run_seq2seq.py")
-    _check_types(fingerprint, FINGERPRINT_TYPES)
-    base = Fingerprint(**{name: fingerprint[name] for name in FINGERPRINT_TYPES})
-    if not base.is_valid:
-        raise ConfigError("base_fingerprint is not that of a backbone: its dtype or sums cannot be right")
+    base = read_fingerprint(fingerprint)
     for name in ("base_model", "base_path"):
         if content[name] is not None and not content[name].isprintable():
             raise ConfigError(f"{name} is {content[name][:80]!r}; it must be a name or a path")
@@ -138,6 +135,15 @@ def _description(content: dict[str, Any]) -> Description:
     return Description(adapter_config, content["base_model"], content["base_path"], base, tensors)
 
 
+def read_fingerprint(content: dict[str, Any]) -> Fingerprint:
+    """Return the fingerprint of a description. Raises ConfigError if it cannot be one."""
+    _check_types(content, FINGERPRINT_TYPES)
+    base = Fingerprint(**{name: content[name] for name in FINGERPRINT_TYPES})
+    if not base.is_valid:
+        raise ConfigError("base_fingerprint is not that of a backbone: its dtype or sums cannot be right")
+    return base
+
+
 def _check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
     for name, annotation in types.items():
         if name not in content:
@@ -146,14 +152,35 @@ def _check_types(content: dict[str, Any], types: dict[str, Any]) -> None:
             raise ConfigError(f"{name} is {str(content[name])[:80]!r}; it must be {describe(annotation)}")
 
 
-def bases(description: Description, directory: Path) -> list[str]:
+def named_base(directory: Path) -> tuple[str | None, str | None]:
+    """The backbone of an adapter, of ours or of peft: its name as given, and where it was if it was a local directory.
+
+    Raises ConfigError if the description cannot be read.
+    """
+    if not holds_peft(directory):
+        description = read_description(directory)
+        return description.base_model, description.base_path
+    content, path = read_file(directory / PEFT_CONFIG), directory / PEFT_CONFIG
+    name, revision = content.get("base_model_name_or_path"), content.get("revision")
+    if name is not None and not (isinstance(name, str) and name.isprintable()):
+        raise ConfigError(f"{path}: base_model_name_or_path is {str(name)[:80]!r}; it must be a name or a path")
+    if revision not in (None, "main"):
+        raise ConfigError(
+            f"{path}: revision is {str(revision)[:80]!r}; load that backbone with from_pretrained(.., revision=..), "
+            "attach the same adapters and call load_adapter"
+        )
+    shipped = [known for known, place in SHIPPED.items() if name and os.path.realpath(name) == os.path.realpath(place)]
+    return (shipped or [name])[0], None
+
+
+def bases(directory: Path) -> list[str]:
     """Return the names under which the backbone may be loaded, the likeliest first.
 
     A local directory is looked for as given, where it was when the adapter was saved, and relative to the adapter.
     directory: that of the adapter.
     Raises ConfigError, saying where it looked, if there is none.
     """
-    given, recorded = description.base_model, description.base_path
+    given, recorded = named_base(directory)
     if not given:
         raise ConfigError(
             f"{directory} was trained on a backbone that was never saved; build that backbone and call load_adapter"
@@ -181,15 +208,15 @@ def missing_base(directory: Path, given: str, looked: dict[str, str]) -> str:
     )
 
 
-def try_bases(description: Description, directory: Path, load: Callable[[str], Any], errors: tuple) -> Any:
+def try_bases(directory: Path, load: Callable[[str], Any], errors: tuple) -> Any:
     """Return `load(base)` of the first backbone that it accepts. Raises ConfigError with all reasons if there is none.
 
     errors: the exceptions by which `load` refuses a backbone.
     """
     reasons = {}
-    for base in bases(description, directory):
+    for base in bases(directory):
         try:
             return load(base)
         except errors as error:
             reasons[base] = type_and_line(error) if not isinstance(error, ConfigError) else str(error)
-    raise ConfigError(missing_base(directory, str(description.base_model), reasons))
+    raise ConfigError(missing_base(directory, str(named_base(directory)[0]), reasons))

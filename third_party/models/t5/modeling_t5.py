@@ -18,7 +18,7 @@ import transformers
 from adapters import AdapterConfig, AdapterController, TaskSwitch, is_merged, remerge
 from common.errors import ConfigError
 from third_party.models.t5 import adapter_checkpoint
-from third_party.models.t5.adapter_description import holds_adapter, read_description, try_bases
+from third_party.models.t5.adapter_description import holds_adapter, holds_peft, try_bases
 from third_party.models.t5.attach import attach
 from third_party.models.t5.attached import check_attached
 from third_party.models.t5.checkpointing import checkpoint_with_task
@@ -65,7 +65,7 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         dtype: torch.dtype | str | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Load a backbone and attach new adapters, or load both from a directory written by `save_adapter`.
+        """Load a backbone and attach new adapters, or load both from a directory that `save_adapter` or peft wrote.
 
         pretrained_model_name_or_path: hub id, local directory or "t5-nano"; None with `config` and `state_dict`.
         adapter_config: configuration of the adapters; None attaches none to a backbone. Of a saved adapter it may
@@ -107,8 +107,8 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
     def _from_adapter_checkpoint(
         cls, directory: Path, *args: Any, adapter_config: AdapterConfig | None, **kwargs: Any
     ) -> Any:
-        saved = read_description(directory)
-        adapter_checkpoint.read_tensors(directory, saved)  # what is wrong with them is no fault of the backbone
+        base_config = cls._base_config(directory) if holds_peft(directory) else None
+        saved, _ = adapter_checkpoint.read(directory, base_config)  # what is wrong there is no fault of the backbone
         config, expected = adapter_config or saved.adapter_config, saved.adapter_config
         if (config.tasks, config.structural_keys()) != (expected.tasks, expected.structural_keys()):
             raise ConfigError(
@@ -124,7 +124,13 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
             model.companions = companions_in(directory) or model.companions
             return loaded
 
-        return try_bases(saved, directory, load, UNLOADABLE)
+        return try_bases(directory, load, UNLOADABLE)
+
+    @classmethod
+    def _base_config(cls, directory: Path) -> T5Config:
+        """The backbone's configuration, as the files of an adapter of peft do not say which layers it leaves out."""
+        adapter_checkpoint.read(directory)
+        return try_bases(directory, T5Config.from_pretrained, UNLOADABLE)
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -203,6 +209,16 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         adapter_checkpoint.save(self, Path(directory))
         write_companions(self, Path(directory))
 
+    def export_peft(self, directory: str | os.PathLike) -> None:
+        """Write the adapters in peft's format, for `PeftModel.from_pretrained`; `from_pretrained` here reads them, too.
+
+        The tokenizer is written beside them.
+        Raises ConfigError, with the reason, if peft has no equal of the method or of what is trained beside it.
+        """
+        check_native(self)
+        adapter_checkpoint.export_peft(self, Path(directory))
+        write_companions(self, Path(directory))
+
     def merge_and_export(self, directory: str | os.PathLike) -> None:
         """Write a plain T5, loadable by transformers alone, with everything that was trained folded into its weights.
 
@@ -214,7 +230,7 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         write_companions(self, Path(directory))
 
     def load_adapter(self, directory: str | os.PathLike, **foreign: Any) -> None:
-        """Load the tensors written by `save_adapter` into a model that has the same adapters attached.
+        """Load the tensors written by `save_adapter`, or by peft, into a model that has the same adapters attached.
 
         foreign: arguments of the method of transformers, which loads adapters of peft; there must be none.
         Raises ConfigError, listing the differences, if they do not match the model.
