@@ -33,7 +33,11 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         description="Write the rows of FILE, with all their columns and a prediction, in their order.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="directory of a run, a saved adapter or a merged model")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="directory of a run, an adapter or a merged model, or the hub id of an adapter",
+    )
     parser.add_argument("file", metavar="FILE", help="CSV, TSV, JSON lines or parquet; - for standard input")
     parser.add_argument("--out", help="default: FILE with .predictions before its ending; - for standard output")
     parser.add_argument("--scores", action="store_true", help="also write the probability of each label")

@@ -14,6 +14,7 @@ from common.keys import key_types
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import Task, get_task
 from seq2seq.data.verbalizer import LONGEST, verbalizer_of
+from seq2seq.models import local
 from third_party.models.t5.companions import DATA
 
 # What predictions depend on; where the rows of training are does not matter to them.
@@ -99,7 +100,8 @@ def take_labels(data: DataTrainingArguments, saved: DataConfig | None) -> None:
 
 def saved_with(name: str | None) -> DataConfig | None:
     """Return the data configuration of a model; null for one without, such as a hub's."""
-    return read_data_config(name) if name and Path(name).is_dir() else None
+    directory = local(name) if name else None
+    return read_data_config(directory) if directory and Path(directory).is_dir() else None
 
 
 def set_words(tasks: Iterable[Task], tokenizer, data: DataTrainingArguments, saved: DataConfig | None) -> None:

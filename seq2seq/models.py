@@ -14,8 +14,9 @@ from seq2seq.arguments import TASK_KEYS, ModelArguments
 from seq2seq.hub import hub_answers, reason
 from seq2seq.pretraining import SENTINELS, train_tokenizer
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
-from third_party.models.t5.adapter_description import bases, holds_adapter
+from third_party.models.t5.adapter_description import bases
 from third_party.models.t5.configuration_t5 import SHAPES, SHIPPED, resolve_name
+from third_party.models.t5.hub import adapter_directory
 from third_party.models.t5.loading import UNLOADABLE
 
 NO_MODEL = "model_name_or_path and model_config are both null; name a model, or the sizes of a new one"
@@ -39,12 +40,19 @@ def load_tokenizer(arguments: ModelArguments, training_texts):
 
 
 def _tokenizer_of(name: str):
-    if holds_adapter(name):
-        name = base_of(name)
-    return AutoTokenizer.from_pretrained(resolve_name(name))
+    directory = adapter_directory(name)
+    return AutoTokenizer.from_pretrained(resolve_name(base_of(directory) if directory else name))
 
 
-def base_of(directory: str) -> str:
+def local(name: str) -> str:
+    """Return the directory of an adapter of the hub; any other name unchanged."""
+    if not HUB_ID.fullmatch(name) or name in SHIPPED or Path(name).exists():
+        return name
+    hub_answers()
+    return str(adapter_directory(name) or name)
+
+
+def base_of(directory: str | Path) -> str:
     """Return the name or path of the backbone that an adapter was trained on. Raises ConfigError if there is none."""
     found = bases(Path(directory))
     if len(found) > 1:  # only the weights tell which one it is
@@ -74,9 +82,9 @@ def model_config_errors():
 def configuration_of(arguments: ModelArguments) -> T5Config:
     """Return the backbone's configuration without loading its weights; published sizes do not need the hub."""
     name, given = arguments.model_name_or_path, arguments.model_config
-    if name is not None and holds_adapter(name):
-        name = base_of(name)
     if name is not None:
+        directory = adapter_directory(local(name))
+        name = base_of(directory) if directory else name
         published = name.removeprefix("google-t5/") in SHAPES and not Path(name).exists()
         return (
             T5Config.from_shape(name) if published else load_named("model_name_or_path", name, T5Config.from_pretrained)

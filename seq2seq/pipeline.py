@@ -27,6 +27,8 @@ from seq2seq.timing import TimingCallback
 from seq2seq.tokens import say_losses, set_generation_length, tokenise_all, training_sources
 from seq2seq.tracking import TrackingCallback, summary_of, tracking
 from seq2seq.trainer import AdapterTrainer
+from third_party.models.t5.adapter_checkpoint import save_scores
+from third_party.models.t5.adapter_description import WEIGHTS
 from third_party.models.t5.adapting import check_size, modify_model_after_init
 from third_party.models.t5.export import check_foldable
 from third_party.models.t5.key_usage import read_keys
@@ -92,6 +94,8 @@ def train_and_evaluate(
     if training.merge_and_export:
         trainer.export(directory.path / MERGED)
     if training.should_save:
+        if training.do_train and (directory.path / WEIGHTS).is_file():
+            save_scores(trainer.model, directory.path, scores_for_card(results["splits"]))
         directory.finish(results)
     return results
 
@@ -162,6 +166,23 @@ def train(settings: Settings, trainer: AdapterTrainer, directory: RunDirectory) 
         warn_once("no evaluation gave a score, so the last model is saved, not the best one")
     trainer.save_final(getattr(torch, settings.model.save_dtype))
     return {**reports, "time": timing.summary()} if training.compute_time else reports
+
+
+def scores_for_card(splits: dict) -> list[dict]:
+    """Return the scores of all splits and tasks, one in a row, as they travel with an adapter."""
+    return [
+        {
+            "data": task["data"]["name"],
+            "split": split,
+            "rows": task["rows"],
+            "metric": metric,
+            "score": score,
+        }
+        for split, result in splits.items()
+        for task in result["tasks"].values()
+        for metric, score in task["scores"].items()
+        if metric != "loss"
+    ]
 
 
 def costs_in_accuracy(model) -> dict:

@@ -14,7 +14,7 @@ from seq2seq.data.token_cache import Alphabet, truncated
 from seq2seq.data.verbalizer import decode, encode
 from seq2seq.data_config import DataConfig, read_data_config, set_words
 from seq2seq.label_scores import label_log_probabilities
-from seq2seq.models import load_named, usable
+from seq2seq.models import load_named, local, usable
 from third_party.models.t5 import T5ForConditionalGeneration
 from third_party.models.t5.companions import DATA
 
@@ -49,10 +49,11 @@ class Predictor:
     def __init__(self, directory: str | Path, task: str | None = None):
         """Load a model, merged where it can be.
 
-        directory: of a run, a saved adapter, or a merged model.
+        directory: of a run, a saved adapter, or a merged model; or the hub id of an adapter.
         task: which of several tasks that it was trained on.
         Raises ConfigError if it cannot be loaded, or does not say how texts are made of data.
         """
+        directory = local(str(directory))
         self.config = _config_of(Path(directory))
         name = _chosen(self.config, task, directory)
         self.tokenizer = load_named("MODEL", str(directory), AutoTokenizer.from_pretrained)
@@ -111,7 +112,9 @@ class Predictor:
 
 def _config_of(directory: Path) -> DataConfig:
     if not directory.is_dir():
-        raise ConfigError(f"MODEL is {str(directory)!r}, which is not a directory; name that of a run, or of its model")
+        raise ConfigError(
+            f"MODEL is {str(directory)!r}, which is not a directory, nor an adapter of the hub; name a run"
+        )
     config = read_data_config(directory)
     if config is None:
         raise ConfigError(

@@ -16,7 +16,7 @@ from seq2seq.divergence import Diverged
 from seq2seq.layout import CONFIGURATION, DIVERGED, DRY_RUN, INCIDENTAL, MERGED, PREDICTIONS, RESULTS, SERIES
 from seq2seq.settings import own_defaults
 from third_party.models.t5.adapter_description import DESCRIPTION, PEFT_CONFIG, WEIGHTS
-from third_party.models.t5.companions import DATA
+from third_party.models.t5.companions import DATA, SCORES
 
 # Files that starting a run over replaces. Nothing else is ever removed, nor are these unless the directory holds a run.
 OWN_FILES = (
@@ -32,6 +32,7 @@ OWN_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     DATA,
+    SCORES,
     "training_args.bin",
 )
 DATA_FILES = ("train_file", "validation_file", "test_file", "data_dir")

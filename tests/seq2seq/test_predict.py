@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas
 import pyarrow
 import pytest
 import torch
+from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -78,6 +80,32 @@ def test_every_row_is_there_in_order_with_its_columns(trained, new, capsys):
     printed = capsys.readouterr()
     assert f"60 rows in {out}\n{missing.sum()} rows without a prediction" in printed.out
     assert f"{missing.sum()} of 60 rows cannot be used: row" in printed.err
+
+
+def test_the_card_has_scores_template_and_labels(trained, tmp_path):
+    results = json.loads((trained / "results.json").read_text())["splits"]["test"]["tasks"]["file"]
+    card = (trained / "README.md").read_text()
+    score = results["scores"]["accuracy"]
+    assert f"| tickets | test | {results['rows']} | accuracy | {score:.2f} |" in card
+    assert '`"ticket: {text}"`' in card
+    assert all(label in card for label in LABELS)
+    T5ForConditionalGeneration.from_pretrained(trained).export_peft(tmp_path)
+    assert f"| accuracy | {score:.2f} |" in (tmp_path / "README.md").read_text()
+
+
+def test_an_adapter_of_the_hub(trained, tmp_path, monkeypatch):
+    place = tmp_path / "models--me--tickets"
+    shutil.copytree(trained, place / "snapshots" / ("a" * 40), ignore=shutil.ignore_patterns("merged", "checkpoint*"))
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    sources = ["ticket: close my account", "ticket: it is slow"]
+    expected = Predictor(trained).answer(sources)
+    found = Predictor("me/tickets").answer(sources)
+    assert found.texts == expected.texts
+    assert torch.equal(found.probabilities, expected.probabilities)
 
 
 def test_the_scores_are_those_of_the_words_as_whole_answers(trained, new):

@@ -8,10 +8,11 @@ checksums of both files.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from adapters import AdapterConfig, AdapterPart
-from common.checksums import sealed
+from common.checksums import sealed, sha256_of
 from common.errors import ConfigError, one_line
 from common.files import replacing
 from third_party.models.t5 import peft_format
@@ -33,6 +34,7 @@ from third_party.models.t5.adapter_description import (
     holds_peft,
     read_description,
 )
+from third_party.models.t5.companions import SCORES, scores_of
 from third_party.models.t5.configuration_t5 import T5Config
 from third_party.models.t5.fingerprint import Fingerprint, tensor_names
 from third_party.models.t5.freezing import freeze_model_params
@@ -71,7 +73,7 @@ def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
     if holds_peft(directory):
         raise ConfigError(f"{directory} contains an adapter of peft; save to another directory")
     tensors, fingerprint = _trained(model, directory)
-    content = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    content = _written(tensors)
     description = {
         "method": model.adapter_config.method,
         "base_model": model.name_or_path or None,
@@ -82,19 +84,39 @@ def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    description = sealed(description, {WEIGHTS: hashlib.sha256(content).hexdigest()})
+    weights = hashlib.sha256(content).hexdigest()
+    if not scores_of(model, weights):
+        model.companions.pop(SCORES, None)  # it was trained since
+    description = sealed(description, {WEIGHTS: weights})
     files = {DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode(), WEIGHTS: content}
     if is_ours(directory / CARD):
-        files[CARD] = model_card(model, description).encode()
+        files[CARD] = model_card(model, description, weights).encode()
     with ExitStack() as renamed_last_to_first:  # all are written before the first is renamed
         for name, data in files.items():
             renamed_last_to_first.enter_context(replacing(directory / name)).write_bytes(data)
     (directory / PEFT_CONFIG).unlink(missing_ok=True)  # the same description, under its older name
 
 
+def save_scores(model: "T5ForConditionalGeneration", directory: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the scores of the adapter in `directory` beside it, and into its card.
+
+    rows: one for each score, with data, split, metric, rows and score.
+    """
+    content = {"weights": sha256_of(directory / WEIGHTS), "scores": rows}
+    model.companions[SCORES] = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    save(model, directory)
+    with replacing(directory / SCORES) as unfinished:
+        unfinished.write_bytes(model.companions[SCORES])
+
+
 def export_peft(model: "T5ForConditionalGeneration", directory: Path) -> None:
     """Write the adapters in peft's format; see `peft_format.export`."""
-    peft_format.export(model, directory, *_trained(model, directory))
+    tensors, fingerprint = _trained(model, directory)
+    peft_format.export(model, directory, tensors, fingerprint, hashlib.sha256(_written(tensors)).hexdigest())
+
+
+def _written(tensors: dict[str, torch.Tensor]) -> bytes:
+    return safetensors.torch.save(tensors, metadata={"format": "pt"})
 
 
 def _trained(model: "T5ForConditionalGeneration", directory: Path) -> tuple[dict[str, torch.Tensor], Fingerprint]:

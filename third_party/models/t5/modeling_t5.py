@@ -15,22 +15,23 @@ from typing import Any
 import torch
 import transformers
 
-from adapters import AdapterConfig, AdapterController, TaskSwitch, is_merged, remerge
+from adapters import AdapterConfig, AdapterController, TaskSwitch, is_merged
 from common.errors import ConfigError
 from third_party.models.t5 import adapter_checkpoint
-from third_party.models.t5.adapter_description import holds_adapter, holds_peft, try_bases
+from third_party.models.t5.adapter_description import holds_peft, try_bases
 from third_party.models.t5.attach import attach
 from third_party.models.t5.attached import check_attached
 from third_party.models.t5.checkpointing import checkpoint_with_task
-from third_party.models.t5.companions import DATA, companions_in, write_companions
+from third_party.models.t5.companions import DATA, SCORES, companions_in
 from third_party.models.t5.configuration_t5 import SHIPPED, T5Config, resolve_name
-from third_party.models.t5.export import merge_and_export
 from third_party.models.t5.freezing import freeze_model_params
-from third_party.models.t5.guards import ADVICE, Guarded, check_native, check_plain
+from third_party.models.t5.guards import Guarded, check_plain
+from third_party.models.t5.hub import adapter_directory
 from third_party.models.t5.loading import UNLOADABLE, check_finite, check_loaded, without_report
+from third_party.models.t5.sharing import Sharable
 
 
-class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneration):
+class T5ForConditionalGeneration(Sharable, Guarded, transformers.T5ForConditionalGeneration):
     """T5 with adapters; with `adapter_config=None` it is exactly the T5 of transformers.
 
     >>> model = T5ForConditionalGeneration.from_pretrained("google-t5/t5-base", adapter_config=AdapterConfig(...))
@@ -65,9 +66,10 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         dtype: torch.dtype | str | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Load a backbone and attach new adapters, or load both from a directory that `save_adapter` or peft wrote.
+        """Load a backbone and attach new adapters, or load both by a saved adapter, of ours or of peft.
 
-        pretrained_model_name_or_path: hub id, local directory or "t5-nano"; None with `config` and `state_dict`.
+        pretrained_model_name_or_path: hub id or local directory, of a backbone or of an adapter; or "t5-nano"; None
+            with `config` and `state_dict`.
         adapter_config: configuration of the adapters; None attaches none to a backbone. Of a saved adapter it may
             change keys that do not affect the stored tensors.
         dtype: dtype of the loaded weights, "auto" for that of the file; None: float32. `torch_dtype` is its older name.
@@ -78,9 +80,11 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         older_name = kwargs.pop("torch_dtype", None)
         kwargs["dtype"] = next((given for given in (dtype, older_name) if given is not None), torch.float32)
         place = name if name is None or not kwargs.get("subfolder") else os.path.join(name, kwargs["subfolder"])
-        if holds_adapter(place):
-            kwargs.pop("subfolder", None)
-            return cls._from_adapter_checkpoint(Path(place), *args, adapter_config=adapter_config, **kwargs)
+        adapter = adapter_directory(name, kwargs)
+        if adapter is not None:
+            of_hub = () if os.path.isdir(name) else ("revision", "force_download")  # those of the adapter
+            kwargs = {key: value for key, value in kwargs.items() if key not in ("subfolder", *of_hub)}
+            return cls._from_adapter_checkpoint(adapter, *args, adapter_config=adapter_config, **kwargs)
         if kwargs.get("use_safetensors") is None:
             kwargs["use_safetensors"] = True  # the other format can execute code
         wants_info, mismatched = kwargs.pop("output_loading_info", False), kwargs.pop("ignore_mismatched_sizes", False)
@@ -146,7 +150,8 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         if self.adapter_config is not None:
             raise ConfigError("the model has adapters already; attach new ones to a fresh backbone")
         check_plain(self)
-        self.companions.pop(DATA, None)  # of what the backbone was trained on
+        for name in (DATA, SCORES):  # of what the backbone was trained on
+            self.companions.pop(name, None)
         self._backbone_size = self.backbone_size
         self.task_switch.set_tasks(adapter_config.adapter_names)  # in place: gradient checkpointing has a reference
         attach(self, adapter_config, self.task_switch)
@@ -199,47 +204,6 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
             return next((value for place in places if isinstance(value := place(name), int)), 1)
 
         return max(setting("num_beams"), setting("num_return_sequences"))
-
-    def save_adapter(self, directory: str | os.PathLike) -> None:
-        """Write the adapters and all other trained parameters to `directory`, without the backbone.
-
-        The tokenizer is written beside them, and for a model that run_seq2seq.py trained how texts were made of data.
-        """
-        check_native(self)
-        adapter_checkpoint.save(self, Path(directory))
-        write_companions(self, Path(directory))
-
-    def export_peft(self, directory: str | os.PathLike) -> None:
-        """Write the adapters in peft's format, for `PeftModel.from_pretrained`; `from_pretrained` here reads them, too.
-
-        The tokenizer is written beside them.
-        Raises ConfigError, with the reason, if peft has no equal of the method or of what is trained beside it.
-        """
-        check_native(self)
-        adapter_checkpoint.export_peft(self, Path(directory))
-        write_companions(self, Path(directory))
-
-    def merge_and_export(self, directory: str | os.PathLike) -> None:
-        """Write a plain T5, loadable by transformers alone, with everything that was trained folded into its weights.
-
-        Its tokenizer is written beside it.
-        Raises ConfigError, with the reason, if a method cannot be folded.
-        """
-        check_native(self)
-        merge_and_export(self, Path(directory))
-        write_companions(self, Path(directory))
-
-    def load_adapter(self, directory: str | os.PathLike, **foreign: Any) -> None:
-        """Load the tensors written by `save_adapter`, or by peft, into a model that has the same adapters attached.
-
-        foreign: arguments of the method of transformers, which loads adapters of peft; there must be none.
-        Raises ConfigError, listing the differences, if they do not match the model.
-        """
-        if foreign:
-            raise ConfigError(f"load_adapter with {', '.join(foreign)} is for adapters of peft; {ADVICE}")
-        check_native(self)
-        adapter_checkpoint.load(self, Path(directory))
-        remerge(self)
 
     def _set_gradient_checkpointing(
         self,

@@ -30,11 +30,14 @@ NO_COUNTERPART = {
 }
 
 
-def export(model: "T5ForConditionalGeneration", directory: Path, tensors: Tensors, fingerprint: Fingerprint) -> None:
+def export(
+    model: "T5ForConditionalGeneration", directory: Path, tensors: Tensors, fingerprint: Fingerprint, weights: str
+) -> None:
     """Write the adapters of `model` as peft would, each file under a temporary name first.
 
     tensors: our names of all that is trained or added -> values.
     fingerprint: that of the backbone.
+    weights: SHA-256 of the tensors in our format, by which scores are known to belong to them.
     Raises ConfigError if peft cannot say the same, if the backbone has no name, or if `directory` has an adapter of
     ours.
     """
@@ -57,7 +60,7 @@ def export(model: "T5ForConditionalGeneration", directory: Path, tensors: Tensor
         WEIGHTS: safetensors.torch.save(written, metadata=metadata),
     }
     if is_ours(directory / CARD):
-        files[CARD] = peft_card(model, content).encode()
+        files[CARD] = peft_card(model, content, method.package, weights).encode()
     with ExitStack() as renamed_last_to_first:
         for name, data in files.items():
             renamed_last_to_first.enter_context(replacing(directory / name)).write_bytes(data)

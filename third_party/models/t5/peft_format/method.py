@@ -41,6 +41,7 @@ class PeftMethod:
         about single layers. Raises ConfigError like keys_out.
     reshaped: (peft's name, tensor, True towards peft) -> the tensor in the other's shape.
     norms: True if peft can carry trained layer norms beside it.
+    package: what must be imported before peft knows the method; None: nothing.
     """
 
     method: str
@@ -51,6 +52,7 @@ class PeftMethod:
     layer_keys: Callable[[AdapterConfig, Tensors, Sizes, list[str]], Content] = _nothing
     reshaped: Callable[[str, torch.Tensor, bool], torch.Tensor] = _same
     norms: bool = True
+    package: str | None = None
 
     def theirs(self, name: str) -> tuple[str, str] | None:
         """Split our name into the path of a layer and peft's name of the part; None if it is no part of this method."""

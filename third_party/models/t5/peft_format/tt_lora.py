@@ -118,4 +118,5 @@ TT_LORA = PeftMethod(
     | TARGETS,
     {f"{CORES}*": "tt_lora_cores.core_*", "branch.start.cores.*": "tt_lora_start.core_*"},
     _layer_keys,
+    package="t3nsor_peft",
 )
