@@ -16,7 +16,17 @@ import t3nsor
 from t3nsor_peft.versions import OLDEST, TOO_NEW
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ("pyproject.toml", "setup.py", "LICENSE", "docs/t3nsor.md", "t3nsor", "t3nsor_peft", "adapters", "common")
+SOURCES = (
+    "pyproject.toml",
+    "setup.py",
+    "LICENSE",
+    "docs/t3nsor.md",
+    "t3nsor",
+    "t3nsor_peft",
+    "adapters",
+    "common",
+    "examples",
+)
 
 
 # Training, saving and loading, with nothing of the clone.
