@@ -4,12 +4,13 @@
 >>> model = peft.get_peft_model(model, t3nsor_peft.TTLoraConfig(r=8, d=2, target_modules="all-linear"))
 """
 
-from t3nsor_peft.registration import check_version, register
+from t3nsor_peft.versions import check_version
 
-check_version()  # before what follows, which imports names that another peft may not have
+check_version()  # before what follows, which imports peft, and names that another one may not have
 
 from t3nsor_peft.config import TTLoraConfig  # noqa: E402
 from t3nsor_peft.meta_tt import MetaTTConfig, MetaTTModel  # noqa: E402
+from t3nsor_peft.registration import register  # noqa: E402
 from t3nsor_peft.tt_adapter import TTAdapterConfig, TTAdapterModel  # noqa: E402
 from t3nsor_peft.tt_lora import TTLoraModel  # noqa: E402
 

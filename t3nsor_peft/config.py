@@ -10,6 +10,7 @@ from t3nsor import ShapeError, linear_shape, useful_ranks
 from t3nsor.cores import FreezeCores, frozen_indices
 from t3nsor.shapes import check_matrix_shape
 from t3nsor_peft.cores import CoreShape
+from t3nsor_peft.model_card import say_how_to_load
 from t3nsor_peft.registration import peft_type
 
 SHAPE_MODES = {"square": "ascending", "skewed": "skewed"}
@@ -77,6 +78,10 @@ class TTConfig(PeftConfig):
         if self.layers_pattern and not self.layers_to_transform and self.layers_to_transform != 0:
             raise ValueError("When `layers_pattern` is specified, `layers_to_transform` must also be specified.")
         self._check_trains()
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        super().save_pretrained(save_directory, **kwargs)
+        say_how_to_load(save_directory, self.peft_type.value)  # peft writes its model card before its configuration
 
     def _check_trains(self) -> None:
         _check_whole("r", self.r)

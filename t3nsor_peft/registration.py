@@ -1,21 +1,9 @@
 """Making methods known to peft: `PeftType`, a closed enumeration, gets a member for each."""
 
-from importlib.metadata import version
-
-from packaging.version import Version
 from peft.config import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import register_peft_method
 from peft.utils.peft_types import PeftType
-
-OLDEST, TOO_NEW = Version("0.20"), Version("0.22")
-
-
-def check_version() -> None:
-    """Raise ImportError unless the installed peft is one that these methods work with."""
-    installed = Version(version("peft"))
-    if not OLDEST <= Version(installed.base_version) < TOO_NEW:
-        raise ImportError(f"t3nsor_peft needs peft >= {OLDEST} and < {TOO_NEW}; installed is peft {installed}")
 
 
 def peft_type(name: str) -> PeftType:

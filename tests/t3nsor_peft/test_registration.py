@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 
 import t3nsor_peft
 from t3nsor import ShapeWarning
-from t3nsor_peft import MetaTTConfig, TTAdapterConfig, TTLoraConfig, registration
+from t3nsor_peft import MetaTTConfig, TTAdapterConfig, TTLoraConfig, registration, versions
 from tests.t3nsor_peft.models import ARCHITECTURES, logits, perturb
 
 
@@ -34,9 +36,28 @@ def test_registering_again_changes_nothing_and_a_taken_name_is_refused():
 
 @pytest.mark.parametrize("installed", ["0.19.1", "0.22.0", "0.22.0.dev0"])
 def test_other_versions_of_peft_are_refused(installed, monkeypatch):
-    monkeypatch.setattr(registration, "version", lambda package: installed)
+    monkeypatch.setattr(versions, "version", lambda package: installed)
     with pytest.raises(ImportError, match=f"needs peft >= 0.20 and < 0.22; installed is peft {installed}"):
-        registration.check_version()
+        versions.check_version()
+
+
+@pytest.mark.parametrize(
+    ("release", "said"),
+    [
+        ("raise PackageNotFoundError(package)", "and there is none"),
+        ("return '0.14.0'", "installed is peft 0.14.0"),
+    ],
+)
+def test_a_missing_or_old_peft_is_answered_before_anything_of_it_is_imported(release, said):
+    code = "import importlib.metadata, sys\nfrom importlib.metadata import PackageNotFoundError\n"
+    code += f"def version(package):\n    {release}\n"
+    code += "importlib.metadata.version, sys.modules['peft'], sys.modules['packaging'] = version, None, None\n"
+    done = subprocess.run([sys.executable, "-c", f"{code}import t3nsor_peft"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ImportError: t3nsor_peft needs peft >= 0.20 and < 0.22")
+    assert said in done.stderr
+    assert done.stderr.count("Traceback") == 1
+    assert "the extra `peft` of t3nsor" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("cls", [TTLoraConfig, MetaTTConfig, TTAdapterConfig])
