@@ -14,6 +14,7 @@ from t3nsor.contraction.gemm import NARROW
 from t3nsor.contraction.machines import MEBIBYTE, Machine, is_cpu, item_size, machine_for
 from t3nsor.contraction.plans import ContractionSpec, Plan, candidates
 
+CACHE_LINE = 64  # bytes
 PAIRED = 1.05  # overhead of blocks of rows, as a factor on the time of their products
 NARROW_BATCH = 4.0  # time of a batch of products with few columns, relative to one wide product
 
@@ -59,12 +60,16 @@ def is_built_at_once(spec: ContractionSpec) -> bool:
 
 
 def modes_per_block(spec: ContractionSpec, plan: Plan) -> int:
-    """Output modes of the first factor that are built at a time; x is read again for each block."""
+    """Output modes of the first factor that are built at a time; x is read again for each block.
+
+    The rows of y that a block writes begin at whole cache lines where that can be had: products into others are slower.
+    """
     (_, _, m1, _), (_, _, m2, _) = spec.factor_shapes(plan.groups)
     bytes_per_mode = m2 * spec.in_features * item_size(spec.dtype)
     wanted = max(4 * MEBIBYTE if is_cpu(spec.device) else 64 * MEBIBYTE, _bytes_of_rows(spec) / 4)
     count = math.ceil(m1 * bytes_per_mode / max(wanted, bytes_per_mode))
-    return math.ceil(m1 / count)
+    size, aligned = math.ceil(m1 / count), CACHE_LINE // math.gcd(CACHE_LINE, m2 * item_size(spec.dtype))
+    return size - size % aligned or size
 
 
 def _bytes_of_rows(spec: ContractionSpec) -> int:
