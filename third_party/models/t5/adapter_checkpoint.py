@@ -252,6 +252,17 @@ def _check_configuration(model: "T5ForConditionalGeneration", description: Descr
         )
 
 
+def check_given(config: AdapterConfig, description: Description, directory: Path) -> None:
+    """Raise ConfigError unless a configuration that was given means the adapters that were saved."""
+    saved = description.adapter_config
+    if holds_peft(directory):
+        peft_format.check_same(config, saved, directory)
+    elif (config.tasks, config.structural_keys()) != (saved.tasks, saved.structural_keys()):
+        raise ConfigError(
+            f"{directory} contains adapters of another configuration than adapter_config; leave adapter_config out"
+        )
+
+
 def check_plan(
     backbone: "T5ForConditionalGeneration", config: AdapterConfig, description: Description, directory: Path
 ) -> None:

@@ -113,11 +113,8 @@ class T5ForConditionalGeneration(Sharable, Guarded, transformers.T5ForConditiona
     ) -> Any:
         base_config = cls._base_config(directory) if holds_peft(directory) else None
         saved, _ = adapter_checkpoint.read(directory, base_config)  # what is wrong there is no fault of the backbone
-        config, expected = adapter_config or saved.adapter_config, saved.adapter_config
-        if (config.tasks, config.structural_keys()) != (expected.tasks, expected.structural_keys()):
-            raise ConfigError(
-                f"{directory} contains adapters of another configuration than adapter_config; leave adapter_config out"
-            )
+        config = adapter_config or saved.adapter_config
+        adapter_checkpoint.check_given(config, saved, directory)
 
         def load(base: str) -> Any:
             loaded = cls.from_pretrained(base, *args, **kwargs)
