@@ -1,8 +1,5 @@
-"""The adapters at one site, one per task or one for all, and the switch that says which tasks a batch belongs to."""
+"""The adapters after one sublayer: one per task, or one for all."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -12,70 +9,7 @@ from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import AdapterPart, SharedParts, module_name
 from adapters.registry import build
 from adapters.sites import AFTER_SUBLAYER
-
-# A task, or for a batch of several tasks its runs (task, number of consecutive rows).
-CurrentTask = str | tuple[tuple[str, int], ...]
-
-
-class TaskSwitch:
-    """The task of the current batch; all controllers of a model share one switch.
-
-    tasks: the names that are allowed.
-    current: the task, or the runs of rows of several tasks; None while a model of several tasks has not been told.
-    copies: how often generation repeats each row, for beams or several sequences; an encoder sees rows once.
-    """
-
-    copies = 1
-
-    def __init__(self, tasks: Sequence[str]):
-        self.set_tasks(tasks)
-
-    def set_tasks(self, tasks: Sequence[str]) -> None:
-        """Replace the allowed tasks."""
-        self.tasks = tuple(tasks)
-        self.current: CurrentTask | None = self.tasks[0] if len(self.tasks) == 1 else None
-
-    @contextmanager
-    def pinned(self, task: str | Sequence[str] | None, copies: int | None = None) -> Iterator[None]:
-        """Set the task, and the number of copies, within a `with` block.
-
-        task: one name for the whole batch, or one per row; None leaves the current task as it is.
-        copies: None leaves their number as it is.
-        Raises ValueError for an unknown task.
-        """
-        previous = self.copies
-        with self.restored(self.current if task is None else self._current_for(task)):
-            self.copies = previous if copies is None else copies
-            try:
-                yield
-            finally:
-                self.copies = previous
-
-    def runs_of(self, rows: int) -> list[tuple[str, int]]:
-        """The runs of consecutive rows of one task, (task, number of rows), in a batch of `rows` rows of several tasks.
-
-        Raises ValueError if there are neither as many rows as names, nor as many as generation makes of them.
-        """
-        assert isinstance(self.current, tuple)
-        names = sum(count for _, count in self.current)
-        if rows not in (names, names * self.copies):
-            raise ValueError(f"task has {names} names, but the batch has {rows} rows")
-        return [(task, count * (rows // names)) for task, count in self.current]
-
-    @contextmanager
-    def restored(self, current: CurrentTask | None) -> Iterator[None]:
-        """Set `current`, within a `with` block, to a value that it had before."""
-        previous, self.current = self.current, current
-        try:
-            yield
-        finally:
-            self.current = previous
-
-    def _current_for(self, task: str | Sequence[str]) -> CurrentTask:
-        for name in {task} if isinstance(task, str) else set(task):
-            if name not in self.tasks:
-                raise ValueError(f"task is {name!r}; the model has adapters for: {', '.join(self.tasks)}")
-        return task if isinstance(task, str) else tuple((name, len(list(rows))) for name, rows in groupby(task))
+from adapters.task_switch import TaskSwitch
 
 
 class Float32LayerNorm(nn.LayerNorm):

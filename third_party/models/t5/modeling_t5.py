@@ -7,6 +7,7 @@ state-dict keys do not change.
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch.utils.hooks import RemovableHandle
 
 from adapters import AdapterConfig, AdapterController, TaskSwitch, is_merged, remerge
 from common.errors import ConfigError
@@ -52,6 +54,7 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         self.companions: dict[str, bytes] = {}
         self._backbone_size: int | None = None
         self.task_switch = TaskSwitch(("task",))
+        self.adapter_hooks: list[RemovableHandle] = []
         super().__init__(T5Config.of(config))
         if adapter_config is not None:
             self.attach_adapters(adapter_config)
@@ -158,6 +161,18 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         for module in self.modules():
             if isinstance(module, AdapterController):
                 module.rename_task(task)
+
+    def adapters_disabled(self) -> AbstractContextManager[None]:
+        """Compute as the plain backbone within a `with` block, in forward passes and in `generate`.
+
+        Nothing that was attached takes part, be it merged or not, and no task need be named. What was trained of the
+        backbone itself, such as its layer norms with `unfreeze_layer_norms`, stays trained. It holds in this thread
+        only, and backward passes may follow after the block.
+
+        >>> with model.adapters_disabled():
+        ...     logits = model(**batch).logits
+        """
+        return self.task_switch.disabled()
 
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
         """Tie what is tied. An output layer of its own, as T5 v1.1 has, stays one, though config.json calls it tied."""
