@@ -17,7 +17,7 @@ import torch
 import transformers
 from torch.utils.hooks import RemovableHandle
 
-from adapters import AdapterConfig, AdapterController, TaskSwitch, is_merged, remerge
+from adapters import AdapterConfig, AdapterController, AdapterPart, TaskSwitch, is_merged, remerge
 from common.errors import ConfigError
 from third_party.models.t5 import adapter_checkpoint
 from third_party.models.t5.adapter_description import holds_adapter, read_description, try_bases
@@ -26,6 +26,7 @@ from third_party.models.t5.attached import check_attached
 from third_party.models.t5.checkpointing import checkpoint_with_task
 from third_party.models.t5.companions import DATA, companions_in, write_companions
 from third_party.models.t5.configuration_t5 import SHIPPED, T5Config, resolve_name
+from third_party.models.t5.detach import detach
 from third_party.models.t5.export import merge_and_export
 from third_party.models.t5.freezing import freeze_model_params
 from third_party.models.t5.guards import ADVICE, Guarded, check_native, check_plain
@@ -141,7 +142,7 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         if the backbone is not an ordinary T5.
         """
         if self.adapter_config is not None:
-            raise ConfigError("the model has adapters already; attach new ones to a fresh backbone")
+            raise ConfigError("the model has adapters already; remove them with detach_adapters() first")
         check_plain(self)
         self.companions.pop(DATA, None)  # of what the backbone was trained on
         self._backbone_size = self.backbone_size
@@ -151,6 +152,23 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         freeze_model_params(self)
         check_attached(self)
         self.train(self.training)  # sets the mode of the new modules, and merges them in evaluation
+
+    def detach_adapters(self) -> None:
+        """Remove the adapters: the model is its backbone again, all of whose parameters require gradients.
+
+        What was trained of the backbone itself stays trained, in the backbone's dtype; as no file has these weights
+        then, the model forgets the name it was loaded by. Without adapters, nothing happens.
+        """
+        if self.adapter_config is None:
+            return
+        added = {
+            tensor for module in self.modules() if isinstance(module, AdapterPart) for tensor in module.parameters()
+        }
+        if any(parameter.requires_grad for parameter in set(self.parameters()) - added):
+            self.name_or_path, self.backbone_path = "", None
+        detach(self)
+        self.adapter_config = self._backbone_size = None
+        self.task_switch.set_tasks(("task",))
 
     def rename_task(self, task: str) -> None:
         """Rename the model's only task to `task`, keeping its adapters."""
