@@ -7,6 +7,7 @@ from adapters.adapter_modeling import Adapter, TensorTrainAdapter, TensorTrainSi
 from adapters.merged_weight import Branch, MergedWeight
 from adapters.merging import is_merged, merge_adapters, remerge, rounding_losses, unmerge_adapters
 from adapters.parts import AdapterPart, Place, SharedParts
+from adapters.per_task import PerTask, TaskBranches
 from adapters.registry import METHODS, build
 from adapters.task_switch import TaskSwitch
 from adapters.tensor_train_linear import TensorTrainLinear
@@ -22,8 +23,10 @@ __all__ = [
     "Branch",
     "ConfigError",
     "MergedWeight",
+    "PerTask",
     "Place",
     "SharedParts",
+    "TaskBranches",
     "TaskSwitch",
     "TensorTrainAdapter",
     "TensorTrainLinear",

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from adapters.adapter_configuration import AdapterConfig
-from adapters.parts import AdapterPart, SharedParts, module_name
+from adapters.parts import AdapterPart, SharedParts
+from adapters.per_task import PerTask
 from adapters.registry import build
 from adapters.sites import AFTER_SUBLAYER
 from adapters.task_switch import TaskSwitch
@@ -27,11 +28,8 @@ class AdapterController(AdapterPart):
 
     def __init__(self, config: AdapterConfig, d_model: int, switch: TaskSwitch, shared: SharedParts):
         super().__init__()
-        self.switch = switch
-        self.module_names = {task: module_name(task) for task in switch.tasks}
         shared = SharedParts() if config.share_cores_among == "tasks" else shared
-        adapters = {name: build(config, AFTER_SUBLAYER, d_model, shared) for name in self.module_names.values()}
-        self.adapters = nn.ModuleDict(adapters)
+        self.adapters = PerTask(switch, lambda name: build(config, AFTER_SUBLAYER, d_model, shared))
         self.pre_layer_norm = Float32LayerNorm(d_model) if config.add_layer_norm_before_adapter else nn.Identity()
         self.post_layer_norm = Float32LayerNorm(d_model) if config.add_layer_norm_after_adapter else nn.Identity()
         self.track_precision(torch.empty(0))
@@ -39,24 +37,9 @@ class AdapterController(AdapterPart):
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         # A T5 in float16 keeps part of its feed-forward in float32, whose outputs float16 might not hold.
         x = y.to(torch.promote_types(y.dtype, self.compute_dtype))
-        update = self.post_layer_norm(self._run_adapters(self.pre_layer_norm(x)))
+        update = self.adapters.by_rows(self.pre_layer_norm(x), lambda adapter, rows: adapter(rows))
+        update = self.post_layer_norm(update)
         return y + update.to(y.dtype)
-
-    def _run_adapters(self, x: torch.Tensor) -> torch.Tensor:
-        task = self.switch.current
-        if task is None:
-            raise ValueError(f"the model has adapters for several tasks; name one of: {', '.join(self.switch.tasks)}")
-        if isinstance(task, str):
-            return self.adapters[self.module_names[task]](x)
-        runs = self.switch.runs_of(len(x))
-        pieces = zip(runs, x.split([rows for _, rows in runs]), strict=True)
-        return torch.cat([self.adapters[self.module_names[name]](piece) for (name, _), piece in pieces])
-
-    def rename_task(self, task: str) -> None:
-        """Rename the only task to `task`, keeping its adapter."""
-        (adapter,) = self.adapters.values()
-        self.module_names = {task: module_name(task)}
-        self.adapters = nn.ModuleDict({module_name(task): adapter})
 
     def adapt_output(self, sublayer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Adapt the output of a sublayer; a forward hook. An attention returns a tuple, its output first."""

@@ -106,9 +106,9 @@ def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
     description = read_description(directory)
     saved = read_tensors(directory, description)
     state = model.state_dict(keep_vars=True)
+    _check_configuration(model, description, directory)
     _check_names(model, description, directory)
     _check_tensors(saved, state, directory)
-    _check_configuration(model, description, directory)
     if not description.base_fingerprint.matches(Fingerprint.of(model, saved)):
         raise ConfigError(
             f"{directory} was trained on {description.base_model or 'a backbone without a name'}, whose weights differ "

@@ -1,7 +1,8 @@
 """Attaching methods to T5, one function per site. Modules of the backbone keep their names and state-dict keys."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import UnionType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from adapters import (
     AdapterController,
     Place,
     SharedParts,
+    TaskBranches,
     TaskSwitch,
     build,
     sites,
@@ -77,15 +79,27 @@ class _Target:
 def _beside_linears(model: "Model", config: AdapterConfig, shared: SharedParts, switch: TaskSwitch) -> None:
     chosen = METHODS[config.methods[sites.BESIDE_LINEAR]].cls.targets or config.lora_targets or DEFAULT_TARGETS
     targets = list(_targets(model, config, chosen))
+    one_for_all = config.share_cores_among == "layers and tasks"
     for target in targets:
         alike = [other for other in targets if other.sizes == target.sizes]
         names, blocks = (
             list(dict.fromkeys(column)) for column in zip(*((t.name, t.block) for t in alike), strict=True)
         )
         place = Place(target.name, blocks.index(target.block), len(blocks), tuple(names))
-        arguments = config, sites.BESIDE_LINEAR, target.linear, place, shared
-        adapted = _adapted_linear(model, target.path, config, switch)
-        adapted.branch = _build_like(target.linear.weight, build, *arguments)
+        parts = shared if one_for_all else SharedParts()
+        make = partial(_branch, config, target.linear, place, parts, switch)
+        _adapted_linear(model, target.path, config, switch).branch = _build_like(target.linear.weight, make)
+
+
+def _branch(
+    config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts, switch: TaskSwitch
+) -> nn.Module:
+    """The branch of a linear layer; a branch for each task if there are several."""
+
+    def build_for(task: str | None) -> Any:
+        return build(config, sites.BESIDE_LINEAR, linear, replace(place, task=task), shared)
+
+    return TaskBranches(switch, build_for) if len(switch.tasks) > 1 else build_for(None)
 
 
 def _targets(model: "Model", config: AdapterConfig, chosen: Collection[str]) -> Iterator[_Target]:

@@ -17,7 +17,7 @@ import torch
 import transformers
 from torch.utils.hooks import RemovableHandle
 
-from adapters import AdapterConfig, AdapterController, AdapterPart, TaskSwitch, is_merged, remerge
+from adapters import AdapterConfig, AdapterPart, PerTask, TaskSwitch, is_merged, remerge
 from common.errors import ConfigError
 from third_party.models.t5 import adapter_checkpoint
 from third_party.models.t5.adapter_description import holds_adapter, read_description, try_bases
@@ -177,7 +177,7 @@ class T5ForConditionalGeneration(Guarded, transformers.T5ForConditionalGeneratio
         self.adapter_config.tasks = (task,)
         self.task_switch.set_tasks((task,))
         for module in self.modules():
-            if isinstance(module, AdapterController):
+            if isinstance(module, PerTask):
                 module.rename_task(task)
 
     def adapters_disabled(self) -> AbstractContextManager[None]:
