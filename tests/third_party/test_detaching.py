@@ -71,7 +71,7 @@ def test_what_was_trained_of_the_backbone_stays_trained(dtype, shallow_config, b
     assert model.name_or_path == ""
 
 
-@pytest.mark.parametrize("second", [*ONE_A_SITE, "both"])
+@pytest.mark.parametrize("second", ["both", "intrinsic_model"])
 def test_other_adapters_can_be_attached(second, shallow_config, batch):
     model, fresh = adapted(shallow_config, config_for("both")), plain(shallow_config)
     with pytest.raises(ConfigError, match="has adapters already; remove them with detach_adapters"):

@@ -46,7 +46,7 @@ def test_a_task_trains_its_own_branches_alone(case, shallow_config, batch):
     assert bool(shared) == ("shared" in case)  # its first cores belong to all tasks
 
 
-@pytest.mark.parametrize("case", BESIDE)
+@pytest.mark.parametrize("case", ["use_TTLoRA", "tt_cross_layer", "both"])
 def test_a_model_of_one_task_is_what_it_was(case, shallow_config):
     one, common = (adapted(shallow_config, config_for(case, **keys)) for keys in ({}, {"tasks": TASKS, **SHARED}))
     assert list(one.state_dict()) == [name.replace(".shared.", ".task.") for name in common.state_dict()]
