@@ -2,12 +2,14 @@
 
 from adapters.adapted_linear import AdaptedLinear
 from adapters.adapter_configuration import AdapterConfig
-from adapters.adapter_controller import AdapterController, TaskSwitch
+from adapters.adapter_controller import AdapterController
 from adapters.adapter_modeling import Adapter, TensorTrainAdapter, TensorTrainSingleAdapter
 from adapters.merged_weight import Branch, MergedWeight
 from adapters.merging import is_merged, merge_adapters, remerge, rounding_losses, unmerge_adapters
 from adapters.parts import AdapterPart, Place, SharedParts
+from adapters.per_task import PerTask, TaskBranches
 from adapters.registry import METHODS, build
+from adapters.task_switch import TaskSwitch
 from adapters.tensor_train_linear import TensorTrainLinear
 from common.errors import ConfigError
 
@@ -21,8 +23,10 @@ __all__ = [
     "Branch",
     "ConfigError",
     "MergedWeight",
+    "PerTask",
     "Place",
     "SharedParts",
+    "TaskBranches",
     "TaskSwitch",
     "TensorTrainAdapter",
     "TensorTrainLinear",

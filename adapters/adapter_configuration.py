@@ -80,7 +80,9 @@ class AdapterConfig:
         True, "Adapt the decoder too; false: only the encoder has adapters after sublayers or on linear layers."
     )
     adapters_per_task: bool = key(
-        True, "In a run of several tasks, give each task its own adapters after the sublayers; false: tasks share them."
+        True,
+        "In a run of several tasks, give each task its own adapters after the sublayers and its own branches beside "
+        "linear layers; false: tasks share them.",
     )
 
     # The adapter itself.
@@ -393,13 +395,18 @@ class AdapterConfig:
 
     @property
     def own_adapters(self) -> bool:
-        """True if each task has its own adapters after the sublayers; tasks share all other parts."""
+        """True if each task has its own adapters after the sublayers; its name is left out of the sources then."""
         return AFTER_SUBLAYER in self.methods and self.adapters_per_task
+
+    @property
+    def per_task(self) -> bool:
+        """True if each task has its own adapters after the sublayers, or branches; tasks share all other parts."""
+        return not {AFTER_SUBLAYER, BESIDE_LINEAR}.isdisjoint(self.methods) and self.adapters_per_task
 
     @property
     def adapter_names(self) -> tuple[str, ...]:
         """The names of the sets of adapters: the tasks, or "shared" if several tasks share everything."""
-        return self.tasks if self.own_adapters or len(self.tasks) == 1 else ("shared",)
+        return self.tasks if self.per_task or len(self.tasks) == 1 else ("shared",)
 
     def is_set(self, name: str) -> bool:
         """True unless the value of the key is null or false."""
@@ -420,7 +427,7 @@ def get_adapter_config(settings: Mapping[str, Any], tasks: Sequence[str] = ("tas
     """Build the AdapterConfig from the adapter keys in `settings`, ignoring other keys.
 
     settings: all keys of a run.
-    tasks: names of the tasks; with adapters_per_task each gets its own adapters after the sublayers.
+    tasks: names of the tasks; with adapters_per_task each gets its own adapters and branches.
     """
     keys = {f.name for f in key_fields(AdapterConfig)}
     return AdapterConfig(tasks=tuple(tasks), **{name: value for name, value in settings.items() if name in keys})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from adapters.activations import ACTIVATIONS, get_activation
 from adapters.parts import module_name
-from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR, LINEARS
+from adapters.sites import BESIDE_LINEAR, LINEARS
 from common.errors import ConfigError, require
 from t3nsor.automatic_shape import SHAPE_MODES
 from t3nsor.cores import frozen_indices
@@ -148,10 +148,10 @@ def _check_tensor_trains(config: "AdapterConfig") -> None:
             raise ConfigError(
                 'share_cores_among is "tasks"; this needs share_cores to be set and adapters_per_task to be true'
             )
-        if config.methods.get(AFTER_SUBLAYER) is None:
+        if not config.per_task:
             raise ConfigError(
-                'share_cores_among is "tasks", but only adapters after sublayers exist once per task: choose such '
-                'adapters, or set it to "layers and tasks"'
+                'share_cores_among is "tasks", but only adapters after sublayers and branches beside linear layers '
+                'exist once per task: choose such a method, or set it to "layers and tasks"'
             )
 
 

@@ -29,6 +29,7 @@ from adapters.merged_weight import Branch, MergedWeight
 from adapters.norms import T5Norm, rms_norm
 from adapters.parts import AdapterPart
 from adapters.precision import trained_dtype
+from adapters.task_switch import TaskSwitch
 from common.errors import ConfigError
 from t3nsor.autocast import without_autocast
 
@@ -186,8 +187,7 @@ class AdaptedEmbedding(MergedWeight):
     """An embedding with the table weight + delta; index: (..) -> (.., d_model)."""
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
-        weight = self.merged_weight() if self.computes_merged else self.adapted_weight(self.weight)
-        return functional.embedding(index, weight).to(self.weight.dtype)
+        return functional.embedding(index, self.present_weight()).to(self.weight.dtype)
 
     @property
     def num_embeddings(self) -> int:
@@ -197,10 +197,9 @@ class AdaptedEmbedding(MergedWeight):
 class AdaptedNorm(MergedWeight):
     """T5's layer norm with the vector weight + delta; x: (.., d_model) -> (.., d_model)."""
 
-    def __init__(self, norm: T5Norm, config: AdapterConfig):
-        super().__init__(norm, config)
+    def __init__(self, norm: T5Norm, config: AdapterConfig, switch: TaskSwitch):
+        super().__init__(norm, config, switch)
         self.eps = norm.variance_epsilon
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = self.merged_weight() if self.computes_merged else self.adapted_weight(self.weight)
-        return rms_norm(x, weight.to(self.weight.dtype), self.eps)
+        return rms_norm(x, self.present_weight().to(self.weight.dtype), self.eps)

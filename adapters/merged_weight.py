@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import AdapterPart
+from adapters.task_switch import TaskSwitch
 from t3nsor.autocast import without_autocast
 
 # The layers that hold a merged weight now.
@@ -90,15 +91,15 @@ class MergedWeight(nn.Module):
     """Base class of modules that replace a module of the backbone, `adapted`, to put a `branch` on its weight.
 
     Calling `eval()` on it or on a module that contains it merges the branch, unless merge_at_eval is false; `train()`
-    undoes it.
+    undoes it. While `switch` is off, the module computes with the weight alone.
     """
 
     weight: torch.Tensor
     _cache: tuple[torch.Tensor | None, list[TensorSnapshot]]
 
-    def __init__(self, adapted: HasWeight, config: AdapterConfig):
+    def __init__(self, adapted: HasWeight, config: AdapterConfig, switch: TaskSwitch):
         nn.Module.__init__(self)  # the __init__ of nn.Linear etc. would allocate another weight
-        self.weight = adapted.weight
+        self.weight, self.switch = adapted.weight, switch
         self.branch: Branch | None = None
         self.merge_at_eval = config.merge_at_eval
         self.merge_dtype: torch.dtype | None = getattr(torch, config.merge_dtype) if config.merge_dtype else None
@@ -146,10 +147,16 @@ class MergedWeight(nn.Module):
 
     @property
     def computes_merged(self) -> bool:
-        """True if the next call uses the merged weight: it is merged and the branch needs no gradient."""
-        if not self.is_merged:
+        """True if the next call uses the merged weight: merged, switched on, and the branch needs no gradient."""
+        if not self.is_merged or not self.switch.enabled:
             return False
         return not (torch.is_grad_enabled() and any(tensors[name].requires_grad for tensors, name in self._sources()))
+
+    def present_weight(self) -> torch.Tensor:
+        """The weight that the next call computes with, of the weight's shape."""
+        if self.computes_merged:
+            return self.merged_weight()
+        return self.adapted_weight(self.weight) if self.switch.enabled else self.weight
 
     def merged_weight(self) -> torch.Tensor:
         """W0 + s * dW, of the weight's shape, computed in float64 and rounded to merge_dtype.

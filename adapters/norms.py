@@ -20,6 +20,7 @@ from adapters.adapter_configuration import AdapterConfig
 from adapters.merged_weight import HasWeight
 from adapters.parts import AdapterPart, SharedParts, saying_shape_warnings
 from adapters.precision import in_trained_dtype
+from adapters.task_switch import TaskSwitch
 from common.errors import ConfigError
 from t3nsor.autocast import without_autocast
 
@@ -37,14 +38,19 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 class NormPart(AdapterPart):
-    """Base class: y = x / rms(x) * full(), in the dtype that the replaced norm would return."""
+    """Base class: y = x / rms(x) * full(), in the dtype that the replaced norm would return.
+
+    The weight of the replaced norm is kept outside the state dict: it is what counts while `switch` is off.
+    """
 
     component = "norms"
+    replaced: torch.Tensor
 
-    def __init__(self, norm: T5Norm):
+    def __init__(self, norm: T5Norm, switch: TaskSwitch):
         super().__init__()
-        self.eps = norm.variance_epsilon
+        self.eps, self.switch = norm.variance_epsilon, switch
         self.track_precision(norm.weight)
+        self.register_buffer("replaced", norm.weight.detach(), persistent=False)
 
     def full(self) -> torch.Tensor:
         """w as a dense vector (d_model,)."""
@@ -61,14 +67,15 @@ class NormPart(AdapterPart):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (.., d_model) -> (.., d_model); the mean square is computed in float32."""
-        return rms_norm(x, self.full().to(self.compute_dtype), self.eps)
+        weight = self.full() if self.switch.enabled else self.replaced
+        return rms_norm(x, weight.to(self.compute_dtype), self.eps)
 
 
 class ScaleNorm(NormPart):
     """w is one number, initialised with the mean of the replaced vector, ScaleNorm_scale, or 1."""
 
-    def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts):
-        super().__init__(norm)
+    def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts, switch: TaskSwitch):
+        super().__init__(norm, switch)
         weight = in_trained_dtype(norm.weight)
         if config.use_LayerNorm_mean:
             start = weight.mean().reshape(1)
@@ -87,8 +94,8 @@ class TTLayerNorm(NormPart):
     preinit_error: relative error of that approximation; None without one.
     """
 
-    def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts):
-        super().__init__(norm)
+    def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts, switch: TaskSwitch):
+        super().__init__(norm, switch)
         weight = in_trained_dtype(norm.weight)
         shape = t3nsor.auto_shape(weight.numel(), config.TTLayerNorm_d, pad=config.tt_pad)
         rank: int | list[int] = config.TTLayerNorm_rk
@@ -117,8 +124,8 @@ class KroneckerLayerNorm(NormPart):
     At first only the first term counts, of which a_1 and s_1 are ones; in the others t_i = 0.
     """
 
-    def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts):
-        super().__init__(norm)
+    def __init__(self, config: AdapterConfig, norm: T5Norm, shared: SharedParts, switch: TaskSwitch):
+        super().__init__(norm, switch)
         size, n = norm.weight.numel(), config.KroneckerLayerNorm_n
         if size % n:
             raise ConfigError(f"KroneckerLayerNorm_n is {n}; it must divide d_model, {size}")

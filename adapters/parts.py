@@ -54,12 +54,14 @@ class Place:
     layer: index of its block among the blocks that contain alike layers with branches.
     layers: number of those blocks.
     targets: names of all alike layers with branches.
+    task: name of the task's module if each task has its own branches, otherwise None.
     """
 
     target: str = "wi"
     layer: int = 0
     layers: int = 1
     targets: tuple[str, ...] = ("wi",)
+    task: str | None = None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import nn
 
 from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import AdapterPart
+from adapters.task_switch import TaskSwitch
 from t3nsor.autocast import without_autocast
 
 FREQUENT_TOKENS = 5000
@@ -58,7 +59,7 @@ class SoftPrompt(AdapterPart):
     def before_decoder(
         self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Extend the mask of the encoder's states by the prompt; a forward pre-hook of the decoder."""
+        """Extend the mask of the encoder's states by the prompt, if they have it; a forward pre-hook of the decoder."""
         mask, states = kwargs.get("encoder_attention_mask"), kwargs.get("encoder_hidden_states")
         if mask is None or states is None or mask.shape[1] == states.shape[1]:
             return None
@@ -67,12 +68,17 @@ class SoftPrompt(AdapterPart):
 
 
 class AttentionPrefix(AdapterPart):
-    """`keys` and `values`: (heads, attention_prefix_length, d_kv), initialised from N(0, 1 / d_kv)."""
+    """`keys` and `values`: (heads, attention_prefix_length, d_kv), initialised from N(0, 1 / d_kv).
+
+    switch: while it is off, the attention is that called `replaced`.
+    replaced: name of the attention implementation that the backbone has.
+    """
 
     component = "prompts"
 
-    def __init__(self, config: AdapterConfig, heads: int, d_kv: int):
+    def __init__(self, config: AdapterConfig, heads: int, d_kv: int, switch: TaskSwitch, replaced: str):
         super().__init__()
+        self.switch, self.replaced = switch, replaced
         size = (heads, config.attention_prefix_length, d_kv)
         self.keys = nn.Parameter(torch.randn(size) * d_kv**-0.5)
         self.values = nn.Parameter(torch.randn(size) * d_kv**-0.5)

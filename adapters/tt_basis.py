@@ -1,8 +1,9 @@
 """A basis of random TT-matrices shared by all layers; each layer trains only its coefficients.
 
 y = x W0^T + s * sum_k c_k x B_k, where B_1, .., B_K are frozen TT-matrices (or rings) shared by all layers with the
-same sizes, and c: (K,) starts at zero. NOLA (Koohpayegani et al. 2023, https://arxiv.org/abs/2310.02556) does the same
-with a basis of low-rank matrices. Parameters: K per layer. Checkpoints contain the basis, because it is random.
+same sizes and by all tasks, and c: (K,) starts at zero. NOLA (Koohpayegani et al. 2023,
+https://arxiv.org/abs/2310.02556) does the same with a basis of low-rank matrices. Parameters: K per layer. Checkpoints
+contain the basis, because it is random.
 """
 
 from functools import partial

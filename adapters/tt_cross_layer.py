@@ -7,8 +7,8 @@ https://arxiv.org/abs/2506.09105):
     W[l, t] = G_1 (L_l T_t) G_2 .. G_d,    L: (r, layers, r), T: (r, types, r), G_k: (r_{k-1}, n_k, m_k, r_k)
 
 Matrices with the same two sizes share one set of cores; if the sizes differ (wi and wo), those that map from the larger
-to the smaller one use the transpose. Parameters of a set: those of the TT-matrix plus r^2 (layers + types). G_d starts
-at zero.
+to the smaller one use the transpose. Tasks with their own branches have sets of their own. Parameters of a set: those
+of the TT-matrix plus r^2 (layers + types). G_d starts at zero.
 """
 
 from functools import partial
@@ -57,7 +57,7 @@ class CrossLayerBranch(ChainBranch):
         small, large = sorted((linear.in_features, linear.out_features))
         self.transposed = linear.in_features > linear.out_features
         arguments = config, small, large, place.layers, len(place.targets)
-        self.cores = shared.get(("cross layer", small, large), partial(CrossLayerCores, *arguments))
+        self.cores = shared.get(("cross layer", place.task, small, large), partial(CrossLayerCores, *arguments))
 
     def chain(self, dtype: torch.dtype) -> CoreChain:
         chain = self.cores.matrix_of(self.layer, self.kind, dtype)

@@ -101,7 +101,7 @@ def check_tasks(model, tasks: dict) -> None:
     tasks: split -> tasks. If model and run have one task each, the adapters are renamed to the task of the run.
     """
     known, config = model.task_switch.tasks, model.adapter_config
-    several = len(known) > 1 or (config is not None and config.own_adapters and len(tasks["train"]) > 1)
+    several = len(known) > 1 or (config is not None and config.per_task and len(tasks["train"]) > 1)
     for split, key in TASK_KEYS.items():
         for task in tasks[split] if several else ():
             if task.name not in known:

@@ -37,7 +37,7 @@ def norm_of(config: AdapterConfig, size: int) -> nn.Module:
     norm = nn.RMSNorm(size)
     norm.variance_epsilon = 1e-6
     nn.init.uniform_(norm.weight, 0.5, 1.5)
-    return build(config, INSTEAD_OF_NORM, norm, SharedParts()), norm
+    return build(config, INSTEAD_OF_NORM, norm, SharedParts(), TaskSwitch(["task"])), norm
 
 
 def train_a_little(layer: nn.Module, x: torch.Tensor, forward=None) -> None:
@@ -366,7 +366,7 @@ def test_controller_runs_the_adapter_of_the_task(case):
 
 def test_a_linear_layer_keeps_its_keys_and_its_weight():
     linear = nn.Linear(4, 6)
-    adapted = AdaptedLinear(linear, AdapterConfig())
+    adapted = AdaptedLinear(linear, AdapterConfig(), TaskSwitch(["task"]))
     assert list(adapted.state_dict()) == ["weight", "bias"]
     assert adapted.weight is linear.weight
     x = torch.randn(3, 4)

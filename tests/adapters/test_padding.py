@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from adapters import AdapterConfig
+from adapters import AdapterConfig, TaskSwitch
 from adapters.norms import TTLayerNorm
 from adapters.parts import Place, SharedParts
 from adapters.registry import build
@@ -49,7 +49,7 @@ def test_padded_adapters_norms_and_biases():
     norm.variance_epsilon = 1e-6
     nn.init.uniform_(norm.weight)
     config = AdapterConfig(use_TTLayerNorm=True, TTLayerNorm_preinit=True, TTLayerNorm_rk=8, tt_pad=True)
-    padded = build(config, INSTEAD_OF_NORM, norm, SharedParts())
+    padded = build(config, INSTEAD_OF_NORM, norm, SharedParts(), TaskSwitch(["task"]))
     assert isinstance(padded, TTLayerNorm)
     assert torch.allclose(padded.full(), norm.weight, atol=1e-5)
 

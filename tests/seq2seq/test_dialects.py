@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu
 
-from adapters import Place, SharedParts, build
+from adapters import Place, SharedParts, TaskSwitch, build
 from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
 from common.errors import ConfigError
 from run_seq2seq import main
@@ -201,7 +201,7 @@ def test_norms_start_from_the_mean_whatever_else_is_set(fork, method):
     norm = nn.RMSNorm(768)
     norm.variance_epsilon = 1e-6
     nn.init.uniform_(norm.weight, 0.5, 1.5)
-    layer = build(settings.adapter, INSTEAD_OF_NORM, norm, SharedParts())
+    layer = build(settings.adapter, INSTEAD_OF_NORM, norm, SharedParts(), TaskSwitch(["task"]))
     x = X.float()
     expected = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight.mean()
     assert torch.allclose(layer(x), expected, rtol=1e-6, atol=1e-6)

@@ -5,7 +5,7 @@ import torch
 from transformers import GenerationConfig
 
 from common.errors import ConfigError
-from tests.methods import AFTER, BESIDE, adapted, config_for
+from tests.methods import AFTER, BESIDE, NORMS, adapted, config_for
 
 TASKS = ("a", "b.c", "d")
 ROWS = ["b.c", "a", "b.c"]
@@ -15,7 +15,7 @@ def grads(model):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("case", AFTER)
+@pytest.mark.parametrize("case", [*AFTER, *BESIDE, "both"])
 def test_each_row_runs_under_its_own_task(case, tiny_config, batch):
     model = adapted(tiny_config, config_for(case, tasks=TASKS))
     with torch.no_grad():
@@ -26,10 +26,11 @@ def test_each_row_runs_under_its_own_task(case, tiny_config, batch):
     assert not torch.allclose(alone["a"], alone["b.c"], atol=1e-3)
 
 
+@pytest.mark.parametrize("case", ["tensor_train_adapters", "use_TTLoRA"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradients_are_those_of_the_rows_one_by_one(checkpointing, tiny_config, batch):
+def test_gradients_are_those_of_the_rows_one_by_one(checkpointing, case, tiny_config, batch):
     """With checkpointing the blocks run again in the backward pass, outside the call that named the tasks."""
-    model = adapted(tiny_config, config_for("tensor_train_adapters", tasks=TASKS)).train()
+    model = adapted(tiny_config, config_for(case, tasks=TASKS)).train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model(**batch, task=ROWS).loss.backward()
@@ -44,14 +45,16 @@ def test_gradients_are_those_of_the_rows_one_by_one(checkpointing, tiny_config, 
     assert all(torch.allclose(together[name], one_by_one[name], atol=1e-6) for name in together)
 
 
-def test_generation_has_tasks_by_row_too(tiny_config, batch):
-    model = adapted(tiny_config, config_for("adapters", tasks=TASKS))
+@pytest.mark.parametrize("case", ["adapters", "ia3"])
+def test_generation_has_tasks_by_row_too(case, tiny_config, batch):
+    model = adapted(tiny_config, config_for(case, tasks=TASKS))
     ids = batch["input_ids"]
     together = model.generate(ids, task=ROWS, max_new_tokens=4, min_new_tokens=4)
     alone = {task: model.generate(ids, task=task, max_new_tokens=4, min_new_tokens=4) for task in set(ROWS)}
     assert all(torch.equal(together[row], alone[task][row]) for row, task in enumerate(ROWS))
 
 
+@pytest.mark.parametrize("case", ["tensor_train_adapters", "use_TTLoRA all"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -61,8 +64,8 @@ def test_generation_has_tasks_by_row_too(tiny_config, batch):
         {"generation_config": GenerationConfig(num_beams=3, decoder_start_token_id=0, pad_token_id=0)},
     ],
 )
-def test_beams_and_returned_sequences_have_the_task_of_their_row(options, tiny_config, batch):
-    model = adapted(tiny_config, config_for("tensor_train_adapters", tasks=TASKS))
+def test_beams_and_returned_sequences_have_the_task_of_their_row(options, case, tiny_config, batch):
+    model = adapted(tiny_config, config_for(case, tasks=TASKS))
     lengths = {"max_new_tokens": 4, "min_new_tokens": 4}
     together = model.generate(batch["input_ids"], task=ROWS, **options, **lengths)
     alone = {task: model.generate(batch["input_ids"], task=task, **options, **lengths) for task in set(ROWS)}
@@ -73,9 +76,10 @@ def test_beams_and_returned_sequences_have_the_task_of_their_row(options, tiny_c
         assert torch.equal(together[rows], alone[task][rows])
 
 
-def test_sampled_sequences_have_the_task_of_their_row(tiny_config, batch):
+@pytest.mark.parametrize("case", ["adapters", "use_LoRA"])
+def test_sampled_sequences_have_the_task_of_their_row(case, tiny_config, batch):
     """Of the single most likely token: other samples of a batch and of its single rows differ."""
-    model = adapted(tiny_config, config_for("adapters", tasks=TASKS))
+    model = adapted(tiny_config, config_for(case, tasks=TASKS))
     options = {"do_sample": True, "top_k": 1, "num_return_sequences": 3, "max_new_tokens": 4, "min_new_tokens": 4}
     together = model.generate(batch["input_ids"], task=ROWS, **options)
     alone = {task: model.generate(batch["input_ids"], task=task, **options) for task in set(ROWS)}
@@ -83,8 +87,9 @@ def test_sampled_sequences_have_the_task_of_their_row(tiny_config, batch):
     assert all(torch.equal(together[3 * k : 3 * k + 3], alone[task][3 * k : 3 * k + 3]) for k, task in enumerate(ROWS))
 
 
-def test_encoder_outputs_can_be_passed_with_beams(tiny_config, batch):
-    model = adapted(tiny_config, config_for("adapters", tasks=TASKS))
+@pytest.mark.parametrize("case", ["adapters", "use_TTLoRA all"])
+def test_encoder_outputs_can_be_passed_with_beams(case, tiny_config, batch):
+    model = adapted(tiny_config, config_for(case, tasks=TASKS))
     options = {"num_beams": 3, "max_new_tokens": 4, "min_new_tokens": 4}
     expected = model.generate(batch["input_ids"], task=ROWS, **options)
     with torch.no_grad(), model.task_switch.pinned(ROWS):
@@ -118,8 +123,8 @@ def test_all_tasks_may_train_the_same_adapters(tiny_config, batch):
     assert common(**batch).loss.isfinite()
 
 
-@pytest.mark.parametrize("case", BESIDE[:1])
-def test_parts_beside_linear_layers_are_common_to_the_tasks(case, tiny_config, batch):
+@pytest.mark.parametrize("case", [NORMS[0], "bitfit", "prefix_tuning"])
+def test_other_parts_are_common_to_the_tasks(case, tiny_config, batch):
     model = adapted(tiny_config, config_for(case, tasks=TASKS))
     assert model.task_switch.tasks == ("shared",)
     assert model(**batch).loss.isfinite()
@@ -149,7 +154,11 @@ def test_cores_common_to_the_tasks_of_a_layer_or_to_the_whole_model(tiny_config)
     [
         ("adapters", {"tasks": ("a.b", "a_b")}, "gives two the same name"),
         ("tensor_train_adapters", {"share_cores_among": "tasks"}, "needs share_cores"),
-        ("use_TTLoRA", {"share_cores_among": "tasks", "share_cores": "first"}, "only adapters after sublayers"),
+        (
+            "bitfit",
+            {"share_cores_among": "tasks", "share_cores": "first"},
+            "only adapters after sublayers and branches",
+        ),
     ],
 )
 def test_contradictions(case, keys, words):

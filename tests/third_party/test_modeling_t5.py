@@ -84,11 +84,13 @@ def test_freezing_respects_marks(tiny_config):
 def test_loading_is_strict(tiny_config, tmp_path):
     model = adapted(tiny_config, config_for("adapters"))
     model.save_adapter(tmp_path)
-    with pytest.raises(ConfigError, match=r"missing \['decoder.* unexpected \['decoder"):
+    with pytest.raises(ConfigError, match="another configuration than the model's: tensor_train_adapters is False"):
         adapted(tiny_config, config_for("tensor_train_adapters")).load_adapter(tmp_path)
-    narrower = adapted(tiny_config, AdapterConfig(**{**config_for("adapters").to_dict(), "task_reduction_factor": 8}))
+    for blocks, words in ((1, r"missing \[\], unexpected \['encoder"), (3, r"missing \['encoder.*, unexpected \[\]")):
+        with pytest.raises(ConfigError, match=words):
+            adapted(changed(tiny_config, num_layers=blocks), config_for("adapters")).load_adapter(tmp_path)
     with pytest.raises(ConfigError, match="shape mismatch: decoder"):
-        narrower.load_adapter(tmp_path)
+        adapted(changed(tiny_config, d_model=64), config_for("adapters")).load_adapter(tmp_path)
     other = adapted(tiny_config, AdapterConfig(**{**config_for("adapters").to_dict(), "non_linearity": "relu"}))
     with pytest.raises(ConfigError, match="another configuration"):
         other.load_adapter(tmp_path)

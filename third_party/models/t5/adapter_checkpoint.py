@@ -142,10 +142,10 @@ def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
     state = model.state_dict(keep_vars=True)
     if holds_peft(directory):
         peft_format.check_same(model.adapter_config, description.adapter_config, directory)
+    else:
+        _check_configuration(model, description, directory)
     _check_names(model, description, directory)
     _check_tensors(saved, state, directory)
-    if not holds_peft(directory):
-        _check_configuration(model, description, directory)
     base = description.base_fingerprint
     if base is not None and not base.matches(Fingerprint.of(model, saved)):
         raise ConfigError(

@@ -16,6 +16,7 @@ from common.json_settings import check_keys, describe, has_type, read_file
 from common.keys import key_types
 from third_party.models.t5.configuration_t5 import SHIPPED
 from third_party.models.t5.fingerprint import Fingerprint
+from third_party.models.t5.shared_branches import with_shared_branches
 
 WEIGHTS = "adapter_model.safetensors"
 DESCRIPTION = "lab_adapter.json"
@@ -91,7 +92,9 @@ def read_description(directory: Path) -> Description:
     try:
         content = read_file(path)
         _check_damage(content, path)
-        return _description(content)
+        found = _description(content)
+        found.adapter_config = with_shared_branches(found.adapter_config, found.tensors, directory)
+        return found
     except ConfigError as error:
         text = " ".join(str(error).split())  # a name in the file may have a line break
         raise ConfigError(text if str(error).startswith(str(directory)) else _refusal(path, text)) from None

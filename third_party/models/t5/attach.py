@@ -1,7 +1,8 @@
 """Attaching methods to T5, one function per site. Modules of the backbone keep their names and state-dict keys."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import UnionType
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ from adapters import (
     AdapterController,
     Place,
     SharedParts,
+    TaskBranches,
     TaskSwitch,
     build,
     sites,
 )
 from adapters.intrinsic import AdaptedEmbedding, AdaptedNorm, IntrinsicDelta
 from adapters.norms import NormPart
+from adapters.task_switch import WhileEnabled
 from third_party.models.t5.prefix_attention import use_prefixed_attention
 
 if TYPE_CHECKING:  # modeling_t5 imports this module
@@ -34,7 +37,8 @@ TARGET_ALIASES = {"wi_0": "wi", "wi_1": "wi"}  # the two inner layers of the gat
 def attach(model: "Model", config: AdapterConfig, switch: TaskSwitch) -> None:
     """Attach the methods that `config` chooses, on the device of the modules that they adapt.
 
-    They compute in the dtype of these modules; their tensors are float32 if that is half precision.
+    They compute in the dtype of these modules; their tensors are float32 if that is half precision. While `switch` is
+    off, the model computes as without them.
     """
     shared = SharedParts()
     for site, function in SITES.items():
@@ -48,7 +52,8 @@ def _after_sublayers(model: "Model", config: AdapterConfig, shared: SharedParts,
         arguments = config, model.config.d_model, switch, shared
         controller = _build_like(layer.layer_norm.weight, AdapterController, *arguments)
         layer.add_module("adapter_controller", controller)
-        getattr(layer, site.sublayer).register_forward_hook(controller.adapt_output)
+        hook = WhileEnabled(switch, controller.adapt_output)
+        model.adapter_hooks.append(getattr(layer, site.sublayer).register_forward_hook(hook))
 
 
 @dataclass(frozen=True)
@@ -74,14 +79,27 @@ class _Target:
 def _beside_linears(model: "Model", config: AdapterConfig, shared: SharedParts, switch: TaskSwitch) -> None:
     chosen = METHODS[config.methods[sites.BESIDE_LINEAR]].cls.targets or config.lora_targets or DEFAULT_TARGETS
     targets = list(_targets(model, config, chosen))
+    one_for_all = config.share_cores_among == "layers and tasks"
     for target in targets:
         alike = [other for other in targets if other.sizes == target.sizes]
         names, blocks = (
             list(dict.fromkeys(column)) for column in zip(*((t.name, t.block) for t in alike), strict=True)
         )
         place = Place(target.name, blocks.index(target.block), len(blocks), tuple(names))
-        arguments = config, sites.BESIDE_LINEAR, target.linear, place, shared
-        _adapted_linear(model, target.path, config).branch = _build_like(target.linear.weight, build, *arguments)
+        parts = shared if one_for_all else SharedParts()
+        make = partial(_branch, config, target.linear, place, parts, switch)
+        _adapted_linear(model, target.path, config, switch).branch = _build_like(target.linear.weight, make)
+
+
+def _branch(
+    config: AdapterConfig, linear: nn.Linear, place: Place, shared: SharedParts, switch: TaskSwitch
+) -> nn.Module:
+    """The branch of a linear layer; a branch for each task if there are several."""
+
+    def build_for(task: str | None) -> Any:
+        return build(config, sites.BESIDE_LINEAR, linear, replace(place, task=task), shared)
+
+    return TaskBranches(switch, build_for) if len(switch.tasks) > 1 else build_for(None)
 
 
 def _targets(model: "Model", config: AdapterConfig, chosen: Collection[str]) -> Iterator[_Target]:
@@ -97,7 +115,7 @@ def _targets(model: "Model", config: AdapterConfig, chosen: Collection[str]) -> 
 
 def _instead_of_norms(model: "Model", config: AdapterConfig, shared: SharedParts, switch: TaskSwitch) -> None:
     for path, norm in _modules(model, T5LayerNorm):
-        _replace(model, path, _build_like(norm.weight, build, config, sites.INSTEAD_OF_NORM, norm, shared))
+        _replace(model, path, _build_like(norm.weight, build, config, sites.INSTEAD_OF_NORM, norm, shared, switch))
 
 
 def _on_biases(model: "Model", config: AdapterConfig, shared: SharedParts, switch: TaskSwitch) -> None:
@@ -105,25 +123,30 @@ def _on_biases(model: "Model", config: AdapterConfig, shared: SharedParts, switc
         if path == "lm_head" and config.freeze_bitfit_lm_head_all:
             continue
         bias = _build_like(linear.weight, build, config, sites.ON_BIAS, linear.out_features, shared)
-        _adapted_linear(model, path, config).added_bias = bias
+        _adapted_linear(model, path, config, switch).added_bias = bias
     for _, norm in _modules(model, T5LayerNorm | NormPart):
         bias = _build_like(next(norm.parameters()), build, config, sites.ON_BIAS, model.config.d_model, shared)
         norm.add_module("added_bias", bias)
-        norm.register_forward_hook(bias.add_to_output)
+        hook = WhileEnabled(switch, bias.add_to_output)
+        model.adapter_hooks.append(norm.register_forward_hook(hook))
 
 
 def _before_encoder(model: "Model", config: AdapterConfig, shared: SharedParts, switch: TaskSwitch) -> None:
     prompt = _build_like(model.shared.weight, build, config, sites.BEFORE_ENCODER, model.shared)
     model.encoder.add_module("prompt", prompt)
-    model.encoder.register_forward_pre_hook(prompt.before_encoder, with_kwargs=True)
-    model.decoder.register_forward_pre_hook(prompt.before_decoder, with_kwargs=True)
+    before_encoder = WhileEnabled(switch, prompt.before_encoder)
+    model.adapter_hooks += [
+        model.encoder.register_forward_pre_hook(before_encoder, with_kwargs=True),
+        model.decoder.register_forward_pre_hook(prompt.before_decoder, with_kwargs=True),  # it looks at the states
+    ]
 
 
 def _in_attention(model: "Model", config: AdapterConfig, shared: SharedParts, switch: TaskSwitch) -> None:
     sizes = model.config.num_heads, model.config.d_kv
     for _, attention in _modules(model, T5Attention):
-        attention.add_module("prefix", _build_like(attention.k.weight, build, config, sites.IN_ATTENTION, *sizes))
-    use_prefixed_attention(model)
+        arguments = config, sites.IN_ATTENTION, *sizes, switch, attention.config._attn_implementation
+        attention.add_module("prefix", _build_like(attention.k.weight, build, *arguments))
+    use_prefixed_attention(model, switch)
 
 
 def _on_weights(model: "Model", config: AdapterConfig, shared: SharedParts, switch: TaskSwitch) -> None:
@@ -136,7 +159,7 @@ def _on_weights(model: "Model", config: AdapterConfig, shared: SharedParts, swit
         for path, module in _modules(model, replaced):
             key = cls, module.weight  # encoder and decoder share one embedding
             if key not in adapted:
-                adapted[key] = cls(module, config)
+                adapted[key] = cls(module, config, switch)
                 adapted[key].branch = IntrinsicDelta(subspace, numbers[module.weight], module.weight.shape)
             _replace(model, path, adapted[key])
 
@@ -167,11 +190,11 @@ def _modules(model: nn.Module, cls: type[nn.Module] | UnionType) -> list[tuple[s
     ]
 
 
-def _adapted_linear(model: nn.Module, path: str, config: AdapterConfig) -> AdaptedLinear:
+def _adapted_linear(model: nn.Module, path: str, config: AdapterConfig, switch: TaskSwitch) -> AdaptedLinear:
     """Return the AdaptedLinear at `path`; a plain linear layer is replaced by one first."""
     linear = model.get_submodule(path)
     if not isinstance(linear, AdaptedLinear):
-        linear = AdaptedLinear(linear, config)
+        linear = AdaptedLinear(linear, config, switch)
         _replace(model, path, linear)
     return linear
 

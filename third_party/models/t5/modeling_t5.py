@@ -7,6 +7,7 @@ state-dict keys do not change.
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 
 import torch
 import transformers
+from torch.utils.hooks import RemovableHandle
 
-from adapters import AdapterConfig, AdapterController, TaskSwitch, is_merged
+from adapters import AdapterConfig, AdapterPart, PerTask, TaskSwitch, is_merged
 from common.errors import ConfigError
 from third_party.models.t5 import adapter_checkpoint
 from third_party.models.t5.adapter_description import holds_peft, try_bases
@@ -24,6 +26,7 @@ from third_party.models.t5.attached import check_attached
 from third_party.models.t5.checkpointing import checkpoint_with_task
 from third_party.models.t5.companions import DATA, SCORES, companions_in
 from third_party.models.t5.configuration_t5 import SHIPPED, T5Config, resolve_name
+from third_party.models.t5.detach import detach
 from third_party.models.t5.freezing import freeze_model_params
 from third_party.models.t5.guards import Guarded, check_plain
 from third_party.models.t5.hub import adapter_directory
@@ -53,6 +56,7 @@ class T5ForConditionalGeneration(Sharable, Guarded, transformers.T5ForConditiona
         self.companions: dict[str, bytes] = {}
         self._backbone_size: int | None = None
         self.task_switch = TaskSwitch(("task",))
+        self.adapter_hooks: list[RemovableHandle] = []
         super().__init__(T5Config.of(config))
         if adapter_config is not None:
             self.attach_adapters(adapter_config)
@@ -145,10 +149,9 @@ class T5ForConditionalGeneration(Sharable, Guarded, transformers.T5ForConditiona
         if the backbone is not an ordinary T5.
         """
         if self.adapter_config is not None:
-            raise ConfigError("the model has adapters already; attach new ones to a fresh backbone")
+            raise ConfigError("the model has adapters already; remove them with detach_adapters() first")
         check_plain(self)
-        for name in (DATA, SCORES):  # of what the backbone was trained on
-            self.companions.pop(name, None)
+        self._forget_training()
         self._backbone_size = self.backbone_size
         self.task_switch.set_tasks(adapter_config.adapter_names)  # in place: gradient checkpointing has a reference
         attach(self, adapter_config, self.task_switch)
@@ -157,6 +160,28 @@ class T5ForConditionalGeneration(Sharable, Guarded, transformers.T5ForConditiona
         check_attached(self)
         self.train(self.training)  # sets the mode of the new modules, and merges them in evaluation
 
+    def _forget_training(self) -> None:
+        for name in (DATA, SCORES):
+            self.companions.pop(name, None)
+
+    def detach_adapters(self) -> None:
+        """Remove the adapters: the model is its backbone again, all of whose parameters require gradients.
+
+        What was trained of the backbone itself stays trained, in the backbone's dtype; as no file has these weights
+        then, the model forgets the name it was loaded by. Without adapters, nothing happens.
+        """
+        if self.adapter_config is None:
+            return
+        added = {
+            tensor for module in self.modules() if isinstance(module, AdapterPart) for tensor in module.parameters()
+        }
+        if any(parameter.requires_grad for parameter in set(self.parameters()) - added):
+            self.name_or_path, self.backbone_path = "", None
+        detach(self)
+        self._forget_training()
+        self.adapter_config = self._backbone_size = None
+        self.task_switch.set_tasks(("task",))
+
     def rename_task(self, task: str) -> None:
         """Rename the model's only task to `task`, keeping its adapters."""
         if self.adapter_config is None or self.adapter_config.tasks == (task,):
@@ -164,8 +189,20 @@ class T5ForConditionalGeneration(Sharable, Guarded, transformers.T5ForConditiona
         self.adapter_config.tasks = (task,)
         self.task_switch.set_tasks((task,))
         for module in self.modules():
-            if isinstance(module, AdapterController):
+            if isinstance(module, PerTask):
                 module.rename_task(task)
+
+    def adapters_disabled(self) -> AbstractContextManager[None]:
+        """Compute as the plain backbone within a `with` block, in forward passes and in `generate`.
+
+        Nothing that was attached takes part, be it merged or not, and no task need be named. What was trained of the
+        backbone itself, such as its layer norms with `unfreeze_layer_norms`, stays trained. It holds in this thread
+        only, and backward passes may follow after the block.
+
+        >>> with model.adapters_disabled():
+        ...     logits = model(**batch).logits
+        """
+        return self.task_switch.disabled()
 
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
         """Tie what is tied. An output layer of its own, as T5 v1.1 has, stays one, though config.json calls it tied."""

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from adapters import AdapterController, AdapterPart
+from adapters import AdapterPart, PerTask
 from adapters.intrinsic import AdaptedNorm
 from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
 
@@ -56,8 +56,8 @@ def cost_of_tasks(model: T5ForConditionalGeneration, tasks: int = 8) -> float:
     """
     counts, share = count_parameters(model), {}
     for module in model.modules():
-        if isinstance(module, AdapterController):  # the model may have adapters for several tasks already
-            share |= {p: 1 / len(module.adapters) for p in module.adapters.parameters()}
+        if isinstance(module, PerTask):  # the model may have adapters for several tasks already
+            share |= {p: 1 / len(module) for p in module.parameters()}
     per_task = sum(share.get(p, 1) * p.numel() for p in model.parameters() if p.requires_grad)
     return (counts["total"] - counts["trainable"] + tasks * per_task) / counts["backbone"]
 

@@ -58,3 +58,12 @@ def keep_trained_weights_in_float32(model: nn.Module) -> None:
     # Modules may share a weight, so none was changed before all had seen its dtype.
     for module in trained:
         module.weight.data = module.weight.data.to(trained_dtype(module.weight.dtype))
+
+
+def round_trained_weights(model: nn.Module) -> None:
+    """Undo `keep_trained_weights_in_float32`: weights get the backbone's dtype, to which they were rounded in use."""
+    plain = {trained: cls for cls, trained in TRAINED.items()}
+    for module in [m for m in model.modules() if type(m) in plain]:
+        module.weight.data = module.weight.data.to(module.compute_dtype)
+        del module.precision
+        module.__class__ = plain[type(module)]
