@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import peft
 import pytest
@@ -30,7 +31,7 @@ EXPORTED = {
     "ia3": ("ia3", {}),
     "ia3 blocks and norms": ("ia3", {"task_adapter_layers_decoder": [1], "unfreeze_layer_norms": True}),
     "prompt": ("prefix_tuning", {}),
-    "tt": ("use_TTLoRA", {"lora_targets": ALL, "lora_alpha": 3.0}),
+    "tt": ("use_TTLoRA", {"lora_targets": ALL, "lora_alpha": 0.5}),
     "tt ring": ("use_TTLoRA", {"tensor_ring": True, "tt_d": 3, "freeze_cores": "first"}),
     "tt ring of rank 1": ("use_TTLoRA", {"tensor_ring": True, "tt_rank": 1}),
     "tt skewed": ("use_TTLoRA", {"auto_shape_mode": "skewed", "unfreeze_layer_norms": True}),
@@ -94,6 +95,24 @@ def test_there_and_back(case, gated, tiny_t5, gated_t5, tmp_path, batch):
     one, two = load_file(tmp_path / WEIGHTS), load_file(tmp_path / "again" / WEIGHTS)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("method", ["use_LoRA", "use_TTLoRA"])
+def test_the_branches_of_one_task(method, tiny_t5, tmp_path, batch):
+    model = T5ForConditionalGeneration.from_pretrained(tiny_t5)
+    config = replace(config_for(method), tasks=("a.b", "c"))
+    moved(modify_model_after_init(model, config)).eval()
+    for task in config.tasks:
+        model.export_peft(tmp_path / task, task)
+        with torch.no_grad():
+            expected = model(**batch, task=task).logits
+        assert close(logits(in_peft(tiny_t5, tmp_path / task), batch), expected)
+        assert close(logits(T5ForConditionalGeneration.from_pretrained(tmp_path / task).eval(), batch), expected)
+    for task, words in ((None, "needs a task"), ("d", "got the task 'd'")):
+        with pytest.raises(ConfigError, match=words):
+            model.export_peft(tmp_path / "no", task)
+    with pytest.raises(ConfigError, match="got the task 'd'"):
+        adapted(tiny_t5).export_peft(tmp_path / "no", "d")
 
 
 MADE_IN_PEFT = {

@@ -109,10 +109,10 @@ def save_scores(model: "T5ForConditionalGeneration", directory: Path, rows: Sequ
         unfinished.write_bytes(model.companions[SCORES])
 
 
-def export_peft(model: "T5ForConditionalGeneration", directory: Path) -> None:
+def export_peft(model: "T5ForConditionalGeneration", directory: Path, task: str | None) -> None:
     """Write the adapters in peft's format; see `peft_format.export`."""
     tensors, fingerprint = _trained(model, directory)
-    peft_format.export(model, directory, tensors, fingerprint, hashlib.sha256(_written(tensors)).hexdigest())
+    peft_format.export(model, directory, task, tensors, fingerprint, hashlib.sha256(_written(tensors)).hexdigest())
 
 
 def _written(tensors: dict[str, torch.Tensor]) -> bytes:

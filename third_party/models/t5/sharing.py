@@ -26,14 +26,15 @@ class Sharable:
         adapter_checkpoint.save(self, Path(directory))
         write_companions(self, Path(directory))
 
-    def export_peft(self, directory: str | os.PathLike) -> None:
+    def export_peft(self, directory: str | os.PathLike, task: str | None = None) -> None:
         """Write the adapters in peft's format, for `PeftModel.from_pretrained`; `from_pretrained` here reads them, too.
 
         The tokenizer is written beside them.
+        task: whose branches, where each task has its own; for peft, each is an adapter.
         Raises ConfigError, with the reason, if peft has no equal of the method or of what is trained beside it.
         """
         check_native(self)
-        adapter_checkpoint.export_peft(self, Path(directory))
+        adapter_checkpoint.export_peft(self, Path(directory), task)
         write_companions(self, Path(directory))
 
     def push_to_hub(self, repo_id: str, *, peft: bool = False, **options: Any) -> str:

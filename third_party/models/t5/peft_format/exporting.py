@@ -11,6 +11,7 @@ from torch import nn
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from adapters import AdapterConfig
+from adapters.parts import module_name
 from common.errors import ConfigError
 from common.files import replacing
 from third_party.models.t5.adapter_description import DESCRIPTION, PEFT_CONFIG, WEIGHTS, holds_adapter, holds_peft
@@ -31,10 +32,16 @@ NO_COUNTERPART = {
 
 
 def export(
-    model: "T5ForConditionalGeneration", directory: Path, tensors: Tensors, fingerprint: Fingerprint, weights: str
+    model: "T5ForConditionalGeneration",
+    directory: Path,
+    task: str | None,
+    tensors: Tensors,
+    fingerprint: Fingerprint,
+    weights: str,
 ) -> None:
     """Write the adapters of `model` as peft would, each file under a temporary name first.
 
+    task: whose branches, where each task has its own.
     tensors: our names of all that is trained or added -> values.
     fingerprint: that of the backbone.
     weights: SHA-256 of the tensors in our format, by which scores are known to belong to them.
@@ -50,6 +57,7 @@ def export(
         raise ConfigError(
             f"{directory} contains an adapter of this project ({DESCRIPTION}); export to another directory"
         )
+    tensors = _of_task(model.adapter_config, task, tensors)
     norms = _norms(model, tensors, method)
     content = _content(model, kind, method, tensors, bool(norms))
     written = {_peft_name(name, method): tensor for name, tensor in (tensors | norms).items()}
@@ -79,6 +87,20 @@ def counterpart(config: AdapterConfig | None) -> tuple[str, PeftMethod]:
             f"be exported: {', '.join(kinds)}, one at a time"
         )
     return kinds[names[0]], METHODS[kinds[names[0]]]
+
+
+def _of_task(config: AdapterConfig, task: str | None, tensors: Tensors) -> Tensors:
+    """The tensors of one task, under the names that they have in a model of this task alone."""
+    several = len(config.tasks) > 1 and config.per_task
+    if several and task not in config.tasks or task not in (None, *config.tasks):
+        given = "needs a task" if task is None else f"got the task {task!r}"
+        raise ConfigError(f"export_peft {given}, as the model has branches for: {', '.join(config.tasks)}")
+    if not several:
+        return tensors
+    own, others = (f".branch.branches.{module_name(task)}.", ".branch.branches.")
+    return {
+        name.replace(own, ".branch."): tensor for name, tensor in tensors.items() if own in name or others not in name
+    }
 
 
 def _content(
