@@ -4,7 +4,7 @@
 >>> model = peft.get_peft_model(model, t3nsor_peft.TTLoraConfig(r=8, d=2, target_modules="all-linear"))
 """
 
-from t3nsor_peft.registration import check_version, register
+from t3nsor_peft.registration import allow_hotswap, check_version, register
 
 check_version()  # before what follows, which imports names that another peft may not have
 
@@ -20,5 +20,6 @@ METHODS = {
 }
 for name, classes in METHODS.items():
     register(name, *classes)
+allow_hotswap()
 
 __all__ = ["METHODS", "MetaTTConfig", "MetaTTModel", "TTAdapterConfig", "TTAdapterModel", "TTLoraConfig", "TTLoraModel"]
