@@ -28,7 +28,7 @@ ROOMS = {
 OUTSIDE = {
     "common": set(),
     "t3nsor": {"torch"},
-    "t3nsor_peft": {"torch", "peft", "transformers", "packaging"},
+    "t3nsor_peft": {"torch", "peft", "transformers", "packaging", "bitsandbytes", "torchao"},
     "adapters": {"torch"},
     "expressivity": {"torch", "matplotlib", "tqdm"},
 }

@@ -237,3 +237,19 @@ def test_cores_start_from_the_svd_of_a_quantised_weight():
     for layer in updated(model):
         start = layer.tt_lora_start["default"]
         assert any(core.any() for core in start)
+
+
+def test_a_weight_that_is_quantised_for_each_batch_is_merged_into_exactly():
+    nn8 = pytest.importorskip("bitsandbytes.nn")
+    layer = nn8.Linear8bitLt(32, 16, bias=False, has_fp16_weights=True).requires_grad_(False)
+    model = get_peft_model(nn.Sequential(layer), TTLoraConfig(r=4, target_modules=["0"])).eval()
+    perturb(model)
+    x, bare = torch.randn(4, 32), layer.weight.clone()
+    before, expected = model(x), bare.double() + dense_update(updated(model)[0], "default")
+    for _ in range(2):
+        model.merge_adapter()
+        assert torch.equal(updated(model)[0].weight, expected.float())
+        assert relative_error(model(x), before) < 0.03
+        model.unmerge_adapter()
+        assert torch.equal(updated(model)[0].weight, bare)
+        assert torch.equal(model(x), before)
