@@ -10,7 +10,7 @@ check_version()  # before what follows, which imports peft, and names that anoth
 
 from t3nsor_peft.config import TTLoraConfig  # noqa: E402
 from t3nsor_peft.meta_tt import MetaTTConfig, MetaTTModel  # noqa: E402
-from t3nsor_peft.registration import register  # noqa: E402
+from t3nsor_peft.registration import allow_hotswap, register  # noqa: E402
 from t3nsor_peft.tt_adapter import TTAdapterConfig, TTAdapterModel  # noqa: E402
 from t3nsor_peft.tt_lora import TTLoraModel  # noqa: E402
 
@@ -21,5 +21,6 @@ METHODS = {
 }
 for name, classes in METHODS.items():
     register(name, *classes)
+allow_hotswap()
 
 __all__ = ["METHODS", "MetaTTConfig", "MetaTTModel", "TTAdapterConfig", "TTAdapterModel", "TTLoraConfig", "TTLoraModel"]

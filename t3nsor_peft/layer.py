@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
-from peft.utils import resolve_quantization_backend
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from t3nsor_peft.cores import NamedCores
 from t3nsor_peft.mixed_batches import BASE, check_adapter_names
+from t3nsor_peft.quantised import backend_of
 
 
 class AdaptedLayer(nn.Module, BaseTunerLayer):
@@ -27,7 +27,7 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
         super().__init__()
         self.base_layer = base_layer
         own = self.get_base_layer()
-        self.quantization_backend = resolve_quantization_backend(own, **quantization)
+        self.quantization_backend = backend_of(own, **quantization)
         self.in_features, self.out_features = linear_sizes(own)
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
@@ -85,6 +85,6 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
 
 def linear_sizes(layer: nn.Module) -> tuple[int, int]:
     """Return (in_features, out_features). Raises TypeError if it is no linear layer, quantised or not."""
-    if not isinstance(layer, (nn.Linear, Conv1D)) and resolve_quantization_backend(layer) is None:
+    if not isinstance(layer, (nn.Linear, Conv1D)) and backend_of(layer) is None:
         raise TypeError(f"Target module {layer} is not supported; it must be a linear layer")
     return _get_in_out_features(layer)

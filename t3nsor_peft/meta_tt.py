@@ -63,7 +63,12 @@ class CrossLayerCores(NamedCores):
         self.core_kind = nn.Parameter(near_identity(rank, place.kinds))
 
     def selected(self, place: Place, dtype: torch.dtype | None) -> list[torch.Tensor]:
-        """The cores of the matrix of one place, in `dtype`."""
+        """The cores of the matrix of one place, in `dtype`. Raises RuntimeError if a part of them is elsewhere."""
+        if self.core_layer.dim() != 3 or hasattr(self.core_layer, "device_mesh"):
+            raise RuntimeError(
+                "MetaTT's cores are sharded, as those of another layer, while this layer needs them; wrap the model as "
+                "a whole, without its blocks"
+            )
         layers, kinds, *cores = converted([self.core_layer, self.core_kind, *self], dtype)
         return selected_cores(cores, layers, kinds, place.block, place.kind)
 

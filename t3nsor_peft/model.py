@@ -16,6 +16,7 @@ from t3nsor import ShapeError, ShapeWarning, parameter_count
 from t3nsor_peft.config import TTConfig
 from t3nsor_peft.layer import AdaptedLayer, linear_sizes
 from t3nsor_peft.mixed_batches import copies_in_generation, rows_assigned
+from t3nsor_peft.quantised import check_mergeable
 from t3nsor_peft.updated_linear import BROKEN, UpdatedLinear
 
 SHOWN = 5
@@ -102,6 +103,12 @@ class TrainTuner(BaseTuner):
         if merge and safe_merge:
             self._check_finite(adapter_names)
         return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+
+    def _check_merge_allowed(self) -> None:
+        """Raise ValueError, before any layer is changed, if one cannot be merged into."""
+        super()._check_merge_allowed()
+        for layer in self._updated_layers():
+            check_mergeable(layer)
 
     def _check_finite(self, adapter_names: list[str] | None) -> None:
         """Raise ValueError, before any layer is changed, if a merged weight would not be finite."""

@@ -3,6 +3,7 @@
 from peft.config import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import register_peft_method
+from peft.utils.hotswap import CONFIG_KEYS_TO_CHECK
 from peft.utils.peft_types import PeftType
 
 
@@ -22,6 +23,17 @@ def peft_type(name: str) -> PeftType:
     PeftType._value2member_map_[name] = member
     type.__setattr__(PeftType, name, member)
     return member
+
+
+def allow_hotswap() -> None:
+    """Let peft's hotswap_adapter exchange adapters of TT-LoRA whose configurations agree in what is listed here.
+
+    It takes fields of LoRA for granted that the other methods do not have.
+    """
+    CONFIG_KEYS_TO_CHECK[peft_type("TT_LORA")] = [
+        *("r", "rank_pattern", "layer_shapes", "ring"),
+        *("lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout"),
+    ]
 
 
 def register(name: str, config: type[PeftConfig], model: type[BaseTuner]) -> None:

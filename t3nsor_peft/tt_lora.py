@@ -68,9 +68,8 @@ class TTLoraLinear(UpdatedLinear):
 
     def _initial_cores(self, config: TTLoraConfig, shape: CoreShape, frozen: Sequence[int]) -> list[torch.Tensor]:
         if config.init_weights == "svd" and not self.weight.is_meta:
-            backend = self.quantization_backend
-            weight = self.weight if backend is None else backend.get_base_weight(self.get_base_layer())
-            matrix = weight.detach() if self.fan_in_fan_out else weight.detach().t()
+            weight = self.get_base_weight().detach()
+            matrix = weight if self.fan_in_fan_out else weight.t()
             return list(padded(from_matrix(matrix.float(), shape.matrix, shape.ranks), shape.ranks).cores)
         return initial_cores(shape, config.ring, frozen, zero=bool(config.init_weights))
 

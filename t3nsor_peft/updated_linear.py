@@ -18,6 +18,7 @@ from t3nsor.contraction.ops import contract_cores
 from t3nsor.tensor_train import TensorRing, TensorTrain
 from t3nsor_peft.cores import computable
 from t3nsor_peft.layer import AdaptedLayer
+from t3nsor_peft.quantised import check_mergeable
 
 BROKEN = "NaNs detected in the merged weights. The adapter {} seems to be broken"
 
@@ -110,11 +111,13 @@ class UpdatedLinear(AdaptedLayer):
         merged = self.merged_weight([*self.merged_adapters, *names])
         if safe_merge and not merged.isfinite().all():
             raise ValueError(BROKEN.format(names[-1]))
-        weight = self.get_base_layer().weight
         if not self.merged:
             # A buffer follows conversions of the model, so that unmerging brings no other dtype or device back.
-            self.register_buffer("kept_weight", weight.data, persistent=False)
-        weight.data = merged
+            self.register_buffer("kept_weight", self._own_weight(), persistent=False)
+        if self.quantization_backend is None:
+            self.get_base_layer().weight.data = merged
+        else:
+            self.quantization_backend.quantise(self.get_base_layer(), merged)
         self.merged_adapters = [*self.merged_adapters, *names]
 
     def unmerge(self) -> None:
@@ -122,7 +125,10 @@ class UpdatedLinear(AdaptedLayer):
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        self.get_base_layer().weight.data = self.kept_weight
+        if self.quantization_backend is None:
+            self.get_base_layer().weight.data = self.kept_weight
+        else:
+            self.quantization_backend.put_back(self.get_base_layer(), self.kept_weight)
         del self.kept_weight
         self.merged_adapters = []
 
@@ -130,17 +136,22 @@ class UpdatedLinear(AdaptedLayer):
     def merged_weight(self, adapters: Sequence[str]) -> torch.Tensor:
         """W0 plus the updates of `adapters`, rounded once to the dtype of W0; a new tensor.
 
-        Raises ValueError for a quantised base layer.
+        It is float32 where the base layer is quantised, and rounded when it is quantised.
+        Raises ValueError for a quantised base layer whose backend cannot be merged into.
         """
-        if self.quantization_backend is not None:
-            raise ValueError(
-                f"{type(self).__name__}: nothing can be merged into a weight quantised by "
-                f"{self.quantization_backend.backend_name}; merge into the model before it is quantised"
-            )
-        weight = self.kept_weight if self.merged else self.get_base_layer().weight.data
+        check_mergeable(self)
+        weight, dtype = self.kept_weight if self.merged else self._own_weight(), torch.float32
+        if self.quantization_backend is None:
+            dtype = weight.dtype
+        else:
+            weight = self.quantization_backend.dequantised(weight)
         with without_autocast(weight.device):
             deltas = [self.exact_delta(adapter) for adapter in adapters]
-            return sum(deltas, weight.to(deltas[0].dtype)).to(weight.dtype)
+            return sum(deltas, weight.to(deltas[0].dtype)).to(dtype)
+
+    def _own_weight(self) -> torch.Tensor:
+        base = self.get_base_layer()
+        return base.weight.data if self.quantization_backend is None else self.quantization_backend.weight_of(base)
 
     # The scale of an update, as peft's LoRA has it.
 

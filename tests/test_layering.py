@@ -28,7 +28,7 @@ ROOMS = {
 OUTSIDE = {
     "common": set(),
     "t3nsor": {"torch"},
-    "t3nsor_peft": {"torch", "peft", "transformers"},
+    "t3nsor_peft": {"torch", "peft", "transformers", "bitsandbytes", "torchao"},
     "adapters": {"torch"},
     "expressivity": {"torch", "matplotlib", "tqdm"},
 }
