@@ -18,9 +18,8 @@ import safetensors.torch
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
 
-from adapters import AdapterConfig, AdapterPart
+from adapters import AdapterPart
 from common.checksums import sealed, sha256_of
 from common.errors import ConfigError, one_line
 from common.files import replacing
@@ -34,32 +33,16 @@ from third_party.models.t5.adapter_description import (
     holds_peft,
     read_description,
 )
+from third_party.models.t5.adapter_match import check_configuration, check_names, check_tensors
 from third_party.models.t5.companions import SCORES, scores_of
 from third_party.models.t5.configuration_t5 import T5Config
-from third_party.models.t5.fingerprint import Fingerprint, tensor_names
-from third_party.models.t5.freezing import freeze_model_params
+from third_party.models.t5.fingerprint import Fingerprint
 from third_party.models.t5.loading import first
 from third_party.models.t5.model_card import CARD, is_ours, model_card
+from third_party.models.t5.saved_tensors import FLOATS, INTEGERS, tensors_to_save
 
 if TYPE_CHECKING:  # modeling_t5 imports this module
     from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
-
-FLOATS = {torch.float32, torch.bfloat16, torch.float16, torch.float64}
-INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
-
-
-def added_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The tensors that adapters added to the model, trained or frozen, by name."""
-    names = tensor_names(model)
-    parts = [module for module in model.modules() if isinstance(module, AdapterPart)]
-    return {names[tensor]: tensor for part in parts for tensor in part.state_dict(keep_vars=True).values()}
-
-
-def tensors_to_save(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The tensors that cannot be restored from the backbone, by name: all trained ones and all of the adapters."""
-    names = tensor_names(model)
-    trained = {names[parameter]: parameter for parameter in model.parameters() if parameter.requires_grad}
-    return dict(sorted((added_tensors(model) | trained).items()))
 
 
 def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
@@ -140,12 +123,9 @@ def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
     """
     description, saved = read(directory, model.config)
     state = model.state_dict(keep_vars=True)
-    if holds_peft(directory):
-        peft_format.check_same(model.adapter_config, description.adapter_config, directory)
-    else:
-        _check_configuration(model, description, directory)
-    _check_names(model, description, directory)
-    _check_tensors(saved, state, directory)
+    check_configuration(model, description, directory)
+    check_names(model, description, directory)
+    check_tensors(saved, state, directory)
     base = description.base_fingerprint
     if base is not None and not base.matches(Fingerprint.of(model, saved)):
         raise ConfigError(
@@ -191,91 +171,3 @@ def read_tensors(directory: Path, description: Description) -> dict[str, torch.T
     if wild:
         raise ConfigError(f"{path} is damaged: it has values that are not finite, such as in {first(wild)}")
     return saved
-
-
-def loadable_names(model: "T5ForConditionalGeneration") -> set[str]:
-    """The names of the tensors that an adapter may replace: those it adds, and those it trains.
-
-    What counts as trained is what the configuration says or what is trained at present.
-    """
-    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    names = set(tensors_to_save(model))
-    try:
-        freeze_model_params(model)
-        return names | set(tensors_to_save(model))
-    finally:
-        for parameter, flag in flags.items():
-            parameter.requires_grad = flag
-
-
-def _check_names(model: "T5ForConditionalGeneration", description: Description, directory: Path) -> None:
-    missing = sorted(added_tensors(model).keys() - description.tensors)
-    unexpected = sorted(description.tensors.keys() - loadable_names(model))
-    if missing or unexpected:
-        raise ConfigError(
-            f"{directory / WEIGHTS} does not match the model: missing {missing}, unexpected {unexpected}, which the "
-            "model does not have or its configuration does not train"
-        )
-
-
-def _check_tensors(saved: dict[str, torch.Tensor], state: dict[str, torch.Tensor], directory: Path) -> None:
-    pairs = [(name, tensor, state[name]) for name, tensor in saved.items()]
-    problems = {
-        "shape mismatch": [
-            f"{name} is {tuple(given.shape)}, in the model {tuple(there.shape)}"
-            for name, given, there in pairs
-            if given.shape != there.shape
-        ],
-        "dtype mismatch": [
-            f"{name} is {given.dtype}, in the model {there.dtype}"
-            for name, given, there in pairs
-            if given.dtype != there.dtype and not {given.dtype, there.dtype} <= FLOATS
-        ],
-        "out of range": [name for name, given, there in pairs if not given.to(there.dtype).isfinite().all()],
-    }
-    for problem, found in problems.items():
-        if found:
-            raise ConfigError(f"{directory / WEIGHTS} does not match the model: {problem}: {', '.join(found)}")
-
-
-def _check_configuration(model: "T5ForConditionalGeneration", description: Description, directory: Path) -> None:
-    saved = description.adapter_config.structural_keys()
-    current = model.adapter_config.structural_keys() if model.adapter_config else {}
-    wrong = [
-        f"{key} is {value!r}, in the model {current.get(key)!r}"
-        for key, value in saved.items()
-        if current.get(key) != value
-    ]
-    if wrong:
-        raise ConfigError(
-            f"{directory} contains adapters of another configuration than the model's: {'; '.join(wrong)}"
-        )
-
-
-def check_given(config: AdapterConfig, description: Description, directory: Path) -> None:
-    """Raise ConfigError unless a configuration that was given means the adapters that were saved."""
-    saved = description.adapter_config
-    if holds_peft(directory):
-        peft_format.check_same(config, saved, directory)
-    elif (config.tasks, config.structural_keys()) != (saved.tasks, saved.structural_keys()):
-        raise ConfigError(
-            f"{directory} contains adapters of another configuration than adapter_config; leave adapter_config out"
-        )
-
-
-def check_plan(
-    backbone: "T5ForConditionalGeneration", config: AdapterConfig, description: Description, directory: Path
-) -> None:
-    """Raise ConfigError, before allocating memory, if `config` adds other tensors to `backbone` than were saved."""
-    try:
-        with torch.random.fork_rng(), torch.device("meta"):
-            planned = added_tensors(type(backbone)(backbone.config, config))
-    except (RuntimeError, TypeError, KeyError, ArithmeticError, MemoryError) as error:
-        raise ConfigError(f"{description_path(directory)}: such adapters cannot be built: {one_line(error)}") from None
-    wrong = [
-        f"{name} is {description.tensors.get(name, 'missing')}, not {list(tensor.shape)}"
-        for name, tensor in planned.items()
-        if description.tensors.get(name) != list(tensor.shape)
-    ]
-    if wrong:
-        raise ConfigError(f"{directory} does not match its configuration and this backbone: {first(wrong)}")

@@ -21,6 +21,7 @@ from adapters import AdapterConfig, AdapterPart, PerTask, TaskSwitch, is_merged
 from common.errors import ConfigError
 from third_party.models.t5 import adapter_checkpoint
 from third_party.models.t5.adapter_description import holds_peft, try_bases
+from third_party.models.t5.adapter_match import check_given, check_plan
 from third_party.models.t5.attach import attach
 from third_party.models.t5.attached import check_attached
 from third_party.models.t5.checkpointing import checkpoint_with_task
@@ -118,12 +119,12 @@ class T5ForConditionalGeneration(Sharable, Guarded, transformers.T5ForConditiona
         base_config = cls._base_config(directory) if holds_peft(directory) else None
         saved, _ = adapter_checkpoint.read(directory, base_config)  # what is wrong there is no fault of the backbone
         config = adapter_config or saved.adapter_config
-        adapter_checkpoint.check_given(config, saved, directory)
+        check_given(config, saved, directory)
 
         def load(base: str) -> Any:
             loaded = cls.from_pretrained(base, *args, **kwargs)
             model = loaded[0] if isinstance(loaded, tuple) else loaded
-            adapter_checkpoint.check_plan(model, config, saved, directory)
+            check_plan(model, config, saved, directory)
             model.attach_adapters(config)
             model.load_adapter(directory)
             model.companions = companions_in(directory) or model.companions
