@@ -4,6 +4,9 @@ BIN := $(VENV)/bin
 # Compiling modules that are never imported would take most of the time.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
+# The tests start many processes; without bytecode files each of them would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test clean
 
 demo: $(VENV)/lab
