@@ -1,10 +1,11 @@
-"""Measures whole training steps of tensor-train methods of peft against peft's LoRA: time, and saved activations.
+"""Measures whole training steps of tensor-train methods of peft against peft's LoRA: time and memory.
 
-    python benchmarks/training_step.py [--dtypes float32 bfloat16] [--rank 8] [--rounds 15] ..
+    python benchmarks/training_step.py [--dtypes float32 bfloat16] [--methods "tt_lora skewed" ..] [--rounds 15] ..
 
 A step is forward, backward and AdamW on a Llama block, all linear layers adapted. The steps of all methods take turns,
 and each round yields one ratio to LoRA's time; the table has the medians, with the quartiles of the ratios. Saved
-activations are the bytes that autograd keeps for the backward pass, without parameters.
+activations are the bytes that autograd keeps for the backward pass, without parameters; the peak is that of all live
+tensors during a step.
 """
 
 import argparse
@@ -20,10 +21,13 @@ import transformers  # noqa: E402
 from arguments import Parser, whole  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 
+from seq2seq.memory import LiveBytes  # noqa: E402
 from t3nsor_peft import MetaTTConfig, TTLoraConfig  # noqa: E402
 
 DTYPES = ("float32", "bfloat16")
-ROW = "{:9} {:16} {:>10} {:>9} {:>7} {:>15} {:>9} {:>6}"
+ROW = "{:9} {:16} {:>10} {:>9} {:>7} {:>15} {:>9} {:>6} {:>9} {:>6}"
+COLUMNS = ("dtype", "method", "parameters", "ms/step", "/ LoRA", "quartiles")
+COLUMNS += ("saved MiB", "/ LoRA", "peak MiB", "/ LoRA")
 METHODS = {
     "lora": lambda rank: LoraConfig(r=rank, target_modules="all-linear"),
     "tt_lora skewed": lambda rank: TTLoraConfig(r=rank, target_modules="all-linear", auto_shape_mode="skewed"),
@@ -36,6 +40,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(description="Time training steps of tensor-train methods against LoRA.", allow_abbrev=False)
     add = parser.add_argument
     add("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="dtypes of the base model")
+    add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="methods to measure beside lora")
     add("--rank", type=whole, default=8, help="r of all methods")
     add("--rounds", type=whole, default=15, help="rounds in which every method does one step")
     add("--rows", type=whole, default=4, help="sequences in a batch")
@@ -92,35 +97,37 @@ class Trained:
             self.loss()
         return sum(saved.values())
 
+    def peak_bytes(self) -> int:
+        """The most bytes of live tensors during one step, parameters and the optimiser's state included."""
+        state = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
+        with LiveBytes() as memory:
+            memory.note([*self.model.parameters(), *self.model.buffers(), *state, self.x], new=False)
+            self.step()
+        return memory.peak
+
 
 def compare(dtype: str, args: argparse.Namespace) -> None:
     """Print the rows of one dtype."""
-    models = {method: Trained(method, getattr(torch, dtype), args) for method in METHODS}
-    seconds: dict[str, list[float]] = {method: [] for method in METHODS}
+    models = {method: Trained(method, getattr(torch, dtype), args) for method in dict.fromkeys(("lora", *args.methods))}
+    seconds: dict[str, list[float]] = {method: [] for method in models}
     for number in range(args.rounds + 2):
         for method, model in models.items():
             taken = model.step()
             if number >= 2:  # the first steps allocate and choose
                 seconds[method].append(taken)
-    lora = models["lora"].saved_bytes()
+    lora = models["lora"].saved_bytes(), models["lora"].peak_bytes()
     for method, model in models.items():
         ratios = [own / other for own, other in zip(seconds[method], seconds["lora"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-        saved, count = model.saved_bytes(), sum(p.numel() for p in model.parameters)
-        milliseconds = f"{1000 * statistics.median(seconds[method]):.1f}"
-        spread = f"{low:.2f} .. {high:.2f}"
-        mebibytes = f"{saved / 2**20:.1f}"
-        print(
-            ROW.format(
-                dtype, method, f"{count:,}", milliseconds, f"{middle:.2f}", spread, mebibytes, f"{saved / lora:.2f}"
-            ),
-            flush=True,
-        )
+        cells = [f"{1000 * statistics.median(seconds[method]):.1f}", f"{middle:.2f}", f"{low:.2f} .. {high:.2f}"]
+        for found, reference in zip((model.saved_bytes(), model.peak_bytes()), lora, strict=True):
+            cells += [f"{found / 2**20:.1f}", f"{found / reference:.2f}"]
+        print(ROW.format(dtype, method, f"{sum(p.numel() for p in model.parameters):,}", *cells), flush=True)
 
 
 def main(args: argparse.Namespace) -> None:
     print(f"Llama block {args.hidden}/{args.intermediate}, {args.rows} x {args.length} tokens, r={args.rank}")
-    print(ROW.format("dtype", "method", "parameters", "ms/step", "/ LoRA", "quartiles", "saved MiB", "/ LoRA"))
+    print(ROW.format(*COLUMNS))
     for dtype in args.dtypes:
         compare(dtype, args)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-SCRIPTS = ("merge_drift", "merged_inference", "training_memory")
+SCRIPTS = ("merge_drift", "merged_inference", "training_memory", "training_step")
 
 
 @pytest.fixture
@@ -55,6 +55,17 @@ def test_our_lora_takes_the_memory_of_peft(run):
     assert peft["trained"] == ours["trained"] == 2 * 8 * (32 + 48)  # rank, layers, sides
     assert peft["before"] == ours["before"]
     assert ours["peak"] <= 1.01 * peft["peak"]
+
+
+def test_steps_of_peft_methods_are_timed_and_weighed(run):
+    sizes = ["--rounds", 2, "--rows", 2, "--length", 16, "--hidden", 64, "--intermediate", 96, "--rank", 2]
+    status, lines, errors = run("training_step", *sizes, "--methods", "tt_lora skewed")
+    assert status == 0, errors
+    rows = [line.split() for line in lines[-4:]]
+    assert [row[:2] for row in rows] == [[d, m] for d in ("float32", "bfloat16") for m in ("lora", "tt_lora")]
+    for lora, ours in (rows[:2], rows[2:]):
+        assert lora[2] == ours[3]  # a skewed train has the parameters of LoRA
+        assert float(ours[-3]) <= 1  # saved activations
 
 
 def test_memory_is_measured_in_a_process_of_its_own(run):
