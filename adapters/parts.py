@@ -93,5 +93,6 @@ def saying_shape_warnings(key: str) -> Iterator[None]:
 
 
 def module_name(task: str) -> str:
-    """The name of a task's module: unlike a task (superglue-wsc.fixed), a module cannot have a dot in its name."""
-    return task.replace(".", "_")
+    """The name of a task's module: unlike a task (superglue-wsc.fixed) without a dot, and no method of a module."""
+    name = task.replace(".", "_")
+    return f"{name}_" if hasattr(torch.nn.ModuleDict, name) else name

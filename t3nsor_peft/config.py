@@ -1,5 +1,8 @@
 """The configurations of the methods. Each field says what it means in its help."""
 
+import json
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +17,7 @@ from t3nsor_peft.model_card import say_how_to_load
 from t3nsor_peft.registration import peft_type
 
 SHAPE_MODES = {"square": "ascending", "skewed": "skewed"}
+SHAPE_FIELDS = ("r", "d", "tt_shape", "auto_shape_mode", "ring", "rank_pattern", "reduction_factor")
 
 
 @dataclass
@@ -65,6 +69,10 @@ class TTConfig(PeftConfig):
             "layers are adapted, so that a saved adapter depends on no later choice of shapes."
         },
     )
+    shapes_chosen_for: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "The fields that layer_shapes were chosen by. Filled in; if they change, so do the shapes."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,15 +92,25 @@ class TTConfig(PeftConfig):
         say_how_to_load(save_directory, self.peft_type.value)  # peft writes its model card before its configuration
 
     def _check_trains(self) -> None:
-        _check_whole("r", self.r)
+        self.layer_shapes = self.layer_shapes or {}
+        check_whole("r", self.r)
+        check_flag("ring", self.ring)
         if self.d != "auto":
-            _check_whole("d", self.d)
+            check_whole("d", self.d)
         if self.auto_shape_mode not in SHAPE_MODES:
             raise ValueError(f"auto_shape_mode is {self.auto_shape_mode!r}; allowed: {', '.join(SHAPE_MODES)}")
         if self.auto_shape_mode == "skewed" and self.d not in (2, "auto"):
             raise ValueError(f"d is {self.d}; a skewed shape has 2 cores")
         if self.tt_shape is not None:
             check_matrix_shape(self.tt_shape)
+
+    def forget_stale_shapes(self) -> None:
+        """Empty layer_shapes if a field that they were chosen by has another value now."""
+        present = {name: getattr(self, name) for name in SHAPE_FIELDS if hasattr(self, name)}
+        present = json.loads(json.dumps(present))  # as in a file, which has lists for tuples
+        if self.shapes_chosen_for not in ({}, present):
+            self.layer_shapes = {}
+        self.shapes_chosen_for = present
 
     def rank_of(self, layer: str) -> int:
         """The rank that the configuration asks for in a layer."""
@@ -141,8 +159,14 @@ class BranchConfig(TTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_number("lora_alpha", self.lora_alpha)
+        check_number("lora_dropout", self.lora_dropout)
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout is {self.lora_dropout}; it must be from 0 to below 1")
+        self._check_init()
+
+    def _check_init(self) -> None:
+        check_flag("init_weights", self.init_weights)
 
 
 @dataclass
@@ -175,14 +199,26 @@ class TTLoraConfig(BranchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = peft_type("TT_LORA")
-        if self.init_weights not in (True, False, "svd"):
-            raise ValueError(f"init_weights is {self.init_weights!r}; allowed: True, False, 'svd'")
+        self.rank_pattern, self.alpha_pattern = self.rank_pattern or {}, self.alpha_pattern or {}
         if self.init_weights == "svd" and self.ring:
             raise ValueError("init_weights is 'svd' and ring is True; only a train can start from an SVD")
         if self.bias not in ("none", "all", "tt_lora_only"):
             raise ValueError(f"bias is {self.bias!r}; allowed: none, all, tt_lora_only")
         for layer, rank in self.rank_pattern.items():
-            _check_whole(f"rank_pattern[{layer!r}]", rank)
+            check_whole(f"rank_pattern[{layer!r}]", rank)
+        for layer, alpha in self.alpha_pattern.items():
+            check_number(f"alpha_pattern[{layer!r}]", alpha)
+        for pattern in (*self.rank_pattern, *self.alpha_pattern):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"{pattern!r}, of rank_pattern or alpha_pattern, is no regular expression: {error}"
+                ) from None
+
+    def _check_init(self) -> None:
+        if self.init_weights not in (True, False, "svd"):
+            raise ValueError(f"init_weights is {self.init_weights!r}; allowed: True, False, 'svd'")
 
     def rank_of(self, layer: str) -> int:
         return self._of(layer, self.rank_pattern, self.r)
@@ -197,6 +233,19 @@ class TTLoraConfig(BranchConfig):
         return pattern.get(get_pattern_key(pattern.keys(), layer), default)
 
 
-def _check_whole(name: str, value: object) -> None:
+def check_number(name: str, value: object) -> None:
+    """Raise ValueError unless a value is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}; it must be a finite number")
+
+
+def check_whole(name: str, value: object) -> None:
+    """Raise ValueError unless a value is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ValueError unless a value is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be True or False")

@@ -49,6 +49,10 @@ class NamedCores(nn.Module):
         for name, core in zip(self.names, cores, strict=True):
             self.register_parameter(name, nn.Parameter(core.detach().clone(memory_format=torch.contiguous_format)))
 
+    def forward(self) -> list[torch.Tensor]:
+        """The cores. Whoever computes with them calls this, so that hooks can load what is offloaded."""
+        return list(self)
+
     def freeze(self) -> None:
         """Freeze again what is never trained."""
         for k in self.frozen:

@@ -75,6 +75,12 @@ class AdaptedLayer(nn.Module, BaseTunerLayer):
                 result = result.index_add(0, rows, self.change(x[rows], y[rows], adapter).to(y.dtype))
         return result
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter. Raises ValueError while it is merged."""
+        if adapter_name in self.merged_adapters:
+            raise ValueError(f"{adapter_name!r} is merged; unmerge it before deleting it")
+        super().delete_adapter(adapter_name)
+
     def _freeze_non_trainable_peft_weights(self, adapter_names: str | Sequence[str] | None = None) -> None:
         """Freeze again what is never trained; peft calls this whenever it has unfrozen whole adapters."""
         for name in self.adapter_layer_names:

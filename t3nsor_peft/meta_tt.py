@@ -125,7 +125,9 @@ class MetaTTLinear(UpdatedLinear):
         self, adapter: str, dtype: torch.dtype | None = None
     ) -> Iterator[tuple[float, Sequence[torch.Tensor], bool]]:
         shared = self.owners[adapter].meta_tt_cores[adapter]
-        cores = [core.to(self.weight.device) for core in shared.selected(self.places[adapter], dtype)]
+        cores = shared.selected(self.places[adapter], dtype)
+        if not self.weight.is_meta:  # as that of an offloaded layer, which computes elsewhere
+            cores = [core.to(self.weight.device) for core in cores]
         if self.in_features > self.out_features:
             cores = [core.transpose(1, 2) for core in cores]
         yield self.scaling[adapter], cores, self.rings[adapter]

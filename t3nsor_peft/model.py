@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers, onload_layer
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 
@@ -33,6 +33,7 @@ class TrainTuner(BaseTuner):
         if not self.peft_config[adapter_name].inference_mode:
             # A copy, as the shapes of this model's layers are written into it: it may be used for other models too.
             self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapter_name])
+            self.peft_config[adapter_name].forget_stale_shapes()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
 
     def new_layer(self, base_layer: nn.Module, adapter_name: str, config: TTConfig, layer: str) -> AdaptedLayer:
@@ -107,6 +108,7 @@ class TrainTuner(BaseTuner):
     def _check_merge_allowed(self) -> None:
         """Raise ValueError, before any layer is changed, if one cannot be merged into."""
         super()._check_merge_allowed()
+        _check_untied(self.model, self.tuner_layer_cls)
         for layer in self._updated_layers():
             check_mergeable(layer)
 
@@ -116,8 +118,9 @@ class TrainTuner(BaseTuner):
         for layer in self._updated_layers():
             names = layer.active_adapters if adapter_names is None else adapter_names
             names = [name for name in names if layer.has_adapter(name)]
-            if names and not layer.merged_weight(names).isfinite().all():
-                raise ValueError(BROKEN.format(names[-1]))
+            with onload_layer(layer):
+                if names and not layer.merged_weight(names).isfinite().all():
+                    raise ValueError(BROKEN.format(names[-1]))
 
     def _updated_layers(self) -> Iterator[UpdatedLinear]:
         return (module for module in self.model.modules() if isinstance(module, self.tuner_layer_cls))
@@ -147,14 +150,26 @@ def _is_inside(model: nn.Module, name: str) -> bool:
 
 
 def _check_calls(model: nn.Module, targets: Collection[str]) -> None:
-    """Raise ValueError for the output layer of an nn.MultiheadAttention, which uses its weight and never calls it."""
+    """Raise ValueError for layers whose weight modules of torch use without calling the layer."""
     for name in targets:
-        parent = model.get_submodule(name.rpartition(".")[0])
-        if isinstance(parent, nn.MultiheadAttention):
+        path, _, own = name.rpartition(".")
+        parent = model.get_submodule(path)
+        in_attention = isinstance(parent, nn.MultiheadAttention)
+        if in_attention or (isinstance(parent, nn.TransformerEncoderLayer) and own in ("linear1", "linear2")):
             raise ValueError(
-                f"{name!r} cannot be adapted: nn.MultiheadAttention uses its weight without calling it; put it into "
-                "exclude_modules"
+                f"{name!r} cannot be adapted: nn.{'MultiheadAttention' if in_attention else 'TransformerEncoderLayer'} "
+                "uses its weight without calling it; put it into exclude_modules"
             )
+
+
+def _check_untied(model: nn.Module, cls: type[AdaptedLayer]) -> None:
+    """Raise ValueError if two adapted layers share a weight, which would get the updates of both."""
+    owners: dict[nn.Parameter, str] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, cls):
+            first = owners.setdefault(layer.get_base_layer().weight, name)
+            if first != name:
+                raise ValueError(f"{first} and {name} share one weight, so adapters cannot be merged into it")
 
 
 def _check_shapes(config: TTConfig, targets: dict[str, tuple[int, int]]) -> None:

@@ -183,13 +183,13 @@ def _backend_of_torchao(quantisation: Any) -> QuantizationBackend:
 
 def check_mergeable(layer: Any) -> None:
     """Raise ValueError if nothing can be merged into the weight of a layer with adapters."""
-    backend = layer.quantization_backend
+    backend, weight = layer.quantization_backend, layer.get_base_layer().weight
+    what = f"{type(layer).__name__}: nothing can be merged into this weight"
+    if backend is None and not isinstance(weight, nn.Parameter):
+        raise ValueError(f"{what}, which is computed from others; remove its parametrization first")
     if backend is None or isinstance(backend, MergingBackend):
         return
     hint = (
         "load it with transformers' TorchAoConfig, one for all layers, or " if backend.backend_name == "torchao" else ""
     )
-    raise ValueError(
-        f"{type(layer).__name__}: nothing can be merged into this weight quantised by {backend.backend_name}; {hint}"
-        "merge into the model before it is quantised"
-    )
+    raise ValueError(f"{what} quantised by {backend.backend_name}; {hint}merge into the model before it is quantised")

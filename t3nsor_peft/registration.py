@@ -32,7 +32,7 @@ def allow_hotswap() -> None:
     """
     CONFIG_KEYS_TO_CHECK[peft_type("TT_LORA")] = [
         *("r", "rank_pattern", "layer_shapes", "ring"),
-        *("lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout"),
+        *("lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "bias"),
     ]
 
 

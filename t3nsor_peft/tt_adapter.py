@@ -16,11 +16,13 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from t3nsor.contraction.ops import contract_cores
-from t3nsor_peft.config import TTConfig
+from t3nsor_peft.config import TTConfig, check_flag, check_whole
 from t3nsor_peft.cores import CoreShape, NamedCores, computable, initial_cores
 from t3nsor_peft.layer import AdaptedLayer
 from t3nsor_peft.model import TrainTuner
 from t3nsor_peft.registration import peft_type
+
+TRAINED_ACTIVATIONS = ("prelu", "xielu")  # with parameters of their own
 
 
 @dataclass
@@ -36,10 +38,11 @@ class TTAdapterConfig(TTConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = peft_type("TT_ADAPTER")
-        if isinstance(self.reduction_factor, bool) or self.reduction_factor < 1:
-            raise ValueError(f"reduction_factor is {self.reduction_factor}; it must be at least 1")
-        if self.non_linearity not in ACT2FN:
-            raise ValueError(f"non_linearity is {self.non_linearity!r}; allowed: {', '.join(ACT2FN)}")
+        check_whole("reduction_factor", self.reduction_factor)
+        check_flag("init_weights", self.init_weights)
+        allowed = [name for name in ACT2FN if name not in TRAINED_ACTIVATIONS]
+        if self.non_linearity not in allowed:
+            raise ValueError(f"non_linearity is {self.non_linearity!r}; allowed: {', '.join(allowed)}")
 
     def core_shape(self, layer: str, in_features: int, out_features: int) -> CoreShape:
         """The shape of D; U has it swapped."""
@@ -87,7 +90,7 @@ class TTAdapterLinear(AdaptedLayer):
 
     def change(self, x: torch.Tensor, y: torch.Tensor, adapter: str) -> torch.Tensor:
         def times(rows: torch.Tensor, cores: NamedCores, bias: torch.Tensor) -> torch.Tensor:
-            return contract_cores(rows, computable(cores, rows), self.rings[adapter], bias=bias.to(rows.dtype))
+            return contract_cores(rows, computable(cores(), rows), self.rings[adapter], bias=bias.to(rows.dtype))
 
         hidden = times(y, self.tt_adapter_down[adapter], self.tt_adapter_down_bias[adapter])
         hidden = ACT2FN[self.activations[adapter]](hidden)

@@ -62,9 +62,9 @@ class TTLoraLinear(UpdatedLinear):
         self, adapter: str, dtype: torch.dtype | None = None
     ) -> Iterator[tuple[float, Sequence[torch.Tensor], bool]]:
         scale, closed = self.scaling[adapter], self.rings[adapter]
-        yield scale, converted(self.tt_lora_cores[adapter], dtype), closed
+        yield scale, converted(self.tt_lora_cores[adapter](), dtype), closed
         if adapter in self.tt_lora_start:
-            yield -scale, converted(self.tt_lora_start[adapter], dtype), closed
+            yield -scale, converted(self.tt_lora_start[adapter](), dtype), closed
 
     def _initial_cores(self, config: TTLoraConfig, shape: CoreShape, frozen: Sequence[int]) -> list[torch.Tensor]:
         if config.init_weights == "svd" and not self.weight.is_meta:

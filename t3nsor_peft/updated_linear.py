@@ -23,6 +23,12 @@ from t3nsor_peft.quantised import check_mergeable
 BROKEN = "NaNs detected in the merged weights. The adapter {} seems to be broken"
 
 
+def is_watched(layer: nn.Module) -> bool:
+    """True if a call of the layer does more than its forward pass: hooks, or a forward pass put in place of its own."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(layer) or nn.modules.module._has_any_global_hook()
+
+
 def dropout_layer(probability: float) -> nn.Module:
     return nn.Dropout(probability) if probability else nn.Identity()
 
@@ -74,9 +80,7 @@ class UpdatedLinear(AdaptedLayer):
         """True if the base layer computes x W0^T + b and nothing else, and the update sees the same x."""
         base = self.base_layer
         drops = self.training and isinstance(getattr(self, self.dropout_name)[adapter], nn.Dropout)
-        if type(base) not in (nn.Linear, Conv1D) or type(base.weight) is not nn.Parameter or drops:
-            return False
-        if base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks:
+        if drops or type(base) not in (nn.Linear, Conv1D) or type(base.weight) is not nn.Parameter or is_watched(base):
             return False
         return x.dtype == base.weight.dtype or autocast_dtype(x.device) is not None
 
@@ -145,6 +149,8 @@ class UpdatedLinear(AdaptedLayer):
             dtype = weight.dtype
         else:
             weight = self.quantization_backend.dequantised(weight)
+        if weight.is_meta:
+            raise ValueError(f"{type(self).__name__}: the weight is offloaded; load the model into memory to merge")
         with without_autocast(weight.device):
             deltas = [self.exact_delta(adapter) for adapter in adapters]
             return sum(deltas, weight.to(deltas[0].dtype)).to(dtype)

@@ -10,6 +10,7 @@ import torch
 from t3nsor import ShapeError
 from t3nsor.scaling import relative_error
 from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
+from t3nsor_peft.config import check_number
 from t3nsor_peft.cores import CoreShape
 from t3nsor_peft.updated_linear import UpdatedLinear
 
@@ -60,8 +61,13 @@ class WeightedSums:
         config.r = max(max(chain.ranks) for chain in sums.values())
         config.lora_alpha = config.r
         config.layer_shapes = {name: _shape(chain).to_json() for name, chain in sums.items()}
+        config.shapes_chosen_for = {}
         self.peft_config[adapter_name] = config
-        self.inject_adapter(self.model, adapter_name)
+        try:
+            self.inject_adapter(self.model, adapter_name)
+        except Exception:
+            del self.peft_config[adapter_name]
+            raise
         with torch.no_grad():
             for name, chain in sums.items():
                 for core, value in zip(layers[name].tt_lora_cores[adapter_name], chain.cores, strict=True):
@@ -75,11 +81,17 @@ class WeightedSums:
         combination_type: str,
         svd_rank: int | None,
     ) -> None:
+        if not all(isinstance(each, list | tuple) for each in (adapters, weights)):
+            raise ValueError(f"adapters is {adapters!r} and weights is {weights!r}; both must be lists")
         if not adapters or len(adapters) != len(weights):
             raise ValueError(f"{len(adapters)} adapters and {len(weights)} weights; give one weight for each adapter")
+        for weight in weights:
+            check_number("a weight", weight)
         for adapter in adapters:
             if adapter not in self.peft_config:
                 raise ValueError(f"Adapter {adapter} does not exist; there are: {', '.join(self.peft_config)}")
+        if "." in adapter_name:
+            raise ValueError(f"adapter_name is {adapter_name!r}; the name of a module has no dots")
         if adapter_name in self.peft_config:
             raise ValueError(f"adapter_name is {adapter_name!r}, an adapter that exists; choose another name")
         if combination_type not in COMBINATIONS:

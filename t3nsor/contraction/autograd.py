@@ -26,7 +26,8 @@ def contract_eagerly(
     bias: (out,) or None.
     cores: of W.
     """
-    if in_forward_mode():  # the jvp of a Function could not be differentiated in forward mode again
+    # The jvp of a Function could not be differentiated in forward mode again, and a trace has no place for one.
+    if in_forward_mode() or torch.jit.is_tracing():
         return compose(contraction, scale, x, weight, bias, *cores)
     if in_functorch_transform():
         return _TransformedContraction.apply(contraction, scale, x, weight, bias, *cores)

@@ -76,8 +76,11 @@ def contraction_for(
     strategy: str | Plan = "auto",
 ) -> Contraction:
     """Return the contraction of x (.., in) with the cores of a train or a ring, alone or beside a dense weight."""
-    rows = rounded_row_count(x.numel() // x.shape[-1])
-    shapes = [core.shape for core in cores]
+    if torch.jit.is_tracing():  # sizes are tensors there
+        rows, shapes = int(x.numel()) // int(x.shape[-1]), [torch.Size(map(int, core.shape)) for core in cores]
+    else:
+        rows, shapes = x.numel() // x.shape[-1], [core.shape for core in cores]
+    rows = rounded_row_count(rows)
     return _chosen_contraction(strategy, closed, with_dense_weight, rows, x.dtype, x.device, *shapes)
 
 

@@ -9,6 +9,7 @@ import transformers
 from common.errors import ConfigError
 from tests.methods import CASES, ONE_A_SITE, adapted, config_for, logits, moved
 from third_party.models.t5 import T5ForConditionalGeneration
+from utils import modify_model_after_init
 
 
 def plain(config, dtype=torch.float32):
@@ -99,3 +100,13 @@ def test_without_adapters_nothing_happens(shallow_config, batch):
     model.shared.weight.requires_grad = False
     model.detach_adapters()
     assert not model.shared.weight.requires_grad
+
+
+def test_the_name_is_forgotten_whatever_is_frozen_now(tiny_t5):
+    model = T5ForConditionalGeneration.from_pretrained(tiny_t5)
+    modify_model_after_init(model, config_for("use_LoRA", unfreeze_layer_norms=True)).requires_grad_(False)
+    model.detach_adapters()
+    assert model.name_or_path == ""
+    model = T5ForConditionalGeneration.from_pretrained(tiny_t5)
+    modify_model_after_init(model, config_for("use_LoRA")).detach_adapters()
+    assert model.name_or_path == str(tiny_t5)

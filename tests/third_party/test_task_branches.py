@@ -148,3 +148,8 @@ def test_older_files_of_both_kinds_are_refused(base, tmp_path):
     ) as e:
         T5ForConditionalGeneration.from_pretrained(tmp_path)
     assert "\n" not in str(e.value)
+
+
+def test_a_task_may_be_called_like_a_method_of_a_module(shallow_config, batch):
+    model = adapted(shallow_config, config_for("use_LoRA", tasks=("keys", "b")))
+    assert task_logits(model, batch, "keys").isfinite().all()

@@ -67,9 +67,7 @@ def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    weights = hashlib.sha256(content).hexdigest()
-    if not scores_of(model, weights):
-        model.companions.pop(SCORES, None)  # it was trained since
+    weights = _checked_scores(model, content)
     description = sealed(description, {WEIGHTS: weights})
     files = {DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode(), WEIGHTS: content}
     if is_ours(directory / CARD):
@@ -95,7 +93,15 @@ def save_scores(model: "T5ForConditionalGeneration", directory: Path, rows: Sequ
 def export_peft(model: "T5ForConditionalGeneration", directory: Path, task: str | None) -> None:
     """Write the adapters in peft's format; see `peft_format.export`."""
     tensors, fingerprint = _trained(model, directory)
-    peft_format.export(model, directory, task, tensors, fingerprint, hashlib.sha256(_written(tensors)).hexdigest())
+    peft_format.export(model, directory, task, tensors, fingerprint, _checked_scores(model, _written(tensors)))
+
+
+def _checked_scores(model: "T5ForConditionalGeneration", content: bytes) -> str:
+    """Return the SHA-256 of what is written as weights; scores that are not of these weights are forgotten."""
+    weights = hashlib.sha256(content).hexdigest()
+    if not scores_of(model, weights):
+        model.companions.pop(SCORES, None)
+    return weights
 
 
 def _written(tensors: dict[str, torch.Tensor]) -> bytes:

@@ -53,9 +53,14 @@ def companions_of(model: "T5ForConditionalGeneration") -> dict[str, bytes]:
     return {file: Path(path).read_bytes() for file, path in zip(TOKENIZER, paths, strict=True) if path}
 
 
-def write_companions(model: "T5ForConditionalGeneration", directory: Path) -> None:
-    """Write the companions of a model. Raises ConfigError if a file cannot be written."""
+def write_companions(model: "T5ForConditionalGeneration", directory: Path, scores: bool = True) -> None:
+    """Write the companions of a model. Raises ConfigError if a file cannot be written.
+
+    scores: False for other weights than those of its adapter.
+    """
     for name, content in companions_of(model).items():
+        if name == SCORES and not scores:
+            continue
         with replacing(directory / name) as unfinished:
             unfinished.write_bytes(content)
 

@@ -17,7 +17,7 @@ import torch
 import transformers
 from torch.utils.hooks import RemovableHandle
 
-from adapters import AdapterConfig, AdapterPart, PerTask, TaskSwitch, is_merged
+from adapters import AdapterConfig, PerTask, TaskSwitch, is_merged
 from common.errors import ConfigError
 from third_party.models.t5 import adapter_checkpoint
 from third_party.models.t5.adapter_description import holds_peft, try_bases
@@ -32,6 +32,7 @@ from third_party.models.t5.freezing import freeze_model_params
 from third_party.models.t5.guards import Guarded, check_plain
 from third_party.models.t5.hub import adapter_directory
 from third_party.models.t5.loading import UNLOADABLE, check_finite, check_loaded, without_report
+from third_party.models.t5.saved_tensors import added_tensors, loadable_names
 from third_party.models.t5.sharing import Sharable
 
 
@@ -173,10 +174,7 @@ class T5ForConditionalGeneration(Sharable, Guarded, transformers.T5ForConditiona
         """
         if self.adapter_config is None:
             return
-        added = {
-            tensor for module in self.modules() if isinstance(module, AdapterPart) for tensor in module.parameters()
-        }
-        if any(parameter.requires_grad for parameter in set(self.parameters()) - added):
+        if loadable_names(self) - added_tensors(self).keys():
             self.name_or_path, self.backbone_path = "", None
         detach(self)
         self._forget_training()

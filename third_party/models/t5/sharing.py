@@ -60,7 +60,7 @@ class Sharable:
         """
         check_native(self)
         merge_and_export(self, Path(directory))
-        write_companions(self, Path(directory))
+        write_companions(self, Path(directory), scores=False)
 
     def load_adapter(self, directory: str | os.PathLike, **foreign: Any) -> None:
         """Load the tensors written by `save_adapter`, or by peft, into a model that has the same adapters attached.

@@ -20,7 +20,7 @@ from third_party.models.t5.attach import TARGET_ALIASES
 from third_party.models.t5.configuration_t5 import T5Config
 from third_party.models.t5.loading import first
 from third_party.models.t5.peft_format.exporting import counterpart
-from third_party.models.t5.peft_format.method import PREFIX, Content, PeftMethod, Tensors
+from third_party.models.t5.peft_format.method import PREFIX, Content, PeftMethod, Tensors, whole
 from third_party.models.t5.peft_format.methods import checked_method
 from third_party.models.t5.peft_format.names import FINGERPRINT, LINEAR, NORM, PROMPT
 
@@ -53,6 +53,10 @@ def read(directory: Path, backbone: T5Config | None = None) -> tuple[Description
 
 
 def _read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    if not path.exists() and path.with_suffix(".bin").exists():
+        raise ConfigError(
+            f"{path.with_suffix('.bin')} is a pickle, which is never read; save it as safetensors with peft"
+        )
     try:
         with safe_open(path, "pt") as file:
             tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -66,7 +70,7 @@ def _read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
 
 def _our_tensors(saved: Tensors, method: PeftMethod, content: Content) -> Tensors:
     if not method.parts:
-        rows = content["num_virtual_tokens"]
+        rows = whole(content, "num_virtual_tokens")
         prompt = saved.get("prompt_embeddings")
         if len(saved) != 1 or prompt is None or prompt.dim() != 2 or len(prompt) not in (rows, 2 * rows):
             shown = {name: list(tensor.shape) for name, tensor in saved.items()}

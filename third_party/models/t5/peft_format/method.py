@@ -80,14 +80,14 @@ def one_of(content: Content, key: str, allowed: tuple[Any, ...]) -> None:
     """Raise ConfigError unless the value of `key`, null if it is missing, is one of `allowed`."""
     if content.get(key) not in allowed:
         shown = ", ".join(repr(value) for value in allowed if value is not None)
-        raise ConfigError(f"{key} is {str(content[key])[:80]!r}; allowed: {shown}")
+        raise ConfigError(f"{key} is {str(content.get(key))[:80]!r}; allowed: {shown}")
 
 
 def whole(content: Content, key: str, default: int | None = None) -> int:
     """The value of a key. Raises ConfigError unless it is a whole number of at least 1."""
     value = content.get(key, default)
     if type(value) is not int or value < 1:
-        raise ConfigError(f"{key} is {str(value)[:80]!r}; it must be a whole number of at least 1")
+        raise ConfigError(f"{key} is {repr(value)[:80]}; it must be a whole number of at least 1")
     return value
 
 

@@ -114,6 +114,7 @@ TT_LORA = PeftMethod(
     _keys_out,
     _keys_in,
     frozenset({"r", "d", "tt_shape", "auto_shape_mode", "ring", "freeze_cores", "layer_shapes", "init_weights"})
+    | {"shapes_chosen_for"}
     | {"lora_alpha", "lora_dropout", "use_rslora", "bias", "layers_to_transform", "layers_pattern"}
     | TARGETS,
     {f"{CORES}*": "tt_lora_cores.core_*", "branch.start.cores.*": "tt_lora_start.core_*"},
