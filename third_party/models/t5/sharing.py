@@ -37,11 +37,11 @@ class Sharable:
         adapter_checkpoint.export_peft(self, Path(directory), task)
         write_companions(self, Path(directory))
 
-    def push_to_hub(self, repo_id: str, *, peft: bool = False, **options: Any) -> str:
+    def push_to_hub(self, repo_id: str, *, peft: bool = False, task: str | None = None, **options: Any) -> str:
         """Upload the adapters, without the backbone, to the hub; return the address.
 
         repo_id: "me/name".
-        peft: True for peft's format.
+        peft: True for peft's format; task: see `export_peft`.
         options: private, token, revision, create_pr and commit_message, as for transformers' method of this name, which
             uploads a model without adapters.
         Raises ConfigError as `save_adapter` or `export_peft` do, or if the hub refuses or cannot be reached.
@@ -49,7 +49,7 @@ class Sharable:
         if self.adapter_config is None:
             return super().push_to_hub(repo_id, **options)
         with tempfile.TemporaryDirectory() as directory:
-            (self.export_peft if peft else self.save_adapter)(directory)
+            self.export_peft(directory, task) if peft else self.save_adapter(directory)
             return upload(Path(directory), repo_id, **options)
 
     def merge_and_export(self, directory: str | os.PathLike) -> None:
