@@ -15,6 +15,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "swish": nn.SiLU,
     "tanh": nn.Tanh,
 }
+ACTIVATION_NAMES = ", ".join(ACTIVATIONS)
 
 
 def get_activation(name: str) -> nn.Module:

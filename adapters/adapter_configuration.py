@@ -1,10 +1,12 @@
-"""All configuration keys of the adapters: which methods are used and how. Each key is defined once, here."""
+"""The configuration of the adapters: which methods are used and how. Each key is defined once.
+
+Those of adapters after the sublayers and of tensor trains are in `sublayer_keys.py` and `tensor_train_keys.py`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from adapters.activations import ACTIVATIONS
 from adapters.configuration_checks import check, check_method_flags
 from adapters.sites import (
     AFTER_SUBLAYER,
@@ -15,183 +17,18 @@ from adapters.sites import (
     ON_BIAS,
     ON_WEIGHTS,
 )
+from adapters.sublayer_keys import SublayerKeys
+from adapters.tensor_train_keys import TensorTrainKeys
 from common.errors import ConfigError
 from common.keys import key, key_fields
-from t3nsor.automatic_shape import SHAPE_MODES
-
-ACTIVATION_NAMES = ", ".join(ACTIVATIONS)
-Cores = Literal["first", "last"] | list[int] | None
 
 
 @dataclass
-class AdapterConfig:
+class AdapterConfig(TensorTrainKeys, SublayerKeys):  # a dataclass puts the keys of the last base first
     """The configuration of all adapters of a model; controllers and layers receive it whole.
 
     Raises ConfigError if keys contradict each other or have values out of range.
     """
-
-    # Adapters after the sublayers.
-    train_task_adapters: bool = key(
-        False,
-        "Train adapters after the sublayers: bottlenecks (Houlsby et al. 2019), with dense matrices unless "
-        "low_rank_adapters, hypercomplex_adapters or tensor_train_adapters is set.",
-        site=AFTER_SUBLAYER,
-        method="adapters",
-    )
-    low_rank_adapters: bool = key(
-        False,
-        "With train_task_adapters: the adapter's matrices are low-rank products.",
-        site=AFTER_SUBLAYER,
-        form_of="train_task_adapters",
-    )
-    hypercomplex_adapters: bool = key(
-        False,
-        "With train_task_adapters: the adapter's matrices are sums of Kronecker products, sum_i A_i (x) B_i "
-        "(Compacter with shared_phm_rule and factorized_phm).",
-        site=AFTER_SUBLAYER,
-        form_of="train_task_adapters",
-    )
-    tensor_train_adapters: bool = key(
-        False,
-        "With train_task_adapters: the adapter's matrices are tensor trains, set up by the tt_* keys.",
-        site=AFTER_SUBLAYER,
-        form_of="train_task_adapters",
-    )
-    tensor_train_single: bool = key(
-        False,
-        "With tensor_train_adapters: the adapter is one TT-matrix d_model -> d_model, without a bottleneck.",
-        site=AFTER_SUBLAYER,
-        form_of="tensor_train_adapters",
-    )
-    keep_serial_adapter: bool = key(
-        False,
-        "Keep the adapters after the sublayers when a method on the linear layers (use_LoRA, use_TTLoRA, ia3) is "
-        "chosen as well; false: that method replaces them.",
-    )
-    add_adapter_in_self_attention: bool = key(True, "Put an adapter after each self-attention.")
-    add_adapter_in_feed_forward: bool = key(True, "Put an adapter after each feed-forward sublayer.")
-    task_adapter_layers_encoder: list[int] | None = key(
-        None, "Encoder blocks to adapt (after sublayers and on linear layers), counted from 0; null: all."
-    )
-    task_adapter_layers_decoder: list[int] | None = key(
-        None, "Decoder blocks to adapt (after sublayers and on linear layers), counted from 0; null: all."
-    )
-    task_adapter_in_decoder: bool = key(
-        True, "Adapt the decoder too; false: only the encoder has adapters after sublayers or on linear layers."
-    )
-    adapters_per_task: bool = key(
-        True,
-        "In a run of several tasks, give each task its own adapters after the sublayers and its own branches beside "
-        "linear layers; false: tasks share them.",
-    )
-
-    # The adapter itself.
-    task_reduction_factor: int = key(32, "The adapter's bottleneck has width d_model / task_reduction_factor.")
-    task_expansion_factor: int | None = key(
-        None,
-        "If set, the adapter's hidden layer has width d_model * task_expansion_factor and task_reduction_factor is "
-        "not used; null or 0: a bottleneck.",
-    )
-    non_linearity: str = key("gelu_new", f"Activation inside the adapters after sublayers, one of {ACTIVATION_NAMES}.")
-    use_bias: bool = key(True, "Give the linear layers of the adapters after sublayers a bias.")
-    add_layer_norm_before_adapter: bool = key(False, "Apply a LayerNorm to the input of each adapter.")
-    add_layer_norm_after_adapter: bool = key(False, "Apply a LayerNorm to the output of each adapter.")
-    low_rank_rank: int = key(1, "Rank of the matrices of low_rank_adapters.")
-    low_rank_w_init: Literal["glorot-uniform", "glorot-normal", "normal"] = key(
-        "glorot-uniform", "Initialisation of the factors of low_rank_adapters; normal: N(0, 0.01^2)."
-    )
-
-    # Hypercomplex adapters: a matrix is W = sum_i A_i (x) B_i, where the A_i are called the rule.
-    hypercomplex_division: int = key(
-        4, "Number n of Kronecker products in W = sum_i A_i (x) B_i of hypercomplex_adapters; the A_i are n x n."
-    )
-    hypercomplex_nonlinearity: Literal["glorot-uniform", "glorot-normal", "normal"] = key(
-        "glorot-uniform", "Initialisation of the matrices B_i of hypercomplex_adapters; normal: N(0, 0.01^2)."
-    )
-    learn_phm: bool = key(
-        True, "Train the rule, the matrices A_i of hypercomplex_adapters; false: it stays as initialised."
-    )
-    shared_phm_rule: bool = key(False, "Share one rule A_i among all layers of the model; false: one rule per matrix.")
-    factorized_phm: bool = key(False, "Make each B_i of hypercomplex_adapters a product of rank phm_rank.")
-    factorized_phm_rule: bool = key(False, "Make each A_i of hypercomplex_adapters a product of rank phm_rank.")
-    phm_rank: int = key(1, "Rank of the products of factorized_phm and factorized_phm_rule.")
-    shared_W_phm: bool = key(
-        False, "Share one set of B_i among all down matrices of the model, and another among all up matrices."
-    )
-    phm_c_init: Literal["normal", "uniform"] = key(
-        "normal", "Initialisation of the rule A_i: N(0, s^2) or U(-s, s), with s = phm_init_range."
-    )
-    phm_init_range: float = key(0.01, "The s of phm_c_init, above 0.")
-    normalize_phm_weight: bool = key(
-        False, "Divide each assembled matrix of hypercomplex_adapters by its Frobenius norm."
-    )
-
-    # Tensor trains.
-    tt_rank: int = key(
-        8, "Rank of every bond of tensor-train adapters and branches (norms: TTLayerNorm_rk, biases: TTBias_rk)."
-    )
-    tt_d: int | Literal["auto", "fastest"] | None = key(
-        None,
-        "Number of cores of a tensor train, 1 to 20; null: 3, or 2 if auto_shape_mode is skewed; auto: the number with "
-        "the fewest parameters; fastest: the number with the lowest time that the cost model predicts for this "
-        "machine. Not used if tt_shape is set.",
-    )
-    tt_shape: list[list[int]] | None = key(
-        None,
-        "Factors [[in_1, .., in_d], [out_1, .., out_d]] of the input and output dimension. The adapter's up matrix and "
-        "branches on layers that map the other way use them swapped. null: factors are chosen for tt_d cores.",
-    )
-    auto_shape_mode: str = key(
-        "ascending",
-        f"Order of automatically chosen factors, one of {', '.join(SHAPE_MODES)}. skewed: the shape "
-        "[[in/q, q], [q, out/q]] with q the common divisor nearest to 8; it has as many parameters as LoRA of the same "
-        "rank, and q * q times its matrix rank.",
-    )
-    tt_pad: bool = key(
-        False,
-        "Let automatically chosen factors multiply to more than a dimension that splits badly, such as a prime: the "
-        "layer pads its input with zeros and cuts its output. Not used if tt_shape is set.",
-    )
-    reverse_out_shape: bool = key(False, "Reverse the order of automatically chosen output factors.")
-    factorize_smaller_dim: bool = key(
-        True,
-        "Factorise both dimensions of a matrix; false: the smaller of two unequal dimensions is not factorised and "
-        "becomes a factor of the last core (of the first, if auto_shape_mode is not ascending).",
-    )
-    tensor_ring: bool = key(
-        False, "Use tensor rings instead of tensor trains; the bond that closes the ring has rank tt_rank too."
-    )
-    cores_nonlinearity: str | None = key(
-        None,
-        f"Activation between the cores, one of {ACTIVATION_NAMES}; null: none. With one, the layer is not a matrix "
-        "and cannot be merged.",
-    )
-    activate_last_core: bool = key(
-        False,
-        "With cores_nonlinearity: apply it behind the last core as well, before the bias. (relu has no gradient where "
-        "a layer starts from zero, and sigmoid is not zero there; such layers then start from random cores.)",
-    )
-    use_checkpointing: bool = key(
-        False,
-        "With cores_nonlinearity: save memory by recomputing the states between the cores in the backward pass.",
-    )
-    freeze_cores: Cores = key(
-        None, "Cores that are not trained and keep their random start: first, last or a list of indices; null: none."
-    )
-    share_cores: Cores = key(
-        None,
-        "Cores that several adapters or branches have in common (see share_cores_among): first, last or a list of "
-        "indices; null: none.",
-    )
-    share_cores_among: Literal["layers and tasks", "tasks"] = key(
-        "layers and tasks",
-        "Who shares the cores of share_cores. layers and tasks: one copy for the whole model; tasks: one copy per "
-        "layer, shared by the tasks.",
-    )
-    use_TTBias: bool = key(
-        False, "Make the biases of tensor-train adapters and of bitfit tensor trains; false: dense vectors."
-    )
-    TTBias_rk: int = key(2, "Rank of the tensor trains of use_TTBias.")
 
     # On linear layers, as a branch in parallel: y = x W0 + s * branch(x).
     use_LoRA: bool = key(

@@ -66,7 +66,7 @@ class WeightedSums:
         try:
             self.inject_adapter(self.model, adapter_name)
         except Exception:
-            del self.peft_config[adapter_name]
+            self.delete_adapter(adapter_name)  # from the layers, too, that have it already
             raise
         with torch.no_grad():
             for name, chain in sums.items():

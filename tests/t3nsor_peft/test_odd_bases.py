@@ -162,6 +162,19 @@ def test_a_sum_that_is_refused_leaves_nothing_behind(arguments, words):
     assert list(model.peft_config) == ["default"]
 
 
+def test_a_sum_that_fails_in_a_layer_leaves_nothing_behind(x):
+    model = adapted(Base())
+    expected, names = model(x), set(model.state_dict())
+    with pytest.raises(KeyError, match="keys"):  # no module can be called so
+        model.add_weighted_adapter(["default"], [2.0], "keys")
+    assert (list(model.peft_config), model.active_adapters, set(model.state_dict())) == (
+        ["default"],
+        ["default"],
+        names,
+    )
+    assert torch.equal(model(x), expected)
+
+
 @pytest.mark.parametrize(
     ("method", "fields", "words"),
     [
