@@ -20,8 +20,8 @@ class TensorTrainKeys:
     tt_d: int | Literal["auto", "fastest"] | None = key(
         None,
         "Number of cores of a tensor train, 1 to 20; null: 3, or 2 if auto_shape_mode is skewed; auto: the number with "
-        "the fewest parameters; fastest: the number with the lowest time that the cost model predicts for this "
-        "machine. Not used if tt_shape is set.",
+        "the fewest parameters; fastest: the number with the lowest time that the cost model predicts for a generic "
+        "CPU. Not used if tt_shape is set.",
     )
     tt_shape: list[list[int]] | None = key(
         None,
@@ -57,6 +57,17 @@ class TensorTrainKeys:
         False,
         "With cores_nonlinearity: apply it behind the last core as well, before the bias. (relu has no gradient where "
         "a layer starts from zero, and sigmoid is not zero there; such layers then start from random cores.)",
+    )
+    tt_strategy: Literal["auto", "measured"] = key(
+        "auto",
+        "How the order of contraction is chosen. auto: the one that was the fastest when it was measured on this "
+        "machine, else the one with the lowest predicted time; measured: each problem is measured when it is first "
+        "met, which takes some seconds, and remembered. Results agree up to rounding.",
+    )
+    tt_save: Literal["fast", "least"] = key(
+        "fast",
+        "What a tensor train keeps for the backward pass beside its input and cores. fast: what is computed between "
+        "the cores where it is no larger than the input; least: nothing, which takes a little longer.",
     )
     use_checkpointing: bool = key(
         False,

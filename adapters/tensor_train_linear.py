@@ -64,6 +64,8 @@ class TensorTrainLinear(TTLinear):
                     bias=bias and not config.use_TTBias,
                     init=init,
                     freeze_cores=config.freeze_cores,
+                    strategy=config.tt_strategy,
+                    save=config.tt_save,
                     cores_nonlinearity=activation,
                     activate_last=activate_last,
                     use_checkpointing=activation is not None and config.use_checkpointing,

@@ -11,6 +11,7 @@ rounding.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,9 +51,9 @@ def dense_matrix(chain: CoreChain, sizes: tuple[int, int], dtype: torch.dtype) -
     return type(chain)([core.to(dtype) for core in chain.cores]).full()[: sizes[0], : sizes[1]]
 
 
-def multiplied(x: torch.Tensor, chain: CoreChain, out_features: int) -> torch.Tensor:
+def multiplied(x: torch.Tensor, chain: CoreChain, out_features: int, **how: Any) -> torch.Tensor:
     """x W, (.., out_features), with W the upper left part of the matrix of `chain`; x: (.., in_features)."""
-    return cut(tt_matmul(widened(x, chain.shape[0]), chain), out_features)
+    return cut(tt_matmul(widened(x, chain.shape[0]), chain, **how), out_features)
 
 
 class ChainBranch(ScaledBranch):
@@ -61,13 +62,14 @@ class ChainBranch(ScaledBranch):
     def __init__(self, config: AdapterConfig, linear: nn.Linear):
         super().__init__(config, config.tt_rank)
         self.sizes = linear.in_features, linear.out_features
+        self.how = {"strategy": config.tt_strategy, "save": config.tt_save}
 
     def chain(self, dtype: torch.dtype) -> CoreChain:
         """Return a chain, computed in `dtype`, whose matrix is W or, with tt_pad, has W in its upper left part."""
         raise NotImplementedError(f"{type(self).__name__} does not implement chain")
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
-        return multiplied(self.dropout(x), self.chain(trained_dtype(x.dtype)), self.sizes[1]) * self.scale
+        return multiplied(self.dropout(x), self.chain(trained_dtype(x.dtype)), self.sizes[1], **self.how) * self.scale
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
         return self.scale * dense_matrix(self.chain(dtype), self.sizes, dtype).t()
@@ -76,7 +78,7 @@ class ChainBranch(ScaledBranch):
         chain = self.chain(trained_dtype(x.dtype))
         if chain.shape != self.sizes or (self.training and self.dropout.p):
             return super().layer_output(x, weight, bias)
-        return linear_with_branch(x, weight, chain, scale=self.scale, bias=bias)
+        return linear_with_branch(x, weight, chain, scale=self.scale, bias=bias, **self.how)
 
 
 class TTLoRABranch(ScaledBranch):
@@ -115,8 +117,9 @@ class TTLoRABranch(ScaledBranch):
     def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if self.unmergeable or self.tt.padded or (self.training and self.dropout.p):
             return super().layer_output(x, weight, bias)
-        y = linear_with_branch(x, weight, self.tt.weight, scale=self.scale, bias=bias)
-        return y if self.start is None else y - self.scale * tt_matmul(x, self.start)
+        how: dict[str, Any] = {"strategy": self.tt.strategy, "save": self.tt.save}
+        y = linear_with_branch(x, weight, self.tt.weight, scale=self.scale, bias=bias, **how)
+        return y if self.start is None else y - self.scale * tt_matmul(x, self.start, **how)
 
     @staticmethod
     def _decompose(config: AdapterConfig, linear: nn.Linear, shape: MatrixShape) -> CoreChain:

@@ -3,6 +3,7 @@
 from t3nsor.contraction.cost_model import choose_plan, cost
 from t3nsor.contraction.plans import ContractionSpec
 from t3nsor.errors import ShapeError
+from t3nsor.machine import ASSUMED
 from t3nsor.shapes import MODES, Rank, auto_shape, best_d, check_ranks, skewed_shape
 
 SHAPE_MODES = (*MODES, "skewed")
@@ -52,8 +53,9 @@ def linear_shape(
 
 
 def _seconds(in_features: int, out_features: int, rank: Rank, d: int, ring: bool, pad: bool) -> float:
-    """The predicted seconds of a forward and a backward pass."""
+    """The predicted seconds of a forward and a backward pass, which do not depend on the machine: a shape must not."""
+    rates = ASSUMED["cpu", 4]
     ranks = check_ranks(rank, d, ring)
     inputs, outputs = auto_shape(in_features, d, pad=pad), auto_shape(out_features, d, pad=pad)
     spec = ContractionSpec(inputs, outputs, ranks, ring, rows=1024)
-    return sum(cost(spec, choose_plan(spec, "auto", backward), backward) for backward in (False, True))
+    return sum(cost(spec, choose_plan(spec, "auto", backward, rates), backward, rates) for backward in (False, True))

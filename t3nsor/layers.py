@@ -43,10 +43,10 @@ class TTLinear(nn.Module):
         leave it; or a TensorTrain, which is copied, and decides shape and ranks.
     freeze_cores: None, "first", "last" or a list of indices of cores that are never trained.
     strategy: the contraction order, see `tt_matmul`.
+    save: "fast" or "least": what is kept for the backward pass, see `tt_matmul`.
     cores_nonlinearity: an activation between the cores, such as torch.relu; the layer then has no matrix.
     activate_last: with such an activation, apply it behind the last core too, before the bias.
-    use_checkpointing: with such an activation, recompute the states between the cores in the backward pass. (Without
-        one nothing between x and y is kept anyway.)
+    use_checkpointing: with such an activation, recompute the states between the cores in the backward pass.
 
     State-dict keys: `weight.cores.0` .. , each (r_{k-1}, n_k, m_k, r_k), and `bias` (out_features,).
     Raises ShapeError for sizes that do not fit. Warns, with ShapeWarning, if W has more parameters than a dense matrix.
@@ -68,6 +68,7 @@ class TTLinear(nn.Module):
         init: str | CoreChain = "glorot",
         freeze_cores: FreezeCores = None,
         strategy: str | Plan = "auto",
+        save: str = "fast",
         cores_nonlinearity: Callable[[torch.Tensor], torch.Tensor] | None = None,
         activate_last: bool = False,
         use_checkpointing: bool = False,
@@ -75,7 +76,8 @@ class TTLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        self.in_features, self.out_features, self.strategy = in_features, out_features, strategy
+        self.in_features, self.out_features = in_features, out_features
+        self.strategy, self.save = strategy, save
         self.cores_nonlinearity, self.activate_last = cores_nonlinearity, activate_last
         self.use_checkpointing = use_checkpointing
         if isinstance(init, CoreChain):
@@ -86,7 +88,7 @@ class TTLinear(nn.Module):
                 shape = linear_shape(in_features, out_features, rank=rank, **options)
             shape = check_matrix_shape(shape, in_features, out_features, pad)
             self.weight = self._initialized(init, shape, rank, freeze_cores=freeze_cores, device=device, dtype=dtype)
-        check_strategy(strategy, self.weight.d, self.ring)
+        check_strategy(strategy, self.weight.d, self.ring, save)
         warn_if_larger(type(self).__name__, self.weight, (in_features, out_features))
         cores = self.weight
         self.padded = cores.shape != (in_features, out_features)
@@ -120,7 +122,7 @@ class TTLinear(nn.Module):
         """x: (.., rows of the cores) -> (.., columns of the cores)."""
         activation = self.cores_nonlinearity
         if activation is None:
-            return tt_matmul(x, self.weight, self.strategy, bias=bias)
+            return tt_matmul(x, self.weight, self.strategy, bias=bias, save=self.save)
         cores = list(self.weight.cores)
         check_operands(x, None, bias, cores)
         x = in_autocast_dtype(x)

@@ -36,10 +36,11 @@ HEAVY = {"transformers", "datasets", "wandb", "matplotlib", "peft", "sklearn", "
 # The modules of t3nsor from top to bottom: each may import those that come after it, and the engine of the rest only
 # BELOW_THE_ENGINE.
 BELOW_THE_ENGINE = ["t3nsor.tensor_train", "t3nsor.arithmetic", "t3nsor.cores", "t3nsor.shapes", "t3nsor.autocast"]
-BELOW_THE_ENGINE += ["t3nsor.scaling", "t3nsor.errors"]
-ENGINE = ["explain", "ops", "autograd", "torch_internals", "engine", "cost_model", "machines", "factors"]
+BELOW_THE_ENGINE += ["t3nsor.scaling", "t3nsor.machine", "t3nsor.errors"]
+ENGINE = ["explain", "ops", "autograd", "measuring", "torch_internals", "engine", "cost_model", "factors"]
 ENGINE = [f"t3nsor.contraction.{name}" for name in (*ENGINE, "chain", "full", "paired", "gemm", "plans")]
-T3NSOR = ["cross_layer", "embeddings", "norms", "layers", "excess", "automatic_shape", "initializers", "decompositions"]
+T3NSOR = ["calibrate", "cross_layer", "embeddings", "norms", "layers", "excess", "automatic_shape"]
+T3NSOR += ["initializers", "decompositions"]
 T3NSOR = [*(f"t3nsor.{name}" for name in T3NSOR), *ENGINE, *BELOW_THE_ENGINE]
 
 

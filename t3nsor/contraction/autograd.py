@@ -1,12 +1,13 @@
-"""The contraction as one node of the graph: it saves x, the weight and the cores, and recomputes everything else."""
+"""The contraction as one node of the graph: it saves x, the weight, the cores, and states that are small beside x."""
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
-from t3nsor.contraction.engine import Contraction, compose, contraction_for, gradients, values
+from t3nsor.autocast import without_autocast
+from t3nsor.contraction.engine import Contraction, compose, gradients, values
+from t3nsor.contraction.measuring import contraction_of
 from t3nsor.contraction.plans import decode_strategy
 from t3nsor.contraction.torch_internals import in_forward_mode, in_functorch_transform, is_legacy_batched
 
@@ -26,58 +27,38 @@ def contract_eagerly(
     bias: (out,) or None.
     cores: of W.
     """
-    # The jvp of a Function could not be differentiated in forward mode again, and a trace has no place for one.
-    if in_forward_mode() or torch.jit.is_tracing():
+    # With few rows a node takes longer than the products. Transforms of torch.func and traces have no place for one,
+    # and its jvp could not be differentiated in forward mode again.
+    if contraction.spec.few_rows or in_forward_mode() or in_functorch_transform() or torch.jit.is_tracing():
         return compose(contraction, scale, x, weight, bias, *cores)
-    if in_functorch_transform():
-        return _TransformedContraction.apply(contraction, scale, x, weight, bias, *cores)
     if torch.is_grad_enabled():
         return _ContractionNode.apply(contraction, scale, x, weight, bias, *cores)
-    return values(contraction, scale, x, weight, bias, *cores)  # a node would cost as much as a small product
-
-
-def _save(ctx, inputs, output):
-    contraction, scale, x, weight, _, *cores = inputs
-    ctx.settings = contraction, scale
-    ctx.save_for_backward(x, weight, *cores)
-
-
-def _backward(ctx, g):
-    need_x, need_weight, need_bias, *need_cores = ctx.needs_input_grad[2:]
-    (contraction, scale), (x, weight, *cores) = ctx.settings, ctx.saved_tensors
-    function = _differentiable_gradients if torch.is_grad_enabled() or is_legacy_batched(g) else gradients
-    dx, d_weight, *d_cores = function(contraction, scale, (need_x, need_weight, *need_cores), g, x, weight, *cores)
-    d_bias = g.reshape(-1, g.shape[-1]).sum(0) if need_bias else None
-    return None, None, dx, d_weight, d_bias, *d_cores
+    return values(contraction, scale, x, weight, bias, *cores)[0]  # a node would cost as much as a small product
 
 
 class _ContractionNode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, contraction, scale, *tensors):
-        _save(ctx, (contraction, scale, *tensors), None)
-        return values(contraction, scale, *tensors)
-
-    backward = staticmethod(_backward)
-
-
-class _TransformedContraction(torch.autograd.Function):
-    """The form that torch.func asks for; calling it takes as long as a small product."""
+    def forward(ctx, contraction, scale, x, weight, bias, *cores):
+        need_x, _, _, *need_cores = ctx.needs_input_grad[2:]
+        keep = contraction.keeps_states(need_x, any(need_cores))
+        y, kept = values(contraction, scale, x, weight, bias, *cores, keep=keep)
+        ctx.settings = contraction, scale
+        ctx.save_for_backward(x, weight, *cores, *kept)
+        return y
 
     @staticmethod
-    def forward(contraction, scale, *tensors):
-        return values(contraction, scale, *tensors)
-
-    setup_context = staticmethod(_save)
-    backward = staticmethod(_backward)
-
-    @staticmethod
-    def vmap(info, in_dims, contraction, scale, x, weight, bias, *cores):
-        if all(dim is None for dim in in_dims[3:]):
-            x, closed = x.movedim(in_dims[2], 0), contraction.spec.closed
-            contraction = contraction_for(x, cores, closed, weight is not None, contraction.strategy)
-            return contract_eagerly(contraction, scale, x, weight, bias, *cores), 0
-        mapped = torch.vmap(partial(compose, contraction, scale), in_dims[2:], randomness=info.randomness)
-        return mapped(x, weight, bias, *cores), 0
+    def backward(ctx, g):
+        need_x, need_weight, need_bias, *need_cores = ctx.needs_input_grad[2:]
+        (contraction, scale), (x, weight, *others) = ctx.settings, ctx.saved_tensors
+        cores, kept = others[: len(need_cores)], others[len(need_cores) :]
+        needed = need_x, need_weight, *need_cores
+        with without_autocast(x.device):
+            if torch.is_grad_enabled() or is_legacy_batched(g):
+                dx, d_weight, *d_cores = _differentiable_gradients(contraction, scale, needed, g, x, weight, *cores)
+            else:
+                dx, d_weight, *d_cores = gradients(contraction, scale, needed, kept, g, x, weight, *cores)
+        d_bias = g.reshape(-1, g.shape[-1]).sum(0) if need_bias else None
+        return None, None, dx, d_weight, d_bias, *d_cores
 
 
 def _differentiable_gradients(
@@ -115,8 +96,9 @@ def contract(
     scale: float,
     strategy: str,
 ) -> torch.Tensor:
-    contraction = contraction_for(x, cores, closed, weight is not None, decode_strategy(strategy))
-    return values(contraction, scale, x, weight, bias, *cores)
+    contraction = contraction_of(x, cores, closed, weight is not None, decode_strategy(strategy), "least")
+    with without_autocast(x.device):
+        return values(contraction, scale, x, weight, bias, *cores)[0]
 
 
 @contract.register_fake
@@ -135,8 +117,9 @@ def contract_backward(
     strategy: str,
     needed: list[bool],
 ) -> list[torch.Tensor]:
-    contraction = contraction_for(x, cores, closed, weight is not None, decode_strategy(strategy))
-    found = gradients(contraction, scale, needed, g, x, weight, *cores)
+    contraction = contraction_of(x, cores, closed, weight is not None, decode_strategy(strategy), "least")
+    with without_autocast(x.device):
+        found = gradients(contraction, scale, needed, (), g, x, weight, *cores)
     return [gradient for gradient in found if gradient is not None]
 
 

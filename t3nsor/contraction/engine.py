@@ -10,11 +10,16 @@ from functools import lru_cache
 import torch
 from torch.nn import functional
 
-from t3nsor.autocast import without_autocast
-from t3nsor.contraction.chain import Chain, ChainStep, chain_steps, compose_chain
-from t3nsor.contraction.cost_model import choose_plan, is_built_at_once, modes_per_block, rows_per_block
+from t3nsor.contraction.chain import Chain, compose_chain
+from t3nsor.contraction.cost_model import (
+    choose_plan,
+    keeps_states,
+    modes_per_block,
+    rows_per_block,
+    steps_of,
+)
 from t3nsor.contraction.factors import core_gradients, plan_factors
-from t3nsor.contraction.full import FullMatrix, FullMatrixBlocks
+from t3nsor.contraction.full import FullMatrix
 from t3nsor.contraction.paired import FactorPair
 from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
 
@@ -25,30 +30,24 @@ class Schedule:
 
     spec: what to contract.
     plan: in which order.
-    steps: the steps of a chain, in order.
-    rows_per_block: rows that a chain or a pair handles at once.
-    modes_per_block: output modes of a full matrix that are built at once; None: all of them, which needs a matrix
-        without a dense weight.
+    chain: the steps of a chain.
+    rows_per_block: rows that a pair handles at once.
+    modes_per_block: output modes of a full matrix that are built at once.
     """
 
     spec: ContractionSpec
     plan: Plan
-    steps: list[ChainStep]
+    chain: Chain
     rows_per_block: int
-    modes_per_block: int | None
-
-    def chain(self, matrices: list[torch.Tensor]) -> Chain:
-        return Chain(self.steps, matrices, self.rows_per_block)
+    modes_per_block: int
 
     def pair(self, factors: Sequence[torch.Tensor]) -> FactorPair:
         first, second = factors
         return FactorPair(first, second, self.rows_per_block, exchanged=not self.plan.right_to_left)
 
-    def full(self, factors: Sequence[torch.Tensor], weight: torch.Tensor | None) -> FullMatrix | FullMatrixBlocks:
+    def full(self, factors: Sequence[torch.Tensor], weight: torch.Tensor | None) -> FullMatrix:
         first, second = factors
-        if self.modes_per_block is None:
-            return FullMatrix(first, second)
-        return FullMatrixBlocks(first, second, weight, self.modes_per_block)
+        return FullMatrix(first, second, weight, self.modes_per_block)
 
 
 class Contraction:
@@ -56,8 +55,15 @@ class Contraction:
 
     def __init__(self, spec: ContractionSpec, strategy: str | Plan):
         self.spec, self.strategy = spec, strategy
-        self.forward = _schedule(spec, strategy, backward=False)
+        self.in_features, self.out_features = spec.in_features, spec.out_features
+        self.is_measured = False
+        self.plan_again()
+
+    def plan_again(self) -> None:
+        """Choose the plans, by what is known of the machine now."""
+        self.forward = _schedule(self.spec, self.strategy, backward=False)
         self._backward: dict[tuple[bool, bool], Schedule] = {}
+        self._keeps: dict[tuple[bool, bool], bool] = {}
 
     def backward(self, x_gradient: bool, core_gradients: bool) -> Schedule:
         """Return the schedule for the gradients of x, of the cores, or of both."""
@@ -67,6 +73,15 @@ class Contraction:
             self._backward[wanted] = _schedule(spec, self.strategy, backward=True)
         return self._backward[wanted]
 
+    def keeps_states(self, x_gradient: bool, core_gradients: bool) -> bool:
+        """True if both passes are the same chain, whose states are kept for these gradients."""
+        wanted = x_gradient, core_gradients
+        if wanted not in self._keeps:
+            forward, backward = self.forward, self.backward(x_gradient, core_gradients)
+            same = forward.plan == backward.plan and forward.plan.kind == "chain"
+            self._keeps[wanted] = core_gradients and same and keeps_states(self.spec, forward.chain.steps)
+        return self._keeps[wanted]
+
 
 def contraction_for(
     x: torch.Tensor,
@@ -74,6 +89,7 @@ def contraction_for(
     closed: bool,
     with_dense_weight: bool,
     strategy: str | Plan = "auto",
+    save: str = "fast",
 ) -> Contraction:
     """Return the contraction of x (.., in) with the cores of a train or a ring, alone or beside a dense weight."""
     if torch.jit.is_tracing():  # sizes are tensors there
@@ -81,12 +97,13 @@ def contraction_for(
     else:
         rows, shapes = x.numel() // x.shape[-1], [core.shape for core in cores]
     rows = rounded_row_count(rows)
-    return _chosen_contraction(strategy, closed, with_dense_weight, rows, x.dtype, x.device, *shapes)
+    return _chosen_contraction(strategy, save, closed, with_dense_weight, rows, x.dtype, x.device, *shapes)
 
 
 @lru_cache(maxsize=4096)
 def _chosen_contraction(
     strategy: str | Plan,
+    save: str,
     closed: bool,
     with_dense_weight: bool,
     rows: int,
@@ -98,16 +115,15 @@ def _chosen_contraction(
     inputs, outputs = tuple(shape[1] for shape in core_shapes), tuple(shape[2] for shape in core_shapes)
     ranks = (*(shape[0] for shape in core_shapes), core_shapes[-1][-1])
     name = str(dtype).removeprefix("torch.")
-    spec = ContractionSpec(inputs, outputs, ranks, closed, rows, name, device.type, with_dense_weight)
+    spec = ContractionSpec(inputs, outputs, ranks, closed, rows, name, device.type, with_dense_weight, save=save)
     return Contraction(spec, strategy)
 
 
 def _schedule(spec: ContractionSpec, strategy: str | Plan, backward: bool) -> Schedule:
     plan = choose_plan(spec, strategy, backward)
-    steps = chain_steps(spec.factor_shapes(plan.groups), plan.right_to_left)
-    in_blocks = plan.kind in ("full", "hybrid") and not is_built_at_once(spec)
-    modes = modes_per_block(spec, plan) if in_blocks else None
-    return Schedule(spec, plan, steps, rows_per_block(spec, plan), modes)
+    modes = modes_per_block(spec, plan) if plan.kind in ("full", "hybrid") else 0
+    rows = rows_per_block(spec, plan)
+    return Schedule(spec, plan, Chain(steps_of(spec, plan), rows), rows, modes)
 
 
 def values(
@@ -117,44 +133,51 @@ def values(
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
     *cores: torch.Tensor,
-) -> torch.Tensor:
-    """x (.., in) -> (.., out); `weight` (out, in) and `bias` (out,) may be None."""
-    schedule = contraction.forward
-    spec, plan = schedule.spec, schedule.plan
-    result = x.new_empty(*x.shape[:-1], spec.out_features)  # returned itself, not as a view: users may write into it
-    rows, y = x.reshape(-1, x.shape[-1]).contiguous(), result.view(-1, result.shape[-1])
-    with without_autocast(x.device):
-        factors = plan_factors(cores, plan, spec.closed, scale, x.dtype)
-        if plan.kind == "full":
-            schedule.full(factors, weight).forward(rows, y, bias)
-        elif weight is None:
-            schedule.chain(factors).forward(rows, y, accumulate=False, bias=bias)
-        else:
-            dense = weight.to(x.dtype).t()
-            torch.mm(rows, dense, out=y) if bias is None else torch.addmm(bias, rows, dense, out=y)
-            schedule.chain(factors).forward(rows, y, accumulate=True)
-    return result
+    keep: bool = False,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """x (.., in) -> (.., out), and if `keep` the states between the steps of a chain.
+
+    weight: (out, in) or None.
+    bias: (out,) or None.
+    """
+    schedule, out_features = contraction.forward, contraction.out_features
+    result = x.new_empty(*x.shape[:-1], out_features)  # returned itself, not as a view: users may write into it
+    rows, y = x.reshape(-1, x.shape[-1]).contiguous(), result.view(-1, out_features)
+    factors = plan_factors(cores, schedule.plan, contraction.spec.closed, scale, x.dtype)
+    if schedule.plan.kind == "full":
+        schedule.full(factors, weight).forward(rows, y, bias)
+        return result, []
+    if weight is not None:
+        dense = weight.to(x.dtype).t()
+        torch.mm(rows, dense, out=y) if bias is None else torch.addmm(bias, rows, dense, out=y)
+    elif bias is not None:
+        y.copy_(bias)
+    accumulate = weight is not None or bias is not None
+    return result, schedule.chain.forward(factors, rows, y, accumulate, keep)
 
 
 def gradients(
     contraction: Contraction,
     scale: float,
     needed: Sequence[bool],
+    kept: Sequence[torch.Tensor],
     g: torch.Tensor,
     x: torch.Tensor,
     weight: torch.Tensor | None,
     *cores: torch.Tensor,
 ) -> list[torch.Tensor | None]:
-    """Return the gradients of (x, weight, *cores) from g (.., out), that of the values; None where not `needed`."""
+    """Return the gradients of (x, weight, *cores) from g (.., out), that of the values; None where not `needed`.
+
+    kept: the states that `values` returned, or nothing.
+    """
     need_x, need_weight, *need_cores = needed
     rows, g = x.reshape(-1, x.shape[-1]).contiguous(), g.reshape(-1, g.shape[-1]).contiguous()
     dx: torch.Tensor | None = None
     d_cores: list[torch.Tensor | None] = [None] * len(cores)
-    with without_autocast(x.device):
-        if need_x or any(need_cores):
-            schedule = contraction.backward(need_x, any(need_cores))
-            dx, d_cores = _x_and_core_gradients(g, rows, weight, cores, schedule, scale, need_cores)
-        d_weight = (g.t() @ rows).to(weight.dtype) if need_weight and weight is not None else None
+    if need_x or any(need_cores):
+        schedule = contraction.backward(need_x, any(need_cores))
+        dx, d_cores = _x_and_core_gradients(g, rows, weight, cores, schedule, scale, need_cores, kept)
+    d_weight = (g.t() @ rows).to(weight.dtype) if need_weight and weight is not None else None
     return [dx if dx is None else dx.view(x.shape), d_weight, *d_cores]
 
 
@@ -170,23 +193,16 @@ def compose(
 
     Operands may have another number of rows than `contraction` was chosen for, and no dense weight.
     """
-    spec, strategy = contraction.spec, contraction.strategy
-    schedule = contraction_for(x, cores, spec.closed, weight is not None, strategy).forward
-    rows = x.reshape(-1, x.shape[-1])
-    with without_autocast(x.device):
-        factors = plan_factors(cores, schedule.plan, spec.closed, scale, x.dtype)
-        weight = None if weight is None else weight.to(x.dtype)
-        if schedule.plan.kind == "full":
-            first, second = factors
-            dense = FullMatrix(first, second).matrix().t()
-            y = functional.linear(rows, dense if weight is None else weight + dense, bias)
-        else:
-            y = compose_chain(rows, schedule.steps, factors).reshape(-1, spec.out_features)
-            if weight is not None:
-                y = y + functional.linear(rows, weight)
-            if bias is not None:
-                y = y + bias
-    return y.view(*x.shape[:-1], spec.out_features)
+    schedule, out_features = contraction.forward, contraction.out_features
+    factors = plan_factors(cores, schedule.plan, contraction.spec.closed, scale, x.dtype)
+    weight = weight if weight is None or weight.dtype == x.dtype else weight.to(x.dtype)
+    if schedule.plan.kind == "full":
+        dense = torch.einsum("ijr,rkl->jlik", *factors).reshape(out_features, x.shape[-1])
+        return functional.linear(x, dense if weight is None else weight + dense, bias)
+    y = compose_chain(x.reshape(-1, x.shape[-1]), schedule.chain.steps, factors).reshape(*x.shape[:-1], out_features)
+    if weight is not None:
+        return y + functional.linear(x, weight, bias)
+    return y if bias is None else y + bias
 
 
 def _x_and_core_gradients(
@@ -197,6 +213,7 @@ def _x_and_core_gradients(
     schedule: Schedule,
     scale: float,
     need_cores: Sequence[bool],
+    kept: Sequence[torch.Tensor],
 ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
     """The gradients of x, as (rows, in), and of each core; None where not needed."""
     spec, plan = schedule.spec, schedule.plan
@@ -207,7 +224,7 @@ def _x_and_core_gradients(
     if accumulate and dx is not None and weight is not None:
         torch.mm(g, weight.to(g.dtype), out=dx)
     if plan.kind == "chain":
-        d_factors = schedule.chain(factors).backward(rows, g, dx, accumulate, any(need_cores))
+        d_factors = schedule.chain.backward(factors, rows, g, dx, accumulate, any(need_cores), kept)
     elif plan.kind == "paired":
         d_factors = schedule.pair(factors).backward(rows, g, dx, accumulate)
     else:

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from t3nsor.contraction.cost_model import choose_plan, cost
+from t3nsor.contraction.cost_model import choose_plan, cost, keeps_states, state_size, steps_of
 from t3nsor.contraction.plans import ContractionSpec, Plan, candidates, rounded_row_count
 from t3nsor.errors import ShapeError
+from t3nsor.machine import machine
 from t3nsor.shapes import max_rank
 from t3nsor.tensor_train import CoreChain
 
@@ -18,7 +19,8 @@ def explain(layer: nn.Module, rows: int, *, dtype: torch.dtype | None = None, be
     dtype: of x; None: that of the cores.
     beside: True for a branch beside a dense weight, see `linear_with_branch`.
 
-    The predictions rank plans; as times they hold for the machine on which the rates were measured.
+    Says where the choice comes from: from a measurement of this problem, from rates that `python -m t3nsor.calibrate`
+    fitted on this machine, or from rates assumed for a generic one, which only rank the plans.
     Raises ShapeError for other arguments.
     """
     chain = layer if isinstance(layer, CoreChain) else getattr(layer, "weight", None)
@@ -34,9 +36,11 @@ def explain(layer: nn.Module, rows: int, *, dtype: torch.dtype | None = None, be
     ranks = chain.ranks[:-1] if chain.closed else chain.ranks[1:-1]
     print(chain)
     print(f"matrix rank at most {max_rank(chain.raw_shape, ranks, chain.closed)}")
-    spec = _spec(chain, rows, dtype or chain.dtype, chain.device.type, beside)
-    for backward in (False, True):
+    save = getattr(layer, "save", "fast")
+    spec = _spec(chain, rows, dtype or chain.dtype, chain.device.type, beside, save)
+    for backward in (False,) if spec.few_rows else (False, True):
         _print_plans(spec, rows, getattr(layer, "strategy", "auto"), backward)
+    print(f"\n{_kept(spec, getattr(layer, 'strategy', 'auto'))}")
 
 
 def chosen_plans(chain: CoreChain, rows: int, *, beside: bool = False, device: str | None = None) -> tuple[Plan, Plan]:
@@ -51,19 +55,34 @@ def chosen_plans(chain: CoreChain, rows: int, *, beside: bool = False, device: s
     return choose_plan(spec, "auto", False), choose_plan(spec, "auto", True)
 
 
-def _spec(chain: CoreChain, rows: int, dtype: torch.dtype, device: str, beside: bool) -> ContractionSpec:
+def _spec(
+    chain: CoreChain, rows: int, dtype: torch.dtype, device: str, beside: bool, save: str = "fast"
+) -> ContractionSpec:
     inputs, outputs = chain.raw_shape
-    name = str(dtype).removeprefix("torch.")
-    return ContractionSpec(inputs, outputs, chain.ranks, chain.closed, rounded_row_count(rows), name, device, beside)
+    name, rows = str(dtype).removeprefix("torch."), rounded_row_count(rows)
+    return ContractionSpec(inputs, outputs, chain.ranks, chain.closed, rows, name, device, beside, save=save)
 
 
 def _print_plans(spec: ContractionSpec, rows: int, strategy: str | Plan, backward: bool) -> None:
-    chosen = choose_plan(spec, strategy, backward)
+    chosen, known = choose_plan(spec, strategy, backward), machine(spec.device)
     where = " beside a dense weight" if spec.with_dense_weight else ""
-    title = "backward" if backward else "forward"
+    title = "forward and backward" if spec.few_rows else "backward" if backward else "forward"
     shown = f"{rows} rows" if rows == spec.rows else f"{rows} rows, counted as {spec.rows},"
     print(f"\n{title}, {shown} of {spec.dtype} on {spec.device}{where}, strategy {strategy}")
     plans = dict.fromkeys([*candidates(spec, "auto", backward), chosen])
     for plan in sorted(plans, key=lambda plan: cost(spec, plan, backward)):
+        measured = ", the fastest when measured" if known.choices.get(spec.key(backward)) == plan.code else ""
         mark = "->" if plan == chosen else "  "
-        print(f"{mark} {cost(spec, plan, backward) * 1e3:9.3f} ms  {plan}")
+        print(f"{mark} {cost(spec, plan, backward) * 1e3:9.3f} ms  {plan}{measured}")
+    print(f"   predicted at {known.source(spec.dtype)}")
+
+
+def _kept(spec: ContractionSpec, strategy: str | Plan) -> str:
+    if spec.few_rows:
+        return "kept for the backward pass: what autograd keeps, which with few rows is the fastest"
+    plans = [choose_plan(spec, strategy, backward) for backward in (False, True)]
+    steps = steps_of(spec, plans[0])
+    if plans[0] != plans[1] or plans[0].kind != "chain" or not keeps_states(spec, steps):
+        return f"kept for the backward pass: x and the cores (save: {spec.save})"
+    share = state_size(steps) / spec.in_features
+    return f"kept for the backward pass: x, the cores, and {share:.2f} of x between the cores (save: {spec.save})"

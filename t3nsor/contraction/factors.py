@@ -11,25 +11,22 @@ import torch
 from t3nsor.contraction.plans import ContractionSpec, Plan
 from t3nsor.cores import close_cores, merge_cores
 
-LEFT_TO_RIGHT, RIGHT_TO_LEFT = (2, 3, 0, 1), (0, 2, 1, 3)  # axes of a factor as a matrix (outer, inner) of a step
-
 
 def plan_factors(
     cores: Sequence[torch.Tensor], plan: Plan, closed: bool, scale: float, dtype: torch.dtype
 ) -> list[torch.Tensor]:
     """Return what `plan` multiplies rows of `dtype` by, with `scale` in the last core; differentiable in the cores.
 
-    For a "chain" the matrix (outer, inner) of each step, in order, either side a rank and a mode; for the other kinds
+    For a "chain" the matrix (inner, outer) of each step, in order, either side a rank and a mode; for the other kinds
     two factors (n1, m1, r) and (r, n2, m2).
     """
     factors = _factors(_scaled(cores, scale), plan.groups, closed)
     if plan.kind != "chain":
         first, second = factors
         return [_cast(first[0], dtype), _cast(second[..., 0], dtype)]
-    axes = _axes(plan)
-    permuted = [_cast(factor.permute(axes), dtype) for factor in factors]
-    matrices = [factor.reshape(factor.shape[0] * factor.shape[1], -1) for factor in permuted]
-    return matrices[::-1] if plan.right_to_left else matrices
+    if plan.right_to_left:
+        factors = [factor.permute(1, 3, 0, 2) for factor in factors[::-1]]
+    return [_cast(factor, dtype).reshape(factor.shape[0] * factor.shape[1], -1) for factor in factors]
 
 
 def core_gradients(
@@ -40,13 +37,13 @@ def core_gradients(
         first, second = gradients
         d_factors = [first[None], second[..., None]]
     else:
-        gradients = gradients[::-1] if plan.right_to_left else gradients
-        axes = _axes(plan)
-        back = [axes.index(axis) for axis in range(4)]
-        d_factors = [
-            gradient.reshape([shape[axis] for axis in axes]).permute(back)
-            for gradient, shape in zip(gradients, spec.factor_shapes(plan.groups), strict=True)
-        ]
+        shapes = spec.factor_shapes(plan.groups)
+        if plan.right_to_left:
+            turned = [(n, right, left, m) for left, n, m, right in shapes]
+            pairs = zip(gradients[::-1], turned, strict=True)
+            d_factors = [gradient.reshape(shape).permute(2, 0, 3, 1) for gradient, shape in pairs]
+        else:
+            d_factors = [gradient.reshape(shape) for gradient, shape in zip(gradients, shapes, strict=True)]
     d_cores = _split_gradients(d_factors, _scaled(cores, scale), plan.groups, spec.closed)
     return _scaled(d_cores, scale)
 
@@ -58,10 +55,6 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def _scaled(cores: Sequence[torch.Tensor], scale: float) -> list[torch.Tensor]:
     return list(cores) if scale == 1.0 else [*cores[:-1], cores[-1] * scale]
-
-
-def _axes(plan: Plan) -> tuple[int, ...]:
-    return RIGHT_TO_LEFT if plan.right_to_left else LEFT_TO_RIGHT
 
 
 def _wide(cores: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Rows times a full matrix: dW built from its cores, or weight^T + dW, which is never kept.
+"""Rows times a full matrix, dW built from its cores or weight^T + dW, which is never kept.
 
 dW is given as two factors, dW[(i1 i2), (j1 j2)] = sum_r first[i1, j1, r] second[r, i2, j2].
 """
@@ -11,37 +11,6 @@ from t3nsor.contraction.gemm import add_product, blocks
 
 
 class FullMatrix:
-    """dW alone, (in, out), built at once.
-
-    first: (n1, m1, r), of the dtype of the rows.
-    second: (r, n2, m2), likewise.
-    """
-
-    def __init__(self, first: torch.Tensor, second: torch.Tensor):
-        (self.n1, self.m1, r), (_, self.n2, self.m2) = first.shape, second.shape
-        self.first, self.second = first.reshape(-1, r), second.reshape(r, -1)
-
-    def matrix(self) -> torch.Tensor:
-        """dW (n1 * n2, m1 * m2), differentiable."""
-        product = (self.first @ self.second).view(self.n1, self.m1, self.n2, self.m2)
-        return product.transpose(1, 2).reshape(self.n1 * self.n2, -1)
-
-    def forward(self, x: torch.Tensor, y: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Set y (rows, out) = x (rows, in) dW + bias."""
-        torch.mm(x, self.matrix(), out=y) if bias is None else torch.addmm(bias, x, self.matrix(), out=y)
-
-    def input_gradient(self, g: torch.Tensor, dx: torch.Tensor) -> None:
-        """Set dx (rows, in) = g (rows, out) dW^T."""
-        torch.mm(g, self.matrix().t(), out=dx)
-
-    def factor_gradients(self, x: torch.Tensor, g: torch.Tensor) -> list[torch.Tensor]:
-        """The gradients of the two factors, from that of the matrix, x^T g."""
-        dw = (x.t() @ g).view(self.n1, self.n2, self.m1, self.m2).transpose(1, 2).reshape(len(self.first), -1)
-        d_first, d_second = dw @ self.second.t(), self.first.t() @ dw
-        return [d_first.view(self.n1, self.m1, -1), d_second.view(-1, self.n2, self.m2)]
-
-
-class FullMatrixBlocks:
     """weight^T + dW, or dW alone, built a few output columns at a time, as rows of nn.Linear's (out, in) layout.
 
     first: (n1, m1, r), of the dtype of the rows.

@@ -5,16 +5,21 @@ from collections.abc import Sequence
 
 import torch
 
-from t3nsor.autocast import autocast_dtype, in_autocast_dtype
+from t3nsor.autocast import autocast_dtype, in_autocast_dtype, without_autocast
 from t3nsor.contraction.autograd import contract, contract_eagerly
-from t3nsor.contraction.engine import contraction_for
+from t3nsor.contraction.measuring import contraction_of
 from t3nsor.contraction.plans import Plan, check_strategy
 from t3nsor.errors import ShapeError
 from t3nsor.tensor_train import CoreChain
 
 
 def tt_matmul(
-    x: torch.Tensor, tt: CoreChain, strategy: str | Plan = "auto", *, bias: torch.Tensor | None = None
+    x: torch.Tensor,
+    tt: CoreChain,
+    strategy: str | Plan = "auto",
+    *,
+    bias: torch.Tensor | None = None,
+    save: str = "fast",
 ) -> torch.Tensor:
     """Compute x W + bias, with W the matrix of `tt`.
 
@@ -22,18 +27,22 @@ def tt_matmul(
     tt: a TensorTrain or TensorRing matrix in_features -> out_features.
     strategy: the contraction order; all give the same values and gradients up to rounding.
         "left_to_right", "right_to_left": core by core.
-        "pairs": the same after merging adjacent cores two by two.
         "two_factor": the same after merging the cores into two.
         "full": with the dense matrix, built on the fly.
         "hybrid": like "full", but with the gradients of the cores from two factors.
-        "auto": the cheapest by the cost model, see `explain`.
+        "auto": the one that was fastest when it was measured on this machine, else the cheapest by the cost model, see
+            `explain`.
+        "measured": "auto" for a problem that was measured; others are measured once, which takes some seconds, and the
+            choice is kept in a file under XDG_CACHE_HOME.
     bias: (out_features,).
+    save: what is kept for the backward pass beside x and the cores: "fast": what is computed between the cores where
+        it is no larger than x, "least": nothing. Up to 16 rows it is always kept. Under torch.compile it never is.
 
     Returns (.., out_features) in the dtype of x. Cores and bias may be float32 where x is in half precision, so that
-    training them loses nothing. Saves only its arguments, x and the cores, for the backward pass.
+    training them loses nothing.
     Raises ShapeError when sizes, dtypes or devices do not fit together.
     """
-    return contract_cores(x, _matrix_cores(tt), tt.closed, bias=bias, strategy=strategy)
+    return contract_cores(x, _matrix_cores(tt), tt.closed, bias=bias, strategy=strategy, save=save)
 
 
 def linear_with_branch(
@@ -44,6 +53,7 @@ def linear_with_branch(
     scale: float = 1.0,
     bias: torch.Tensor | None = None,
     strategy: str | Plan = "auto",
+    save: str = "fast",
 ) -> torch.Tensor:
     """Compute x weight^T + scale * x W + bias: a dense linear layer with a tensor-train branch beside it.
 
@@ -54,14 +64,15 @@ def linear_with_branch(
     bias: (out_features,).
     strategy: see `tt_matmul`. Chains run beside one GEMM with `weight`; "full" and "hybrid" are one GEMM with
         weight^T + scale * W, built a few columns at a time and never kept.
+    save: see `tt_matmul`.
 
-    Returns (.., out_features). The only tensor of the size of x or y that it saves for the backward pass is x.
+    Returns (.., out_features).
     Raises ShapeError when sizes, dtypes or devices do not fit together.
     """
     if weight is None:
         raise ShapeError("weight is None; without a dense weight use tt_matmul")
     cores = _matrix_cores(tt)
-    return contract_cores(x, cores, tt.closed, weight=weight, bias=bias, scale=scale, strategy=strategy)
+    return contract_cores(x, cores, tt.closed, weight=weight, bias=bias, scale=scale, strategy=strategy, save=save)
 
 
 def contract_cores(
@@ -73,6 +84,7 @@ def contract_cores(
     bias: torch.Tensor | None = None,
     scale: float = 1.0,
     strategy: str | Plan = "auto",
+    save: str = "fast",
 ) -> torch.Tensor:
     """Compute what `tt_matmul`, or with `weight` `linear_with_branch`, does, for cores that form no chain object.
 
@@ -80,16 +92,19 @@ def contract_cores(
     """
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= sys.float_info.max:
         raise ShapeError(f"scale is {scale!r}; it must be a finite number, which is not trained")
-    check_strategy(strategy, len(cores), closed)
+    check_strategy(strategy, len(cores), closed, save)
     check_operands(x, weight, bias, cores)
-    if autocast_dtype(x.device) is not None:
-        x = in_autocast_dtype(x)
-    bias = None if bias is None else bias.to(x.dtype)
+    autocast = autocast_dtype(x.device)
+    x = x if autocast is None else in_autocast_dtype(x)
+    bias = bias if bias is None or bias.dtype == x.dtype else bias.to(x.dtype)
     if torch.compiler.is_compiling():
         code = strategy.code if isinstance(strategy, Plan) else strategy
         return contract(x, weight, bias, list(cores), closed, float(scale), code)
-    contraction = contraction_for(x, cores, closed, weight is not None, strategy)
-    return contract_eagerly(contraction, float(scale), x, weight, bias, *cores)
+    contraction = contraction_of(x, cores, closed, weight is not None, strategy, save)
+    if autocast is None:
+        return contract_eagerly(contraction, float(scale), x, weight, bias, *cores)
+    with without_autocast(x.device):
+        return contract_eagerly(contraction, float(scale), x, weight, bias, *cores)
 
 
 def _matrix_cores(tt: CoreChain) -> list[torch.Tensor]:

@@ -1,15 +1,16 @@
 """The orders in which rows can be contracted with a chain of cores, and the sizes that decide between them."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import product
 
 from t3nsor.errors import ShapeError
 
-STRATEGIES = ("auto", "left_to_right", "right_to_left", "pairs", "two_factor", "hybrid", "full")
+STRATEGIES = ("auto", "measured", "left_to_right", "right_to_left", "two_factor", "hybrid", "full")
 KINDS = ("chain", "full", "paired", "hybrid")
-MOST_CORES_IN_FULL_SEARCH = 6
+SAVES = ("fast", "least")
+FEW_ROWS = 16  # up to here calls take longer than products
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class ContractionSpec:
     with_dense_weight: True for a branch beside a dense weight.
     x_gradient: True if a backward pass must produce the gradient of x.
     core_gradients: True if it must produce those of the cores.
+    save: "fast" if states that are small beside x are kept for the backward pass, "least" if nothing is.
     """
 
     inputs: tuple[int, ...]
@@ -76,6 +78,7 @@ class ContractionSpec:
     with_dense_weight: bool = False
     x_gradient: bool = True
     core_gradients: bool = True
+    save: str = "fast"
 
     @property
     def d(self) -> int:
@@ -88,6 +91,20 @@ class ContractionSpec:
     @property
     def out_features(self) -> int:
         return math.prod(self.outputs)
+
+    @property
+    def few_rows(self) -> bool:
+        return self.rows <= FEW_ROWS
+
+    def key(self, backward: bool) -> str:
+        """The problem of a pass, as a string."""
+        sides = ["x".join(map(str, sizes)) for sizes in (self.inputs, self.outputs, self.ranks)]
+        wanted = ("x" if self.x_gradient else "") + ("c" if self.core_gradients else "")
+        kind = "ring" if self.closed else "train"
+        beside = "beside" if self.with_dense_weight else "alone"
+        return " ".join(
+            [kind, *sides, str(self.rows), self.dtype, beside, self.save, wanted if backward else "forward"]
+        )
 
     def factor_shapes(self, groups: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
         """Shapes (left, n, m, right) of the merged factors; the two factors of a ring as a train."""
@@ -120,6 +137,8 @@ def candidates(spec: ContractionSpec, strategy: str | Plan = "auto", backward: b
         counterpart = {"hybrid": "full", "paired": "chain"}.get(strategy.kind, strategy.kind)
         return [strategy if backward else replace(strategy, kind=counterpart)]
     every = _all_plans(spec.d, spec.closed)
+    if spec.few_rows and strategy in ("auto", "measured"):
+        return [plan for plan in every if plan.kind == "chain"]
     allowed = [plan for plan in every if _allows(strategy, plan, backward)]
     return allowed or [plan for plan in every if plan.kind == "chain"][:1]
 
@@ -132,8 +151,10 @@ def decode_strategy(strategy: str) -> str | Plan:
     return Plan(kind, tuple(map(int, groups.split("-"))), right_to_left == "1")
 
 
-def check_strategy(strategy: str | Plan, d: int, closed: bool) -> None:
-    """Raise ShapeError unless `strategy` is a known name, or a plan for `d` cores of a train or a ring."""
+def check_strategy(strategy: str | Plan, d: int, closed: bool, save: str = "fast") -> None:
+    """Raise ShapeError unless both names are known; `strategy` may be a plan for `d` cores of a train or a ring."""
+    if save not in SAVES:
+        raise ShapeError(f"save is {save!r}; allowed: {', '.join(SAVES)}")
     if isinstance(strategy, Plan):
         if sum(strategy.groups) != d:
             raise ShapeError(f"strategy {strategy} is a plan for {sum(strategy.groups)} cores; the chain has {d}")
@@ -145,53 +166,28 @@ def check_strategy(strategy: str | Plan, d: int, closed: bool) -> None:
 
 @lru_cache
 def _all_plans(d: int, closed: bool) -> list[Plan]:
+    """Core by core, and every split into two factors: between these, others are never faster by more than 3%."""
     if d == 1:
         return [Plan("chain", (1,))]
-    splits: list[tuple[int, ...]] = [(k, d - k) for k in range(1, d)]
-    if closed:
-        chains = splits
-    elif d <= MOST_CORES_IN_FULL_SEARCH:
-        chains = [groups for groups in _compositions(d) if len(groups) > 1]
-    else:
-        chains = [*dict.fromkeys([(1,) * d, pairs(d), *splits])]
+    splits = [(k, d - k) for k in range(1, d)]
+    chains = splits if closed else list(dict.fromkeys([(1,) * d, *splits]))
     return [
-        *([] if closed else [Plan("chain", (d,))]),
         *(Plan("chain", groups, direction) for groups in chains for direction in (False, True)),
         *(Plan("full", groups) for groups in splits),
-        *(
-            Plan(kind, groups, direction)
-            for kind in ("paired", "hybrid")
-            for groups in splits
-            for direction in (False, True)
-        ),
+        *(Plan(kind, *split) for kind in ("paired", "hybrid") for split in product(splits, (False, True))),
     ]
 
 
-def pairs(d: int) -> tuple[int, ...]:
-    """Groups of two adjacent cores; with an odd number of cores the last one stays alone."""
-    return (2,) * (d // 2) + (1,) * (d % 2)
-
-
 def _allows(strategy: str, plan: Plan, backward: bool) -> bool:
-    d = sum(plan.groups)
     if plan.kind in ("paired", "hybrid") and not backward:
         return False
-    if strategy == "auto":
+    if strategy in ("auto", "measured"):
         return True
     if strategy == "hybrid":
         return plan.kind == ("hybrid" if backward else "full")
     if strategy == "full":
-        return plan.kind == "full" or plan.groups == (d,)
+        return plan.kind == "full"
     if strategy == "two_factor":
         return plan.kind in ("chain", "paired") and len(plan.groups) == 2
-    groups = pairs(d) if strategy == "pairs" else (1,) * d
-    directions = {"left_to_right": (False,), "right_to_left": (True,)}.get(strategy, (False, True))
-    return plan.kind == "chain" and plan.groups == groups and plan.right_to_left in directions
-
-
-def _compositions(d: int) -> Iterator[tuple[int, ...]]:
-    if d == 0:
-        yield ()
-    for first in range(1, d + 1):
-        for rest in _compositions(d - first):
-            yield (first, *rest)
+    by_core = plan.kind == "chain" and len(plan.groups) == sum(plan.groups)
+    return by_core and plan.right_to_left == (strategy == "right_to_left")

@@ -242,7 +242,7 @@ def test_automatic_shapes():
     ("call", "words"),
     [
         (lambda: TTLinear(6, 4, init="ones"), "init is 'ones'; allowed: glorot, kaiming, zero or a tensor train"),
-        (lambda: TTLinear(6, 4, strategy="fast"), "strategy is 'fast'; allowed: auto, left_to_right"),
+        (lambda: TTLinear(6, 4, strategy="fast"), "strategy is 'fast'; allowed: auto, measured, left_to_right"),
         (lambda: TTLinear(6, 4, strategy=Plan("chain", (1, 1))), "is a plan for 2 cores; the chain has 3"),
         (lambda: TTLinear(6, 4, freeze_cores=[3]), "freeze_cores [3] holds 3; 3 cores have the indices -3 to 2"),
         (lambda: TTLinear(6, 4, init="zero", freeze_cores=[0, 1, 2]), "freezes all 3 cores"),

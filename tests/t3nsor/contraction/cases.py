@@ -31,10 +31,10 @@ def inputs(tt, leading, beside, biased):
     return x, weight, bias
 
 
-def contract(x, weight, bias, tt, strategy):
+def contract(x, weight, bias, tt, strategy, **options):
     if weight is None:
-        return tt_matmul(x, tt, strategy, bias=bias)
-    return linear_with_branch(x, weight, tt, scale=0.7, bias=bias, strategy=strategy)
+        return tt_matmul(x, tt, strategy, bias=bias, **options)
+    return linear_with_branch(x, weight, tt, scale=0.7, bias=bias, strategy=strategy, **options)
 
 
 def reference(x, weight, bias, tt):

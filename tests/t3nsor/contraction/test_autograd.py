@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from t3nsor import Plan, TensorTrain, tt_matmul
+from t3nsor import Plan, TensorTrain, random_matrix, tt_matmul
 from tests.t3nsor.contraction.cases import PLANS, contract, inputs, reference, small
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
-def test_gradients_of_first_and_second_order_and_forward_mode(plan, beside):
+def test_gradients_of_first_and_second_order_and_forward_mode(plan, beside, either_way):
     tt = small(shape=((2, 2, 2), (2, 3, 2)))
     x, weight, bias = inputs(tt, (2,), beside, True)
     tensors = (x, bias, *tt.parameters()) + ((weight,) if beside else ())
@@ -40,13 +40,13 @@ def test_forward_mode_within_forward_mode(plan):
     assert torch.allclose(found, second(lambda x, *cores: x @ TensorTrain(cores).full()))
 
 
-def test_the_result_can_be_modified_in_place():
+def test_the_result_can_be_modified_in_place(either_way):
     x, weight, bias = inputs(tt := small(), (2, 3), True, True)
     for out in (contract(x, None, bias, tt, "auto"), contract(x, weight, bias, tt, "full")):
         torch.relu_(out).sum().backward()
 
 
-def test_a_bias_is_not_saved():
+def test_a_bias_is_not_saved(either_way):
     x, _, bias = inputs(tt := small(), (3,), False, True)
     y = contract(x, None, bias, tt, "auto")
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_a_bias_is_not_saved():
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
-def test_forward_mode_works_without_gradients(plan, beside):
+def test_forward_mode_works_without_gradients(plan, beside, either_way):
     tt = small()
     x, weight, bias = inputs(tt, (5,), beside, True)
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_forward_mode_works_without_gradients(plan, beside):
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
-def test_torch_func_transforms(plan):
+def test_torch_func_transforms(plan, either_way):
     tt = small()
     cores = tuple(core.detach() for core in tt.cores)
     x = torch.randn(5, 3, 12, dtype=torch.float64)
@@ -89,21 +89,43 @@ def test_torch_func_transforms(plan):
     assert torch.allclose(both, torch.stack([x @ tt.full(), 8 * (x @ tt.full())]))
 
 
+def saved_by(function) -> list[torch.Tensor]:
+    saved = []
+
+    def pack(tensor):
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function()
+    return saved
+
+
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
 def test_only_x_and_the_cores_are_saved(plan, beside):
     tt = small()
     x, weight, _ = inputs(tt, (50,), beside, False)
-    saved = []
-
-    def pack(tensor):
-        saved.append(tensor.data_ptr())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        contract(x, weight, None, tt, plan)
+    saved = saved_by(lambda: contract(x, weight, None, tt, plan, save="least"))
     known = [t.data_ptr() for t in (x, weight, *tt.cores) if t is not None]
-    assert sorted(saved) == sorted(known)
+    assert sorted(tensor.data_ptr() for tensor in saved) == sorted(known)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
+@pytest.mark.parametrize("right_to_left", [False, True])
+def test_states_that_are_small_beside_x_are_saved_and_used(beside, right_to_left):
+    tt = random_matrix(((6, 4), (3, 5)), 2, trainable=True, dtype=torch.float64)
+    x, weight, _ = inputs(tt, (150,), beside, False)  # more than a block of rows
+    plan = Plan("chain", (1, 1), right_to_left)
+    state = 150 * 2 * (6 * 5 if right_to_left else 4 * 3)
+    small_enough = state <= x.numel()
+    saved = saved_by(lambda: contract(x, weight, None, tt, plan))
+    known = [t.data_ptr() for t in (x, weight, *tt.cores) if t is not None]
+    kept = [tensor for tensor in saved if tensor.data_ptr() not in known]
+    assert [tensor.numel() for tensor in kept] == ([state] if small_enough else [])
+    y, expected = contract(x, weight, None, tt, plan), reference(x, weight, None, tt)
+    found, wanted = (torch.autograd.grad(out.square().sum(), [x, *tt.cores]) for out in (y, expected))
+    assert all(torch.allclose(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("strategy", ["auto", "left_to_right", "full", Plan("paired", (2, 1))], ids=str)

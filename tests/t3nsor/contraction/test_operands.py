@@ -27,7 +27,8 @@ def under_autocast(x):
     [
         (lambda: tt_matmul(torch.ones(3, 5), TT), "x has shape (3, 5); its last dimension must be 4"),
         (lambda: tt_matmul(torch.tensor(1.0), TT), "x has shape (); its last dimension must be 4"),
-        (lambda: tt_matmul(X, TT, "best"), "strategy is 'best'; allowed: auto, left_to_right"),
+        (lambda: tt_matmul(X, TT, "best"), "strategy is 'best'; allowed: auto, measured, left_to_right"),
+        (lambda: tt_matmul(X, TT, save="all"), "save is 'all'; allowed: fast, least"),
         (lambda: tt_matmul(X, TT, Plan("full", (1, 2))), "is a plan for 3 cores; the chain has 2"),
         (
             lambda: tt_matmul(X.double(), TT),

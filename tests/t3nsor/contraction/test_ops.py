@@ -1,12 +1,14 @@
 """Every plan equals the dense matrix in values and gradients, alone and beside a dense weight."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t3nsor import TensorTrain, random_matrix
-from t3nsor.contraction.cost_model import is_built_at_once
+from t3nsor.contraction.cost_model import modes_per_block
 from t3nsor.contraction.engine import contraction_for
 from t3nsor.contraction.plans import STRATEGIES, candidates
 from tests.t3nsor.contraction.cases import PLANS, contract, inputs, reference, small
@@ -27,7 +29,7 @@ def plans_of(x, tt, beside):
 
 
 @settings(max_examples=100, deadline=None)
-@given(chains(), st.data(), st.lists(st.integers(0, 3), max_size=3), st.booleans(), st.booleans())
+@given(chains(), st.data(), st.lists(st.sampled_from([0, 1, 2, 20]), max_size=2), st.booleans(), st.booleans())
 def test_every_plan_equals_the_dense_matrix_in_value_and_gradient(tt, data, leading, beside, biased):
     x, weight, bias = inputs(tt, leading, beside, biased)
     strategy = data.draw(st.sampled_from([*STRATEGIES, *plans_of(x, tt, beside)]))
@@ -45,7 +47,7 @@ def test_every_plan_equals_the_dense_matrix_in_value_and_gradient(tt, data, lead
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
 @pytest.mark.parametrize("needed", [[0], [1], [3]], ids=["x", "first core", "last core"])
-def test_gradients_of_single_tensors(plan, beside, needed):
+def test_gradients_of_single_tensors(plan, beside, needed, either_way):
     tt = small()
     x, weight, _ = inputs(tt, (9,), beside, False)
     frozen = TensorTrain([core.detach() for core in tt.cores], trainable=True, freeze_cores=[0, 1, 2])
@@ -64,7 +66,9 @@ def test_many_blocks_of_rows_and_columns(plan, beside):
     """More rows than a block holds, and not a multiple of it; a matrix that is built in several blocks."""
     tt = random_matrix(((8, 10, 14), (9, 12, 12)), 2, trainable=True, dtype=torch.float64)
     x, weight, bias = inputs(tt, (301,), beside, True)
-    assert beside or not is_built_at_once(contraction_for(x, tt.cores, False, beside).spec)
+    if plan.kind in ("full", "hybrid"):
+        spec = contraction_for(x, tt.cores, False, beside).spec
+        assert modes_per_block(spec, plan) < math.prod(spec.outputs[: plan.groups[0]])
     y, expected = contract(x, weight, bias, tt, plan), reference(x, weight, bias, tt)
     direction = torch.randn_like(expected)
     tensors = [x, bias, *tt.parameters()]

@@ -1,0 +1,148 @@
+"""Measures how fast this machine contracts tensor trains, for the choice of contraction orders.
+
+    python -m t3nsor.calibrate [--seconds 60] [--dtypes float32] [--layers 768x3072 ..] [--ranks 2 8] [--rows 8 64 512]
+
+Times the plans for problems of these sizes until the seconds are used up, fits the rates of the cost model to the
+times, and writes both, the rates and the fastest plan of each problem, to a file of this machine (device, threads,
+torch) under XDG_CACHE_HOME. From then on strategy "auto" takes the measured plan of a known problem, and the fitted
+rates for others. Prints the regret, the time of the chosen plan relative to the fastest one, before and after.
+"""
+
+import argparse
+import itertools
+import os
+import random
+import sys
+import time
+
+import torch
+
+from t3nsor.contraction.cost_model import cost, counts
+from t3nsor.contraction.measuring import fastest, passes, time_plans
+from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
+from t3nsor.machine import Machine, Rates, item_size, machine
+from t3nsor.shapes import auto_shape, skewed_shape
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+MANY = 3.0  # times the least predicted time
+Timing = tuple[ContractionSpec, bool, dict[Plan, float]]
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m t3nsor.calibrate", description="Measure this machine.")
+    add = parser.add_argument
+    add("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--threads", type=whole, default=torch.get_num_threads(), help="threads that will be in use")
+    add("--seconds", type=whole, default=60, help="time to spend")
+    add("--dtypes", nargs="+", choices=DTYPES, default=["float32"], help="dtypes of x")
+    add("--layers", nargs="+", type=layer, default=[(768, 3072), (3072, 768), (768, 768)], metavar="INxOUT")
+    add("--ranks", nargs="+", type=whole, default=[2, 8])
+    add("--rows", nargs="+", type=whole, default=[8, 64, 512], help="rows of x")
+    args = parser.parse_args(arguments)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device is cuda, but torch finds no CUDA device")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if args.threads > cores:
+        parser.error(f"--threads is {args.threads}; it may be at most {cores}, the cores of this machine")
+    return args
+
+
+def whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
+
+
+def layer(text: str) -> tuple[int, int]:
+    sizes = text.split("x")
+    if len(sizes) != 2:
+        raise argparse.ArgumentTypeError(f"{text!r} must be INxOUT, as in 768x3072")
+    return whole(sizes[0]), whole(sizes[1])
+
+
+def problems(args: argparse.Namespace, dtype: str) -> list[ContractionSpec]:
+    """The problems to time, those with fewer rows first."""
+    found = []
+    for rows, sizes, rank, beside in itertools.product(sorted(args.rows), args.layers, args.ranks, (True, False)):
+        shapes = [skewed_shape(*sizes), *([auto_shape(size, d) for size in sizes] for d in (2, 3))]
+        for inputs, outputs in shapes:
+            ranks = (1, *(rank,) * (len(inputs) - 1), 1)
+            sides = tuple(inputs), tuple(outputs)
+            found.append(ContractionSpec(*sides, ranks, False, rounded_row_count(rows), dtype, args.device, beside))
+    return list(dict.fromkeys(found))
+
+
+def time_problems(specs: list[ContractionSpec], device: str, deadline: float) -> list[Timing]:
+    """Time the plans of as many problems as can be done until `deadline`, some of each number of rows."""
+    timings: list[Timing] = []
+    jobs = [(spec, backward) for spec in specs for backward in passes(spec)]
+    random.Random(0).shuffle(jobs)
+    for spec, backward in jobs:
+        if time.monotonic() > deadline:
+            break
+        timings.append((spec, backward, time_plans(spec, backward, torch.device(device), near=MANY)))
+    return timings
+
+
+def fit(timings: list[Timing]) -> Rates:
+    """The rates, none of them negative, that predict the times best: least relative errors, outliers counting less."""
+    done, seconds = [], []
+    for spec, backward, times in timings:
+        for plan, taken in times.items():
+            done.append(counts(spec, plan, backward))
+            seconds.append(taken)
+    a = torch.tensor(done, dtype=torch.float64) / torch.tensor(seconds, dtype=torch.float64)[:, None]
+    scale = a.norm(dim=0).clamp(min=1e-300)
+    weight, used = torch.ones(len(a), 1, dtype=torch.float64), list(range(a.shape[1]))
+    for _ in range(20):
+        solution = torch.linalg.lstsq(a[:, used] / scale[used] * weight, weight).solution[:, 0]
+        if (solution < 0).any():
+            used = [k for k, value in zip(used, solution.tolist(), strict=True) if value > 0]
+            continue
+        rates = torch.zeros(a.shape[1], dtype=torch.float64)
+        rates[used] = solution / scale[used]
+        weight = (a @ rates - 1).abs().clamp(min=0.05).rsqrt()[:, None]
+    return Rates(*rates.tolist())
+
+
+def regret(timings: list[Timing], rates: Rates) -> list[float]:
+    """The time of the plan chosen by these rates relative to the fastest, for each problem."""
+    found = []
+    for spec, backward, times in timings:
+        chosen = min(times, key=lambda plan: cost(spec, plan, backward, rates))
+        found.append(times[chosen] / min(times.values()))
+    return sorted(found)
+
+
+def shown(ratios: list[float]) -> str:
+    return f"median {ratios[len(ratios) // 2]:.2f}, p90 {ratios[int(0.9 * len(ratios))]:.2f}, worst {ratios[-1]:.2f}"
+
+
+def calibrate(args: argparse.Namespace, found: Machine, dtype: str, seconds: float) -> None:
+    """Measure and fit one dtype; print the regret before and after, and keep what was found."""
+    start = time.monotonic()
+    timings = time_problems(problems(args, dtype), args.device, start + seconds)
+    some, others = timings[::2], timings[1::2]
+    print(f"{dtype}: {len(timings)} problems in {time.monotonic() - start:.0f} s; time of the chosen plan / fastest:")
+    print(f"  before            {shown(regret(timings, found.rates(dtype)))}")
+    if others:
+        held_out = sorted([*regret(others, fit(some)), *regret(some, fit(others))])
+        print(f"  fitted rates      {shown(held_out)} (each half by the rates of the other half)")
+    found.fitted[item_size(dtype)] = fit(timings)
+    found.choices |= {spec.key(backward): fastest(times).code for spec, backward, times in timings}
+
+
+def main(arguments: list[str]) -> int:
+    args = parse(arguments)
+    torch.set_num_threads(args.threads)
+    found = machine(args.device)
+    print(found.name)
+    for dtype in args.dtypes:
+        calibrate(args, found, dtype, args.seconds / len(args.dtypes))
+    found.save()
+    print(f"{found.path}: rates, and the fastest plans of {len(found.choices)} problems")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""Plans chosen by timing them, for strategy "measured" and `python -m t3nsor.calibrate`."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from t3nsor.contraction.cost_model import MOST_ROWS, cost
+from t3nsor.contraction.engine import Contraction, compose, contraction_for, gradients, values
+from t3nsor.contraction.plans import ContractionSpec, Plan, candidates
+from t3nsor.machine import machine
+
+NEAR = 2.0  # times the least predicted time: slower plans are not timed
+ROUNDS = 5
+AT_LEAST = 2e-4  # seconds that are timed together: shorter runs are repeated
+
+
+def contraction_of(
+    x: torch.Tensor, cores: Sequence[torch.Tensor], closed: bool, beside: bool, strategy: str | Plan, save: str
+) -> Contraction:
+    """`contraction_for` operands, whose plans are timed first if the strategy is "measured"."""
+    contraction = contraction_for(x, cores, closed, beside, strategy, save)
+    if strategy == "measured" and not contraction.is_measured:
+        _measure(contraction, x.device)
+    return contraction
+
+
+def _measure(contraction: Contraction, device: torch.device) -> None:
+    """Time the plans of the passes that are not known yet, and remember the fastest in the machine's file."""
+    spec, found = contraction.spec, machine(device.type)
+    missing = [backward for backward in passes(spec) if spec.key(backward) not in found.choices]
+    for backward in missing:
+        found.choices[spec.key(backward)] = fastest(time_plans(spec, backward, device)).code
+    if missing:
+        found.save()
+    contraction.plan_again()
+    contraction.is_measured = True
+
+
+def passes(spec: ContractionSpec) -> tuple[bool, ...]:
+    """The passes that have plans of their own, False forward, True backward: with few rows both have the same."""
+    return (False,) if spec.few_rows else (False, True)
+
+
+def fastest(seconds: dict[Plan, float]) -> Plan:
+    return min(seconds, key=lambda plan: seconds[plan])
+
+
+def time_plans(
+    spec: ContractionSpec, backward: bool, device: torch.device, *, near: float = NEAR, rounds: int = ROUNDS
+) -> dict[Plan, float]:
+    """Seconds of the plans that are predicted to be near the best, run in turns.
+
+    near: how near, as a factor on the time predicted for the best.
+    """
+    predicted = {plan: cost(spec, plan, backward) for plan in candidates(spec, "auto", backward)}
+    plans = [plan for plan, seconds in predicted.items() if seconds <= near * min(predicted.values())]
+    with torch.no_grad():
+        runs = {plan: _run(spec, plan, backward, device) for plan in plans}
+        return in_turns(runs, device, rounds)
+
+
+def in_turns(runs: dict[Any, Callable[[], object]], device: torch.device, rounds: int) -> dict[Any, float]:
+    """The least seconds of each run, which other work disturbs least; after two rounds only of those near the best.
+
+    A round has every run once, in random order: each finds in the caches what the previous one left.
+    """
+    order = random.Random(0)  # leaves the global generator as it is
+    next(iter(runs.values()))()  # the very first call of a process may import
+    seconds = {name: [clock(run, device)] for name, run in runs.items()}
+    repeats = max(1, int(AT_LEAST / max(min(seconds.values())[0], 1e-9)))
+    for number in range(rounds):
+        least = {name: min(times) for name, times in seconds.items()}
+        near = [name for name in runs if number < 2 or least[name] <= 1.2 * min(least.values())]
+        for name in order.sample(near, len(near)):
+            seconds[name].append(clock(runs[name], device, repeats))
+    return {name: min(times[1:]) for name, times in seconds.items()}
+
+
+def clock(run: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
+    """Seconds of one call; on a single thread of a CPU those that it was not interrupted."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    now = time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    wait()
+    start = now()
+    for _ in range(repeats):
+        run()
+    wait()
+    return (now() - start) / repeats
+
+
+def _run(spec: ContractionSpec, plan: Plan, backward: bool, device: torch.device) -> Callable[[], object]:
+    """A pass over operands of the sizes of `spec`, whose values do not matter, with a plan."""
+    dtype = getattr(torch, spec.dtype)
+    full = partial(torch.full, fill_value=0.01, dtype=dtype, device=device)
+    shapes = zip(spec.ranks, spec.inputs, spec.outputs, spec.ranks[1:], strict=False)
+    cores = [full(shape) for shape in shapes]
+    x, g = full((min(spec.rows, MOST_ROWS), spec.in_features)), full((min(spec.rows, MOST_ROWS), spec.out_features))
+    weight = full((spec.out_features, spec.in_features)) if spec.with_dense_weight else None
+    contraction = Contraction(replace(spec, rows=len(x)), plan)
+    if spec.few_rows:
+        tensors = [tensor.requires_grad_() for tensor in (x, *cores)]
+
+        def both() -> object:
+            with torch.enable_grad():
+                y = compose(contraction, 1.0, x, weight, None, *cores)
+            return torch.autograd.grad(y, tensors, g)
+
+        return both
+    if not backward:
+        return lambda: values(contraction, 1.0, x, weight, None, *cores)
+    keep = contraction.keeps_states(spec.x_gradient, spec.core_gradients)
+    kept = values(contraction, 1.0, x, weight, None, *cores, keep=keep)[1]
+    needed = (spec.x_gradient, False, *(spec.core_gradients for _ in cores))
+    return lambda: gradients(contraction, 1.0, needed, kept, g, x, weight, *cores)
