@@ -1,0 +1,50 @@
+"""Every method on a pretended accelerator computes what it computes on the CPU, with no tensor of the host among its
+own, and nothing that makes host and device wait for each other."""
+
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from tests import accelerated
+from tests.accelerator import register
+from tests.methods import CASES, ONE_A_SITE
+from tests.seq2seq.processes import CONTEXT
+from tests.t3nsor_peft.models import METHODS
+
+
+@pytest.fixture(scope="module")
+def there():
+    """there(function, *arguments) -> its result in a process that has the accelerator."""
+    with ProcessPoolExecutor(1, CONTEXT, register_there) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+
+
+def register_there() -> None:
+    register()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_method_waits(there, case):
+    stalls, differing = there(accelerated.of_method, case, case in ONE_A_SITE)
+    assert not stalls
+    assert not differing
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_of_peft_waits(there, method):
+    stalls, differing = there(accelerated.of_peft, method)
+    assert not stalls
+    assert not differing
+
+
+ACTIONS = ["read", "branch", "to the host", "from numbers", "from the host", "mask", "nonzero", "index"]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_what_waits_is_found(there, action):
+    (found,) = there(accelerated.stalls_of, action)
+    assert found.startswith("tests/accelerated.py")
+
+
+def test_a_tensor_of_the_host_is_refused(there):
+    assert "got tensors of the CPU" in there(accelerated.refusal)
