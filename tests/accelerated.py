@@ -1,14 +1,23 @@
 """What tests/test_accelerator.py runs on the pretended accelerator, in a process of its own."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import transformers
 from peft import get_peft_model
 from torch import nn
+from torch.distributions import Normal
 
-from tests.accelerator import Watcher, move, on_device
+from expressivity import ArchitecturalSpace
+from expressivity.devices import WITHOUT_FLOAT64
+from expressivity.effective_rank import UpdateRanks, update_ranks
+from expressivity.fitting import Errors, Fitter
+from expressivity.networks import DeepNetwork
+from expressivity.networks.layers import TensorTrainLinear
+from expressivity.targets import Source, Targets
+from tests.accelerator import DEVICE, Watcher, move, on_device
 from tests.methods import config_for
 from tests.t3nsor_peft.models import ARCHITECTURES, config_of
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
@@ -73,6 +82,51 @@ def of_peft(method: str) -> tuple[dict, list[str]]:
     architecture = replace(ARCHITECTURES["t5"], build=lambda: transformers.T5ForConditionalGeneration(CONFIG))
     model = get_peft_model(architecture.model(), config_of(method, architecture))
     return compared(model, tokens("input_ids", "labels"), generates=True)
+
+
+FITTED = {
+    "trains": partial(DeepNetwork, 4, 2, "tt", rank=2, d=2),
+    "dense": partial(DeepNetwork, 4, 2, "full"),
+}
+
+
+def of_fits(fitted: str, restarts: int, batch: int, with_float64: bool) -> tuple[int, int, float]:
+    """Fit networks to two targets on the CPU and on the device, all at once.
+
+    Returns the numbers of stalls and of launches on the device, and the largest difference between the errors.
+    """
+    recipe = {"batch_size": 32, "epoch": 2, "mini_batch_size": batch}
+    space = ArchitecturalSpace(4, fitted, FITTED[fitted], **recipe)
+    targets = Source(space, 0, Normal(0.0, 1.0), 16, 0, torch.device("cpu")).draw(range(2))
+
+    def errors(device: str, targets: Targets) -> Errors:
+        fitter = Fitter(space, 0, restarts, nn.MSELoss(), 0, torch.device(device))
+        fitter.probe(targets)
+        assert fitter.obstacle is None, fitter.obstacle
+        watcher.stalls.clear()
+        return fitter.fit(targets, range(2))
+
+    if not with_float64:
+        WITHOUT_FLOAT64.add(DEVICE)
+    with Watcher(float64=with_float64) as watcher:
+        wanted = errors("cpu", targets)
+        parts = (getattr(targets, name) for name in ("x", "y", "fresh_x", "fresh_y"))
+        found = errors(DEVICE, Targets(*map(on_device, parts), redrawn=0))
+    WITHOUT_FLOAT64.discard(DEVICE)
+    difference = max((getattr(found, n) - getattr(wanted, n)).abs().max().item() for n in ("fresh", "training"))
+    return sum(watcher.stalls.values()), sum(watcher.launched.values()), difference
+
+
+def of_ranks() -> tuple[UpdateRanks, UpdateRanks]:
+    """The update ranks of a layer on the CPU, and on a device without float64."""
+    torch.manual_seed(0)
+    layer = TensorTrainLinear(8, 1.0, rank=1, d=3)
+    wanted = update_ranks(layer, 8)
+    WITHOUT_FLOAT64.add(DEVICE)
+    with Watcher(float64=False):
+        found = update_ranks(move(layer), 8)
+    WITHOUT_FLOAT64.discard(DEVICE)
+    return wanted, found
 
 
 def refusal() -> str:

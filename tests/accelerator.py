@@ -59,12 +59,14 @@ class Watcher(TorchDispatchMode):
 
     stalls: what makes host and device wait for each other, by line of this project.
     launched: the kernels started on the device, by line and name.
+    float64: False for a device that has none.
     """
 
     active: list["Watcher"] = []
 
-    def __init__(self):
+    def __init__(self, float64: bool = True):
         super().__init__()
+        self.float64 = float64
         self.stalls, self.launched = Counter(), Counter()
 
     def __enter__(self):
@@ -84,7 +86,10 @@ class Watcher(TorchDispatchMode):
         self._note_stalls(func, name, tensors, to)
         if not func.is_view and name not in NO_KERNEL:
             self.launched[f"{_place()} {name}"] += 1
-        return _run(func, *args, **kwargs)
+        result = _run(func, *args, **kwargs)
+        if not self.float64 and any(is_pretended(t) and t.dtype == torch.float64 for t in _tensors(result)):
+            raise TypeError(f"{func} makes float64 on a device that has none")
+        return result
 
     def _note_stalls(self, func, name: str, tensors: list[torch.Tensor], to: str | None) -> None:
         """Raises RuntimeError for tensors of the CPU, other than single numbers, among those of the device."""

@@ -37,6 +37,23 @@ def test_no_method_of_peft_waits(there, method):
     assert not differing
 
 
+@pytest.mark.parametrize("with_float64", [True, False])
+@pytest.mark.parametrize("fitted", accelerated.FITTED)
+def test_fits_wait_no_more_often_for_more_networks_or_steps(there, fitted, with_float64):
+    few, launches, difference = there(accelerated.of_fits, fitted, 2, 16, with_float64)
+    assert difference < 1e-4
+    more_networks, more_launches, _ = there(accelerated.of_fits, fitted, 4, 16, with_float64)
+    assert few == more_networks
+    more_steps, _, _ = there(accelerated.of_fits, fitted, 2, 8, with_float64)
+    assert few == more_steps
+
+
+def test_update_ranks_on_a_device_without_float64(there):
+    wanted, found = there(accelerated.of_ranks)
+    assert found.directions == wanted.directions
+    assert found.matrix_rank == pytest.approx(wanted.matrix_rank, rel=1e-3)
+
+
 ACTIONS = ["read", "branch", "to the host", "from numbers", "from the host", "mask", "nonzero", "index"]
 
 
