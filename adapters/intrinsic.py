@@ -69,7 +69,7 @@ class IntrinsicSubspace(AdapterPart):
         self.register_buffer("fingerprint", torch.zeros(8))
         self.length = 1 << max(0, self.d - 1).bit_length()
         self._factor_keys = [f"factor {k}" for k in range(len(hadamard_factors(self.length)))]
-        self._cache: dict[Hashable, torch.Tensor] = {}
+        self._cache: dict[str | int, torch.Tensor] = {}
         self._shared: dict[Hashable, Any] | None = None
         self._passes = 0  # of the model and its stacks, one inside another
         if not self.fingerprint.is_meta:
@@ -133,17 +133,17 @@ class IntrinsicSubspace(AdapterPart):
         if self._passes == 0:
             self._shared = None
 
-    def _draw(self, key: Hashable) -> torch.Tensor:
+    def _draw(self, key: str | int) -> torch.Tensor:
+        """The random numbers of the tensor with the index `key`, or by a name what all tensors have in common."""
+        if isinstance(key, int):
+            return self._projection(key, self.sizes[key]) if self.dense else self._directions(key, self.sizes[key])
         if key in self._factor_keys:
             return hadamard_factors(self.length)[self._factor_keys.index(key)]
         if key == "back":
             return torch.argsort(self._draw("order"))
-        if key in ("signs", "order"):
-            generator = torch.Generator().manual_seed(self.seed)
-            signs = torch.randint(0, 2, (self.length,), generator=generator, device="cpu") * 2 - 1
-            return signs.float() if key == "signs" else torch.randperm(self.length, generator=generator, device="cpu")
-        size = self.sizes[key]
-        return self._projection(key, size) if self.dense else self._directions(key, size)
+        generator = torch.Generator().manual_seed(self.seed)
+        signs = torch.randint(0, 2, (self.length,), generator=generator, device="cpu") * 2 - 1
+        return signs.float() if key == "signs" else torch.randperm(self.length, generator=generator, device="cpu")
 
     def _directions(self, number: int, size: int) -> torch.Tensor:
         """The diagonals G_j / sqrt(L size), (blocks, L)."""
@@ -163,7 +163,7 @@ class IntrinsicSubspace(AdapterPart):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number + 2)
         return torch.randn(count, generator=generator, device="cpu")
 
-    def _drawn(self, key: Hashable) -> torch.Tensor:
+    def _drawn(self, key: str | int) -> torch.Tensor:
         """What `_draw` draws for `key`, kept on the device of theta."""
         if key not in self._cache:
             with torch.inference_mode(False), torch.no_grad():
@@ -173,7 +173,7 @@ class IntrinsicSubspace(AdapterPart):
     def train(self, mode: bool = True) -> Self:
         """Set the mode, and draw what is not drawn yet: a compiler that met it in a forward pass could not."""
         if not self.theta.is_meta:
-            shared = () if self.dense else ("signs", "order", "back", *self._factor_keys)
+            shared = [] if self.dense else ["signs", "order", "back", *self._factor_keys]
             for key in (*shared, *range(len(self.sizes))):
                 self._drawn(key)
         return super().train(mode)

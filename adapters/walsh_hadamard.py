@@ -12,7 +12,8 @@ def hadamard_factors(length: int) -> list[torch.Tensor]:
 
     H_ij = (-1)^(number of binary ones that i and j have in common).
     """
-    factors, done = [], 1
+    factors: list[torch.Tensor] = []
+    done = 1
     two = torch.tensor([[1.0, 1.0], [1.0, -1.0]], device="cpu")
     while done < length or not factors:
         h = torch.ones(1, 1, device="cpu")
@@ -40,7 +41,13 @@ class Mixing(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(theta: torch.Tensor, signs: torch.Tensor, order: torch.Tensor, back: torch.Tensor, factors) -> Any:
+    def forward(
+        theta: torch.Tensor,
+        signs: torch.Tensor,
+        order: torch.Tensor,
+        back: torch.Tensor,
+        factors: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
         return mixed(theta, signs, order, factors)
 
     @staticmethod

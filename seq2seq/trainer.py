@@ -252,7 +252,7 @@ class AdapterTrainer(CheckpointTrainer):
 
 
 def own_randomness(device: torch.device) -> AbstractContextManager[None]:
-    """Restore the random state of the CPU and of the device that this process trains on, and of no other, at the end."""
+    """Restore, at the end, the random states of the CPU and of the device that this process trains on."""
     if device.type == "cpu":
         return torch.random.fork_rng(devices=[])
     return torch.random.fork_rng([device], device_type=device.type)
