@@ -9,8 +9,8 @@ trained.
 "fastfood": P_l is never built. It consists of blocks H G_j R H B / sqrt(L size) of L = 2^k >= d rows (Le et al. 2013,
 https://proceedings.mlr.press/v28/le13.html), where H is the Walsh-Hadamard transform, B random signs, R a permutation
 and G_j a diagonal of normal numbers, one per block. B and R are the same for all blocks, because the G_j already make
-the rows independent. So R H B theta is computed once, and each tensor costs one transform. The G_j need as much memory
-as the weights.
+the rows independent. So R H B theta is computed once in a pass of the model, and each use of a tensor costs one
+transform. The G_j need as much memory as the weights.
 "dense": P_l is a stored matrix with entries from N(0, 1 / size).
 
 The random numbers are redrawn from intrinsic_seed when a checkpoint is loaded; a fingerprint in it detects differences.
@@ -18,7 +18,7 @@ The random numbers are redrawn from intrinsic_seed when a checkpoint is loaded; 
 
 import math
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -30,35 +30,11 @@ from adapters.norms import T5Norm, rms_norm
 from adapters.parts import AdapterPart
 from adapters.precision import trained_dtype
 from adapters.task_switch import TaskSwitch
+from adapters.walsh_hadamard import Mixing, hadamard_factors, mixed, walsh_hadamard
 from common.errors import ConfigError
 from t3nsor.autocast import without_autocast
 
 MAX_DENSE_ENTRIES = 2**31
-Drawn = TypeVar("Drawn")
-
-
-def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
-    """Return x H, the Walsh-Hadamard transform along the last dimension of x, whose size must be a power of two.
-
-    H_ij = (-1)^(number of binary ones that i and j have in common). H is a Kronecker product of smaller Hadamard
-    matrices, which are applied one after the other as GEMMs with at most 64 rows.
-    """
-    shape, size = x.shape, x.shape[-1]
-    done = min(64, size)
-    x = x.reshape(-1, done) @ _hadamard(done, x.dtype, x.device)
-    while done < size:
-        side = min(64, size // done)
-        x = _hadamard(side, x.dtype, x.device) @ x.reshape(-1, side, done)
-        done *= side
-    return x.reshape(shape)
-
-
-def _hadamard(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    h = torch.ones(1, 1, dtype=dtype, device=device)
-    two = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=dtype, device=device)
-    while len(h) < size:
-        h = torch.kron(two, h)
-    return h
 
 
 class IntrinsicSubspace(AdapterPart):
@@ -91,7 +67,11 @@ class IntrinsicSubspace(AdapterPart):
         self.theta = nn.Parameter(torch.zeros(self.d))
         self.scales = nn.Parameter(torch.ones(scales)) if scales else None
         self.register_buffer("fingerprint", torch.zeros(8))
-        self._cache: dict[Hashable, Any] = {}
+        self.length = 1 << max(0, self.d - 1).bit_length()
+        self._factor_keys = [f"factor {k}" for k in range(len(hadamard_factors(self.length)))]
+        self._cache: dict[str | int, torch.Tensor] = {}
+        self._shared: dict[Hashable, Any] | None = None
+        self._passes = 0  # of the model and its stacks, one inside another
         if not self.fingerprint.is_meta:
             self.fingerprint.copy_(self._normal(-1, 8).to(self.fingerprint))
 
@@ -100,11 +80,10 @@ class IntrinsicSubspace(AdapterPart):
         size = self.sizes[number]
         with without_autocast(self.theta.device):
             theta = self.theta.to(dtype)
-            if self.dense:
-                delta = self._projection(number, size).to(theta) @ theta
-            else:
-                delta = self._fastfood(number, size, theta)
-            return delta if self.scales is None else delta * self.scales[number].to(dtype)
+            delta = self._drawn(number).to(theta) @ theta if self.dense else self._fastfood(number, size, theta)
+            if self.scales is not None:
+                delta = delta * self._once("scales", torch.unbind, self.scales.to(dtype))[number]
+            return delta
 
     def check_saved(self, saved: Mapping[torch.Tensor, torch.Tensor]) -> None:
         """Raise ConfigError if the random numbers drawn here differ from those that the adapter was trained with."""
@@ -115,54 +94,99 @@ class IntrinsicSubspace(AdapterPart):
             )
 
     def _fastfood(self, number: int, size: int, theta: torch.Tensor) -> torch.Tensor:
-        length = 1 << max(0, self.d - 1).bit_length()
-        signs, permutation = self._cached("mixing", lambda: self._mixing(length))
-        mixed = walsh_hadamard(functional.pad(theta, (0, length - self.d)) * signs.to(theta))[permutation]
-        normal = self._cached(number, lambda: self._directions(number, size, length)).to(theta)
-        return walsh_hadamard(normal * mixed).reshape(-1)[:size] / math.sqrt(length * size)
+        directions = self._drawn(number).to(theta)
+        delta = walsh_hadamard(directions * self._once("mixed", self._mixed, theta), self._factors(theta)).reshape(-1)
+        return delta if len(delta) == size else delta[:size]
 
-    def _mixing(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The signs B and the permutation R, each (L,)."""
+    def _mixed(self, theta: torch.Tensor) -> torch.Tensor:
+        """R H B theta, (L,)."""
+        signs, order, factors = self._drawn("signs").to(theta), self._drawn("order"), self._factors(theta)
+        if torch.compiler.is_compiling():
+            return mixed(theta, signs, order, factors)
+        return Mixing.apply(theta, signs, order, self._drawn("back"), factors)
+
+    def _factors(self, theta: torch.Tensor) -> list[torch.Tensor]:
+        return [self._drawn(key).to(theta) for key in self._factor_keys]
+
+    def _once(self, name: str, compute: Callable[[torch.Tensor], Any], x: torch.Tensor) -> Any:
+        """compute(x), once for all layers in a pass of the model."""
+        shared = self._shared
+        if shared is None or torch.compiler.is_compiling():  # the compiler finds what is computed twice
+            return compute(x)
+        key = name, x.dtype, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        if key not in shared:
+            shared[key] = compute(x)
+        return shared[key]
+
+    def begin(self, *_: Any) -> None:
+        """Begin to share what all layers need; a hook called before the forward pass of the model or of a stack.
+
+        It is shared no longer than until the pass ends, as not every write to theta can be noticed.
+        """
+        self._passes += 1
+        if self._passes == 1:
+            self._shared = {}
+
+    def end(self, *_: Any) -> None:
+        """End what `begin` began; a hook called after the pass."""
+        self._passes -= 1
+        if self._passes == 0:
+            self._shared = None
+
+    def _draw(self, key: str | int) -> torch.Tensor:
+        """The random numbers of the tensor with the index `key`, or by a name what all tensors have in common."""
+        if isinstance(key, int):
+            return self._projection(key, self.sizes[key]) if self.dense else self._directions(key, self.sizes[key])
+        if key in self._factor_keys:
+            return hadamard_factors(self.length)[self._factor_keys.index(key)]
+        if key == "back":
+            return torch.argsort(self._draw("order"))
         generator = torch.Generator().manual_seed(self.seed)
-        signs = torch.randint(0, 2, (length,), generator=generator, device="cpu") * 2 - 1
-        permutation = torch.randperm(length, generator=generator, device="cpu")
-        return signs.to(self.theta.device), permutation.to(self.theta.device)
+        signs = torch.randint(0, 2, (self.length,), generator=generator, device="cpu") * 2 - 1
+        return signs.float() if key == "signs" else torch.randperm(self.length, generator=generator, device="cpu")
 
-    def _directions(self, number: int, size: int, length: int) -> torch.Tensor:
-        """The diagonals G_j, (blocks, L)."""
+    def _directions(self, number: int, size: int) -> torch.Tensor:
+        """The diagonals G_j / sqrt(L size), (blocks, L)."""
+        length = self.length
         normal = self._normal(number, -(-size // length) * length).view(-1, length)
         if self.normalize:
             normal = normal * math.sqrt(length) / torch.linalg.vector_norm(normal, dim=1, keepdim=True)
-        return normal.to(self.theta.device)
+        return normal / math.sqrt(length * size)
 
     def _projection(self, number: int, size: int) -> torch.Tensor:
-        def draw() -> torch.Tensor:
-            normal = self._normal(number, size * self.d).view(size, self.d) / math.sqrt(size)
-            if self.normalize:
-                normal = normal / torch.linalg.vector_norm(normal, dim=0)
-            return normal.to(self.theta.device)
-
-        return self._cached(number, draw)
+        """P_l, (size, d)."""
+        normal = self._normal(number, size * self.d).view(size, self.d) / math.sqrt(size)
+        return normal / torch.linalg.vector_norm(normal, dim=0) if self.normalize else normal
 
     def _normal(self, number: int, count: int) -> torch.Tensor:
         """`count` normal numbers for the tensor `number`, the same on every device."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number + 2)
         return torch.randn(count, generator=generator, device="cpu")
 
-    def _cached(self, key: Hashable, draw: Callable[[], Drawn]) -> Drawn:
+    def _drawn(self, key: str | int) -> torch.Tensor:
+        """What `_draw` draws for `key`, kept on the device of theta."""
         if key not in self._cache:
             with torch.inference_mode(False), torch.no_grad():
-                self._cache[key] = draw()
+                self._cache[key] = self._draw(key).to(self.theta.device)
         return self._cache[key]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, and draw what is not drawn yet: a compiler that met it in a forward pass could not."""
+        if not self.theta.is_meta:
+            shared = [] if self.dense else ["signs", "order", "back", *self._factor_keys]
+            for key in (*shared, *range(len(self.sizes))):
+                self._drawn(key)
+        return super().train(mode)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._cache = {}
+        device = self.theta.device
+        self._cache = {} if device.type == "meta" else {key: kept.to(device) for key, kept in self._cache.items()}
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """The state for pickling and deepcopy, without what can be redrawn."""
-        return {**self.__dict__, "_cache": {}}
+        return {**self.__dict__, "_cache": {}, "_shared": None, "_passes": 0}
 
 
 class IntrinsicDelta(Branch):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
+from expressivity.devices import where_float64_is
 from expressivity.errors import ExpressivityError
 
 
@@ -21,7 +22,7 @@ def effective_rank(spectrum: torch.Tensor) -> float:
 
     Raises ExpressivityError for any other spectrum.
     """
-    spectrum = spectrum.double()
+    spectrum = where_float64_is(spectrum).double()
     if not spectrum.isfinite().all() or spectrum.max() <= 0 or spectrum.min() < -1e-3 * spectrum.max():
         raise ExpressivityError("a spectrum must be finite, nonnegative and not all zero")
     spectrum = spectrum.clamp_min(0)
@@ -52,7 +53,7 @@ def tangent_kernel_spectrum(network: nn.Module, x: torch.Tensor) -> torch.Tensor
     x: (rows, *input_size). Returns (min(rows * outputs, parameters),). Jacot et al. 2018,
     https://arxiv.org/abs/1806.07572.
     """
-    return torch.linalg.svdvals(jacobian(network, x).double()).square()
+    return torch.linalg.svdvals(where_float64_is(jacobian(network, x)).double()).square()
 
 
 def tangent_kernel_rank(network: nn.Module, x: torch.Tensor) -> float:
@@ -91,28 +92,31 @@ def update_ranks(layer: nn.Module, in_features: int, draws: int = 32, seed: int 
     trained = {name: p.detach() for name, p in layer.named_parameters() if p.requires_grad}
     if not trained:
         raise ExpressivityError(f"{type(layer).__name__} has no trainable parameters")
-    dtype = next(iter(trained.values())).dtype
-    eye = torch.eye(in_features, dtype=dtype)
+    first = next(iter(trained.values()))
+    dtype = first.dtype
+    eye = torch.eye(in_features, dtype=dtype, device=first.device)
 
     def weight(parameters):
         at_zero = functional_call(layer, parameters, (torch.zeros_like(eye[:1]),))
         return functional_call(layer, parameters, (eye,)) - at_zero
 
     generator = torch.Generator().manual_seed(seed)
-    moved = {name: p + torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in trained.items()}
+    noise = {name: torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in trained.items()}
+    moved = {name: p + noise[name].to(p.device) for name, p in trained.items()}
     _require_linear(layer, moved, weight(moved), in_features)
     blocks = jacrev(weight)(trained).values()
-    change = torch.cat([block.flatten(2) for block in blocks], dim=2).double()  # (in, out, parameters)
+    # (in, out, parameters)
+    change = where_float64_is(torch.cat([block.flatten(2) for block in blocks], dim=2)).double()
     spectrum = torch.linalg.svdvals(change.flatten(0, 1)).square()
     drawn = torch.randn(change.shape[2], draws, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    updates = (change @ drawn).movedim(2, 0)
+    updates = (change @ drawn.to(change.device)).movedim(2, 0)
     ranks = [effective_rank(torch.linalg.svdvals(update).square()) for update in updates]
     threshold = spectrum.max() * (max(change.shape) * torch.finfo(dtype).eps) ** 2
     return UpdateRanks(int((spectrum > threshold).sum()), effective_rank(spectrum), sum(ranks) / draws)
 
 
 def _require_linear(layer: nn.Module, parameters: dict, weight: torch.Tensor, in_features: int) -> None:
-    x = torch.randn(4, in_features, generator=torch.Generator().manual_seed(0)).to(weight.dtype)
+    x = torch.randn(4, in_features, generator=torch.Generator().manual_seed(0)).to(weight)
     with torch.no_grad():
         y, at_zero = (functional_call(layer, parameters, (rows,)) for rows in (x, torch.zeros_like(x[:1])))
         y = y - at_zero

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from common.errors import type_and_line
+from expressivity.devices import stack_limits, where_float64_is
 from expressivity.errors import ExpressivityError
 from expressivity.looped import fit_one
 from expressivity.randomness import seed_of, seeded
@@ -16,8 +17,6 @@ from expressivity.spaces import ArchitecturalSpace, trainable_parameters
 from expressivity.stacked import fit_stack, why_not_stacked
 from expressivity.targets import Targets, dtype_of, in_dtype_of
 
-MAX_STACK = 2048  # larger stacks are no faster on a CPU
-STACK_BYTES = 2**29  # memory limit of a stack: data, activations, parameters and optimiser state
 ROWS_AT_ONCE = 64  # rows per forward pass in evaluation, or a mini-batch if that is larger
 
 
@@ -85,7 +84,8 @@ class Fitter:
             return 1
         if self.stack_size is not None:
             return self.stack_size
-        return max(1, min(MAX_STACK, STACK_BYTES // self.bytes_each))
+        networks, limit = stack_limits(self.device)
+        return max(1, min(networks, limit // self.bytes_each))
 
     def fit(self, targets: Targets, numbers: range) -> Errors:
         """Fit `restarts` networks to each target.
@@ -187,9 +187,10 @@ def relative_errors(
     output = torch.cat([model(part[owner]) for part in x.split(rows_at_once, dim=1)], dim=1)
     if output.shape[1:] != y.shape[1:]:
         raise ValueError(f"shape mismatch: output {tuple(output.shape[2:])} and target {tuple(y.shape[2:])} per row")
-    wanted = y.double()
+    output, wanted = where_float64_is(output), where_float64_is(y).double()
     constants = [criterion(each.mean(0, keepdim=True).expand_as(each), each) for each in wanted]
     pairs = zip(output, owner.tolist(), strict=True)
-    errors = [float(criterion(each.double(), wanted[place]) / constants[place]) for each, place in pairs]
-    found = torch.tensor(errors, dtype=torch.float64)
+    # One copy at the end: reading every number would wait for the device once for each network.
+    errors = [criterion(each.double(), wanted[place]) / constants[place] for each, place in pairs]
+    found = torch.stack([error.reshape(()) for error in errors]).to("cpu", torch.float64)
     return torch.where(found.isfinite(), found, math.nan)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from expressivity.devices import where_float64_is
 from expressivity.errors import ExpressivityError
 
 
@@ -20,9 +21,7 @@ def seeded(*key):
 
     Sets the generators directly: torch.manual_seed takes as long as building a small network.
     """
-    generators = [torch.default_generator]
-    if torch.cuda.is_initialized():
-        generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
+    generators = _generators()
     states = [generator.get_state() for generator in generators]
     try:
         for generator in generators:
@@ -31,6 +30,13 @@ def seeded(*key):
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+def _generators() -> list[torch.Generator]:
+    """torch's global generators: those of the CPU and of all devices in use."""
+    devices = [module for module in (torch.cuda, torch.xpu) if module.is_initialized()]
+    found = [torch.default_generator, *(each for module in devices for each in module.default_generators)]
+    return [*found, torch.mps._get_default_mps_generator()] if torch.backends.mps.is_available() else found
 
 
 def seed_of(*key) -> int:
@@ -68,4 +74,4 @@ def redrawn(module: nn.Module) -> nn.Module:
 
 
 def _mean_square(tensor: torch.Tensor) -> float:
-    return tensor.detach().double().square().mean().item()
+    return where_float64_is(tensor.detach()).double().square().mean().item()

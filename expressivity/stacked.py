@@ -33,10 +33,10 @@ class Stack:
     """
 
     def __init__(self, networks: list[nn.Module], device: torch.device):
-        self.template = networks[0].to(device)
         trained = [name for name, parameter in networks[0].named_parameters() if parameter.requires_grad]
         kept = [dict(network.named_parameters()) | dict(network.named_buffers()) for network in networks]
         self.fixed = {name: torch.stack([each[name].detach() for each in kept]).to(device) for name in kept[0]}
+        self.template = networks[0].to(device)  # after its tensors were stacked with those of the others
         self.shapes = {name: self.fixed[name].shape for name in trained}
         self.flat = torch.cat([self.fixed.pop(name).flatten() for name in trained]).requires_grad_()
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from common.errors import type_and_line
+from expressivity.devices import where_float64_is
 from expressivity.errors import ExpressivityError
 
 POINTS_AT_ONCE = 4096
@@ -109,7 +110,9 @@ class _Total:
     def add(self, image: torch.Tensor) -> None:
         """Add the image of a piece, (points, ..), whose first point is the last one of the previous piece."""
         flat = image.flatten(1)
-        self.length += torch.linalg.vector_norm(flat.diff(dim=0), dim=1).sum(dtype=torch.float64).item()
+        self.length += (
+            where_float64_is(torch.linalg.vector_norm(flat.diff(dim=0), dim=1)).sum(dtype=torch.float64).item()
+        )
         positive = flat > 0
         changed = positive[1:] != positive[:-1]
         self.transitions += int(changed.sum())

@@ -38,8 +38,8 @@ from third_party.models.t5.parameters import count_parameters, parameters_by_com
 def run(settings: Settings) -> dict:
     """Run one experiment and return the content of `results.json`."""
     start = time.perf_counter()
-    reset_peak_memory()
     training = settings.training
+    reset_peak_memory(training.device)
     directory = RunDirectory(
         training.output_dir,
         settings.resolved(),
@@ -88,7 +88,7 @@ def train_and_evaluate(
         "seed": training.seed,
         "low_resource": settings.data.low_resource,
         "seconds": trainer.seconds,
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": peak_memory_mib(training.device),
         "output_dir": training.output_dir,
     }
     if training.merge_and_export:
@@ -145,10 +145,12 @@ def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows
 
 def train(settings: Settings, trainer: AdapterTrainer, directory: RunDirectory) -> dict:
     """Train (or resume) and save; return the reports on time and memory that the settings ask for."""
-    training, reports, timing = settings.training, {}, TimingCallback()
+    training, reports = settings.training, {}
+    timing = TimingCallback() if training.compute_time else None  # measuring makes every step wait for the device
     if training.bf16 and training.device.type == "cpu" and bfloat16_slowdown() > SLOW:
         warn_once("bf16: this CPU takes longer for it than for float32; set it to false")
-    trainer.add_callback(timing)
+    if timing is not None:
+        trainer.add_callback(timing)
     if training.compute_memory:
         memory = trainer.measure_memory()
         print("\n".join(memory.table()))
@@ -165,7 +167,7 @@ def train(settings: Settings, trainer: AdapterTrainer, directory: RunDirectory) 
     if training.load_best_model_at_end and trainer.state.best_model_checkpoint is None:
         warn_once("no evaluation gave a score, so the last model is saved, not the best one")
     trainer.save_final(getattr(torch, settings.model.save_dtype))
-    return {**reports, "time": timing.summary()} if training.compute_time else reports
+    return {**reports, "time": timing.summary()} if timing is not None else reports
 
 
 def scores_for_card(splits: dict) -> list[dict]:

@@ -16,10 +16,10 @@ from seq2seq.class_tables import print_classes
 STATUS = Path("/proc/self/status")  # Linux only
 
 
-def peak_memory_mib() -> float:
-    """Return the peak memory since `reset_peak_memory`: of the GPU if there is one, else of the whole process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+def peak_memory_mib(device: torch.device) -> float:
+    """Return the peak memory since `reset_peak_memory`: of a run on a GPU its own, else that of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     if STATUS.exists():
         peak = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return int(peak.split()[1]) / 2**10
@@ -27,11 +27,11 @@ def peak_memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def reset_peak_memory() -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Reset the peak that earlier runs of this process reached, where the system allows it (CUDA, Linux)."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -19,31 +19,31 @@ class TimingCallback(TrainerCallback):
         self.aside = self.step_end = self.input_begin = 0.0
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.epoch_begin = self.input_begin = now()
+        self.epoch_begin = self.input_begin = now(args.device)
         self.epochs_before, self.aside = state.epoch, 0.0
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.step_begin = now()
+        self.step_begin = now(args.device)
         self.inputs.append(self.step_begin - self.input_begin)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.step_end = self.input_begin = now()
+        self.step_end = self.input_begin = now(args.device)
         self.steps.append(self.step_end - self.step_begin)
 
     def on_evaluate(self, args, state, control, **kwargs):
         """Exclude the time since the last step from the epoch."""
-        end = now()
+        end = now(args.device)
         self.aside += end - self.step_end
         self.step_end = self.input_begin = end
 
     on_save = on_evaluate
 
     def on_log(self, args, state, control, **kwargs):
-        self.input_begin = now()
+        self.input_begin = now(args.device)
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if state.epoch - self.epochs_before > 0.999:  # otherwise it was resumed or stopped midway
-            self.epochs.append(now() - self.epoch_begin - self.aside)
+            self.epochs.append(now(args.device) - self.epoch_begin - self.aside)
 
     def summary(self) -> dict[str, float | int | None]:
         """Return the timings; each is None if nothing was measured.
@@ -60,8 +60,8 @@ class TimingCallback(TrainerCallback):
         }
 
 
-def now() -> float:
-    """Return the time in seconds, after waiting for the accelerator to finish its queued work."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
+def now(device: torch.device) -> float:
+    """Return the time in seconds, after waiting for an accelerator to finish its queued work."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return perf_counter()

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +119,7 @@ class AdapterTrainer(CheckpointTrainer):
         if "decoder_input_ids" not in inputs:  # the base class removes the labels
             inputs["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(inputs["labels"])
         tokens = num_items_in_batch if model.training else None  # in evaluation, the mean of each batch
+        inputs.setdefault("use_cache", False)  # which a loss has no use for
         loss, outputs = super().compute_loss(model, inputs, True, tokens)
         parts = 1 if tokens is None else self.current_gradient_accumulation_steps
         loss = self.task.token_weight * loss + self.task.auxiliary_loss(outputs, inputs, fields) / parts
@@ -159,7 +160,7 @@ class AdapterTrainer(CheckpointTrainer):
         for each in rows:
             prefix = metric_key_prefix if len(rows) == 1 else f"{metric_key_prefix}_{each.task.name}"
             self.scored = each
-            with torch.random.fork_rng():
+            with own_randomness(self.args.device):
                 torch.manual_seed(self.args.seed)
                 logged |= super().evaluate(each.tokens, ignore_keys, metric_key_prefix=prefix)
         if len(rows) > 1:
@@ -219,7 +220,7 @@ class AdapterTrainer(CheckpointTrainer):
 
     def measure_memory(self) -> MemoryReport:
         """Measure the memory of one training step on the first batch, layer by layer, without affecting training."""
-        with torch.random.fork_rng():  # drawing a batch consumes random numbers
+        with own_randomness(self.args.device):  # drawing a batch consumes random numbers
             batch = next(iter(self.get_train_dataloader()))
         optimizer, self.optimizer = self.create_optimizer(), None  # training builds its own
         if self.args.gradient_checkpointing:
@@ -248,6 +249,13 @@ class AdapterTrainer(CheckpointTrainer):
             )
             self.args.warmup_steps = shorter
         return super().create_scheduler(num_training_steps, optimizer)
+
+
+def own_randomness(device: torch.device) -> AbstractContextManager[None]:
+    """Restore, at the end, the random states of the CPU and of the device that this process trains on."""
+    if device.type == "cpu":
+        return torch.random.fork_rng(devices=[])
+    return torch.random.fork_rng([device], device_type=device.type)
 
 
 class _SetSamplerEpoch(TrainerCallback):

@@ -82,6 +82,11 @@ def converted(cores: Iterable[torch.Tensor], dtype: torch.dtype | None) -> list[
     return list(cores) if dtype is None else [core.to(dtype) for core in cores]
 
 
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """Float64, in which updates are merged and summed, or float32 on devices without it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def initial_cores(shape: CoreShape, ring: bool, frozen: Sequence[int] = (), zero: bool = True) -> list[torch.Tensor]:
     """Cores that are random with Glorot's variance, but for the last one that is trained, which is zero.
 

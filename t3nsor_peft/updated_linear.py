@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from t3nsor.autocast import autocast_dtype, without_autocast
 from t3nsor.contraction.ops import contract_cores
 from t3nsor.tensor_train import TensorRing, TensorTrain
-from t3nsor_peft.cores import computable
+from t3nsor_peft.cores import computable, exact_dtype
 from t3nsor_peft.layer import AdaptedLayer
 from t3nsor_peft.quantised import check_mergeable
 
@@ -91,10 +91,9 @@ class UpdatedLinear(AdaptedLayer):
 
     def exact_delta(self, adapter: str) -> torch.Tensor:
         """The update of the weight, of its shape, in float64, or in float32 on devices without it."""
-        precise = torch.float32 if self.weight.device.type == "mps" else torch.float64
         deltas = [
             scale * (TensorRing if closed else TensorTrain)(cores).full()
-            for scale, cores, closed in self.operands(adapter, precise)
+            for scale, cores, closed in self.operands(adapter, exact_dtype(self.weight.device))
         ]
         delta = sum(deltas[1:], deltas[0])
         return delta if self.fan_in_fan_out else delta.t()

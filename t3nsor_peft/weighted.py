@@ -11,7 +11,7 @@ from t3nsor import ShapeError
 from t3nsor.scaling import relative_error
 from t3nsor.tensor_train import CoreChain, TensorRing, TensorTrain
 from t3nsor_peft.config import check_number
-from t3nsor_peft.cores import CoreShape
+from t3nsor_peft.cores import CoreShape, exact_dtype
 from t3nsor_peft.updated_linear import UpdatedLinear
 
 COMBINATIONS = ("cat", "svd")
@@ -103,10 +103,10 @@ class WeightedSums:
 
 
 def _chains(layer: UpdatedLinear, adapter: str, weight: float) -> list[CoreChain]:
-    """The trains whose sum is weight * the update of an adapter, in float64."""
+    """The trains whose sum is weight * the update of an adapter, in `exact_dtype`."""
     return [
         (TensorRing if closed else TensorTrain)([core.detach() for core in cores]) * (weight * scale)
-        for scale, cores, closed in layer.operands(adapter, torch.float64)
+        for scale, cores, closed in layer.operands(adapter, exact_dtype(layer.weight.device))
     ]
 
 

@@ -17,8 +17,9 @@ from adapters import (
 )
 from adapters.activations import ACTIVATIONS
 from adapters.hypercomplex import HypercomplexLinear
-from adapters.intrinsic import IntrinsicSubspace, walsh_hadamard
+from adapters.intrinsic import IntrinsicSubspace
 from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
+from adapters.walsh_hadamard import hadamard_factors, walsh_hadamard
 from common.errors import ConfigError
 from tests.methods import AFTER, BESIDE, CASES, FLAGS, NORMS, config_for
 
@@ -258,7 +259,8 @@ def test_walsh_hadamard_is_the_matrix(size):
     while len(h) < size:
         h = torch.kron(h, torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64))
     x = torch.randn(3, size, dtype=torch.float64)
-    assert torch.allclose(walsh_hadamard(x), x @ h)
+    factors = [factor.double() for factor in hadamard_factors(size)]
+    assert torch.allclose(walsh_hadamard(x, factors), x @ h)
 
 
 @pytest.mark.parametrize("case", ["intrinsic_model", "intrinsic dense", "intrinsic_said", "intrinsic normalized"])

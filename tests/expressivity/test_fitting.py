@@ -304,7 +304,7 @@ def test_large_activations_make_small_stacks(space, monkeypatch):
     outputs, weights, data = 16 * 1000, 9004, (32 + 64) * (4 + 4)
     least = 4 * outputs + 16 * weights + 8 * data
     assert least <= found.bytes_each < 2 * least
-    monkeypatch.setattr("expressivity.fitting.STACK_BYTES", 10 * found.bytes_each)
+    monkeypatch.setattr("expressivity.devices.ON_A_CPU", (2048, 10 * found.bytes_each))
     assert found.at_once == 10
     assert fitter(wide, stack_size=3).at_once == 3
     monkeypatch.undo()

@@ -82,7 +82,7 @@ def check_plan(
 ) -> None:
     """Raise ConfigError, before allocating memory, if `config` adds other tensors to `backbone` than were saved."""
     try:
-        with torch.random.fork_rng(), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             planned = added_tensors(type(backbone)(backbone.config, config))
     except (RuntimeError, TypeError, KeyError, ArithmeticError, MemoryError) as error:
         raise ConfigError(f"{description_path(directory)}: such adapters cannot be built: {one_line(error)}") from None

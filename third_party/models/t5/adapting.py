@@ -52,7 +52,7 @@ def change_incidental_keys(model: T5ForConditionalGeneration, wanted: AdapterCon
     changed = {key: value for key, value in wanted.to_dict().items() if getattr(present, key) != value}
     if not changed:
         return
-    with torch.random.fork_rng(), torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         pair = [T5ForConditionalGeneration(model.config, replace(present, **kept)) for kept in ({}, changed)]
     for module, before, after in zip(model.modules(), *(each.modules() for each in pair), strict=True):
         for name, value in vars(after).items():
@@ -66,7 +66,7 @@ def change_incidental_keys(model: T5ForConditionalGeneration, wanted: AdapterCon
 
 def check_size(backbone: T5ForConditionalGeneration, adapter_config: AdapterConfig) -> None:
     """Raise ConfigError, before allocating memory, if adapters have over MAX_ADDED_RATIO times the backbone's size."""
-    with torch.random.fork_rng(), torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = T5ForConditionalGeneration(backbone.config, adapter_config)
     added = count_parameters(model)["total"] - backbone.backbone_size
     if added > MAX_ADDED_RATIO * backbone.backbone_size:

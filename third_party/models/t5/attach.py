@@ -162,6 +162,9 @@ def _on_weights(model: "Model", config: AdapterConfig, shared: SharedParts, swit
                 adapted[key] = cls(module, config, switch)
                 adapted[key].branch = IntrinsicDelta(subspace, numbers[module.weight], module.weight.shape)
             _replace(model, path, adapted[key])
+    for called in (model, model.encoder, model.decoder):
+        model.adapter_hooks.append(called.register_forward_pre_hook(subspace.begin))
+        model.adapter_hooks.append(called.register_forward_hook(subspace.end, always_call=True))
 
 
 SITES: dict[str, Callable[["Model", AdapterConfig, SharedParts, TaskSwitch], None]] = {

@@ -63,7 +63,7 @@ _last: dict[str, tuple[T5ForConditionalGeneration, set[str]]] = {}
 
 def _build(config: T5Config, adapter_config: AdapterConfig) -> tuple[T5ForConditionalGeneration, set[str]]:
     recording = RecordingConfig.of(adapter_config)
-    with torch.random.fork_rng(), torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         try:
             model = T5ForConditionalGeneration(config)
         except Exception as error:  # each wrong field raises an error of its own
