@@ -29,7 +29,7 @@ def contract_eagerly(
     """
     # With few rows a node takes longer than the products. Transforms of torch.func and traces have no place for one,
     # and its jvp could not be differentiated in forward mode again.
-    if contraction.spec.few_rows or in_forward_mode() or in_functorch_transform() or torch.jit.is_tracing():
+    if contraction.composes or in_forward_mode() or in_functorch_transform() or torch.jit.is_tracing():
         return compose(contraction, scale, x, weight, bias, *cores)
     if torch.is_grad_enabled():
         return _ContractionNode.apply(contraction, scale, x, weight, bias, *cores)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from t3nsor.contraction.gemm import NARROW, add_product, add_term, blocks, is_narrow, sum_dtype, write_product
+from t3nsor.contraction.gemm import NARROW, add_product, add_term, is_narrow, product, sum_dtype, write_product
 
 
 @dataclass(frozen=True)
@@ -31,43 +31,43 @@ class ChainStep:
     rest: int
     by_rows: bool
 
-    def operand(self, state: torch.Tensor) -> torch.Tensor:
-        """The state in the form that is multiplied: (rows * batch * rest, inner) or (rows * batch, inner, rest)."""
-        return _modes_last(state, self.inner, self.rest) if self.by_rows else state.view(-1, self.inner, self.rest)
+    def operand(self, state: torch.Tensor, modes: int) -> torch.Tensor:
+        """A state as it is multiplied, (.. * rest, modes) if by_rows, else (.., modes, rest); modes: inner or outer."""
+        if self.rest == 1:
+            return state.reshape(-1, modes)
+        state = state.reshape(-1, modes, self.rest)
+        return state.transpose(1, 2).reshape(-1, modes) if self.by_rows else state
 
-    def apply(self, matrix: torch.Tensor, operand: torch.Tensor, out: torch.Tensor, accumulate: bool = False) -> None:
-        """Set out (rows, batch * outer * rest) = the operand times the matrix, or add the product to it."""
-        _multiply(operand, matrix, out, self.rest, accumulate)
+    def multiply(self, operand: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """An operand times the matrix, or its transpose: the next state, in any layout, (.., modes, rest)."""
+        if not self.by_rows:
+            return torch.bmm(_for_each(operand, matrix), operand)
+        rows = product(operand, matrix)
+        return rows if self.rest == 1 else rows.reshape(-1, self.rest, matrix.shape[1]).transpose(1, 2)
 
-    def backward(
-        self,
-        matrix: torch.Tensor,
-        d: torch.Tensor,
-        operand: torch.Tensor | None,
-        total: torch.Tensor | None,
-        d_state: torch.Tensor | None,
-        accumulate: bool,
-    ) -> torch.Tensor | None:
-        """Return total + the gradient of the matrix, and write that of the state.
+    def multiply_into(self, out: torch.Tensor, operand: torch.Tensor, matrix: torch.Tensor, accumulate: bool) -> None:
+        """Set out = what `multiply` returns, or add it."""
+        if self.rest == 1:
+            write_product(out.view(-1, matrix.shape[1]), operand, matrix, accumulate)
+            return
+        out = out.view(-1, matrix.shape[1], self.rest)
+        if self.by_rows:
+            state = self.multiply(operand, matrix)
+            out.add_(state) if accumulate else out.copy_(state)
+        else:
+            matrices = _for_each(operand, matrix)
+            out.baddbmm_(matrices, operand) if accumulate else torch.bmm(matrices, operand, out=out)
 
-        d: the gradient of the output, (rows, batch * outer * rest).
-        operand: of the step; None: the gradient of the matrix is not needed, and `total` is returned.
-        total: the sum over earlier rows; None for 0.
-        d_state: (rows, batch * inner * rest), overwritten, or added to if `accumulate`; None: not needed.
+    def add_matrix_gradient(self, total: torch.Tensor | None, operand: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        """Return total + the gradient of the matrix.
+
+        d: the gradient of the next state, as an operand.
         """
-        d = _modes_last(d, self.outer, self.rest) if self.by_rows else d.view(-1, self.outer, self.rest)
-        if operand is not None:
-            total = self._add_matrix_gradient(total, operand, d)
-        if d_state is not None:
-            _multiply(d, matrix.t(), d_state, self.rest, accumulate)
-        return total
-
-    def _add_matrix_gradient(self, total: torch.Tensor | None, operand: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         if not self.by_rows:
             if sums_small_products(self) and not is_narrow(self.outer, operand):
                 products = torch.bmm(operand, d.transpose(1, 2))
                 return add_term(total, products.sum(0, dtype=sum_dtype(products)))
-            operand, d = _modes_last(operand, self.inner, self.rest), _modes_last(d, self.outer, self.rest)
+            operand, d = (each.transpose(1, 2).reshape(-1, each.shape[1]) for each in (operand, d))
         return add_product(total, operand.t(), d)
 
 
@@ -103,7 +103,7 @@ def sums_small_products(step: ChainStep) -> bool:
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of a plan, carried out outside autograd, into given memory.
+    """The steps of a plan, carried out outside autograd.
 
     rows_per_block: rows handled at once.
     """
@@ -112,18 +112,19 @@ class Chain:
     rows_per_block: int
 
     def forward(
-        self, matrices: Sequence[torch.Tensor], x: torch.Tensor, y: torch.Tensor, accumulate: bool, keep: bool
+        self, matrices: Sequence[torch.Tensor], x: torch.Tensor, y: torch.Tensor, accumulate: bool
     ) -> list[torch.Tensor]:
         """Set y (rows, out) = x (rows, in) times the chain, or add the product to it.
 
         matrices: (inner, outer) of each step.
-        Returns the states between the steps, (rows, size) each, if `keep`.
+        Returns the operands of all steps but the first, for each block of rows.
         """
-        states = self._memory(x, len(x) if keep else self.rows_per_block)
-        for rows in blocks(len(x), self.rows_per_block):
-            operands = self._operands(matrices, x[rows], _part(states, rows, keep), filled=False)
-            self.steps[-1].apply(matrices[-1], operands[-1], y[rows], accumulate)
-        return states if keep else []
+        between = []
+        for x_rows, y_rows in zip(self._blocks(x), self._blocks(y), strict=True):
+            operands = self._operands(matrices, x_rows)
+            self.steps[-1].multiply_into(y_rows, operands[-1], matrices[-1], accumulate)
+            between += operands[1:]
+        return between
 
     def backward(
         self,
@@ -139,72 +140,49 @@ class Chain:
 
         x: (rows, in).
         dx: (rows, in), overwritten, or added to if `accumulate`; None: the gradient of x is not needed.
-        kept: the states that `forward` returned; empty: they are computed again.
+        kept: what `forward` returned; empty: it is computed again.
         Returns the gradients of the matrices, or None unless `matrix_gradients`.
         """
-        states, d_states = kept or self._memory(x, self.rows_per_block), self._memory(x, self.rows_per_block)
+        last = len(self.steps) - 1
         totals: list[torch.Tensor | None] = [None] * len(self.steps)
-        for rows in blocks(len(x), self.rows_per_block):
-            operands: list = [None] * len(self.steps)
+        dx_blocks = [None] * -(-len(x) // self.rows_per_block) if dx is None else self._blocks(dx)
+        for number, (x_rows, d, dx_rows) in enumerate(zip(self._blocks(x), self._blocks(g), dx_blocks, strict=False)):
             if matrix_gradients:
-                operands = self._operands(matrices, x[rows], _part(states, rows, bool(kept)), filled=bool(kept))
-            ds: list = [None if dx is None else dx[rows], *_part(d_states, rows, False), g[rows]]
-            for k in reversed(range(len(self.steps))):
-                step, adds = self.steps[k], accumulate and k == 0
-                totals[k] = step.backward(matrices[k], ds[k + 1], operands[k], totals[k], ds[k], adds)
+                operands = self._operands(matrices, x_rows, kept[last * number : last * (number + 1)])
+            for k in range(last, -1, -1):
+                step = self.steps[k]
+                d = step.operand(d, step.outer)
+                if matrix_gradients:
+                    totals[k] = step.add_matrix_gradient(totals[k], operands[k], d)
+                if k > 0:
+                    d = step.multiply(d, matrices[k].t())
+                elif dx_rows is not None:
+                    step.multiply_into(dx_rows, d, matrices[0].t(), accumulate)
         return [total for total in totals if total is not None] if matrix_gradients else None
 
-    def _memory(self, x: torch.Tensor, rows: int) -> list[torch.Tensor]:
-        """Memory for the states of so many rows between the steps."""
-        return [x.new_empty(min(rows, len(x)), step.batch * step.outer * step.rest) for step in self.steps[:-1]]
+    def _blocks(self, rows: torch.Tensor) -> Sequence[torch.Tensor]:
+        return [rows] if len(rows) <= self.rows_per_block else rows.split(self.rows_per_block)
 
     def _operands(
-        self, matrices: Sequence[torch.Tensor], x: torch.Tensor, states: Sequence[torch.Tensor], filled: bool
+        self, matrices: Sequence[torch.Tensor], x: torch.Tensor, kept: Sequence[torch.Tensor] = ()
     ) -> list[torch.Tensor]:
-        """The operand of each step; unless they are `filled`, the states are computed."""
-        operands = [self.steps[0].operand(x)]
-        for step, matrix, state, after in zip(self.steps, matrices, states, self.steps[1:], strict=False):
-            if not filled:
-                step.apply(matrix, operands[-1], state)
-            operands.append(after.operand(state))
+        """The operand of each step; all but the first are computed unless they were kept."""
+        operands = [self.steps[0].operand(x, self.steps[0].inner), *kept]
+        for step, matrix, after in zip(self.steps, matrices, self.steps[len(operands) :], strict=False):
+            operands.append(after.operand(step.multiply(operands[-1], matrix), after.inner))
         return operands
 
 
 def compose_chain(x: torch.Tensor, steps: Sequence[ChainStep], matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """x (rows, in) -> y of rows * out numbers in differentiable operations that any transform of torch understands."""
+    """x (rows, in) -> y, of rows * out numbers, in operations that autograd and transforms of torch understand."""
     state = x
     for step, matrix in zip(steps, matrices, strict=True):
-        if step.rest == 1:
-            state = torch.mm(state.reshape(-1, step.inner), matrix)
-            continue
-        state = state.reshape(-1, step.inner, step.rest)
-        if step.by_rows:
-            state = (state.transpose(1, 2) @ matrix).transpose(1, 2)
-        else:
-            state = torch.bmm(matrix.t().expand(state.shape[0], -1, -1), state)
+        state = step.multiply(step.operand(state, step.inner), matrix)
     return state
 
 
-def _part(states: Sequence[torch.Tensor], rows: slice, whole: bool) -> list[torch.Tensor]:
-    """The rows of states, of memory for all rows if `whole`, else for one block."""
-    return [state[rows] if whole else state[: rows.stop - rows.start] for state in states]
-
-
-def _modes_last(state: torch.Tensor, modes: int, rest: int) -> torch.Tensor:
-    """(.., modes, rest) -> (.. * rest, modes), without a copy if rest is 1."""
-    return state.reshape(-1, modes) if rest == 1 else state.reshape(-1, modes, rest).transpose(1, 2).reshape(-1, modes)
-
-
-def _multiply(operand: torch.Tensor, matrix: torch.Tensor, out: torch.Tensor, rest: int, accumulate: bool) -> None:
-    """Set out (.., outer, rest) = an operand of either form times the matrix (inner, outer), or add to it."""
-    outer = matrix.shape[1]
-    if rest == 1:
-        write_product(out.view(-1, outer), operand, matrix, accumulate)
-        return
-    out = out.view(-1, outer, rest)
-    if operand.dim() == 2:
-        product = torch.mm(operand, matrix).view(-1, rest, outer).transpose(1, 2)
-        out.add_(product) if accumulate else out.copy_(product)
-        return
-    matrices = matrix.t().contiguous().expand(out.shape[0], -1, -1)  # some transposed ones take longer
-    out.baddbmm_(matrices, operand) if accumulate else torch.bmm(matrices, operand, out=out)
+def _for_each(operand: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """The transposed matrix once for each product of a batch; a CPU takes longer for some that are not contiguous."""
+    turned = matrix.t()
+    turned = turned.contiguous() if operand.device.type == "cpu" else turned
+    return turned.expand(operand.shape[0], -1, -1)

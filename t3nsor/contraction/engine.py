@@ -16,12 +16,15 @@ from t3nsor.contraction.cost_model import (
     keeps_states,
     modes_per_block,
     rows_per_block,
+    state_size,
     steps_of,
 )
 from t3nsor.contraction.factors import core_gradients, plan_factors
 from t3nsor.contraction.full import FullMatrix
 from t3nsor.contraction.paired import FactorPair
 from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
+
+LITTLE = 2**17  # numbers
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,16 @@ class Contraction:
     def plan_again(self) -> None:
         """Choose the plans, by what is known of the machine now."""
         self.forward = _schedule(self.spec, self.strategy, backward=False)
+        self.composes = self._composes()
         self._backward: dict[tuple[bool, bool], Schedule] = {}
         self._keeps: dict[tuple[bool, bool], bool] = {}
+
+    def _composes(self) -> bool:
+        """True if autograd's own operations, which are the cheapest to call, keep little for the backward pass."""
+        if self.spec.few_rows:
+            return True
+        kept = self.spec.rows * (self.in_features + state_size(self.forward.chain.steps))
+        return self.spec.save == "fast" and self.forward.plan.kind == "chain" and kept <= LITTLE
 
     def backward(self, x_gradient: bool, core_gradients: bool) -> Schedule:
         """Return the schedule for the gradients of x, of the cores, or of both."""
@@ -152,8 +163,8 @@ def values(
         torch.mm(rows, dense, out=y) if bias is None else torch.addmm(bias, rows, dense, out=y)
     elif bias is not None:
         y.copy_(bias)
-    accumulate = weight is not None or bias is not None
-    return result, schedule.chain.forward(factors, rows, y, accumulate, keep)
+    between = schedule.chain.forward(factors, rows, y, accumulate=weight is not None or bias is not None)
+    return result, between if keep else []
 
 
 def gradients(

@@ -12,16 +12,20 @@ def blocks(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, max(1, count), size))
 
 
-def is_narrow(columns: int, like: torch.Tensor) -> bool:
-    """True if a CPU's GEMM of this width would be several times slower than its transpose."""
-    return 1 < columns < NARROW and like.device.type == "cpu" and like.dtype.itemsize >= 4
+def is_narrow(columns: int, a: torch.Tensor) -> bool:
+    """True if a CPU's GEMM of the rows of `a` with so few columns would take several times as long as its transpose."""
+    return 1 < columns < NARROW <= a.shape[0] and a.device.type == "cpu" and a.dtype.itemsize >= 4
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b; a narrow product is computed as its transpose."""
+    return torch.mm(b.t(), a.t()).t() if is_narrow(b.shape[1], a) else torch.mm(a, b)
 
 
 def write_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, accumulate: bool) -> None:
-    """Set out = a @ b, or add to it if `accumulate`; a narrow product is computed as its transpose."""
+    """Set out = a @ b, or add to it if `accumulate`."""
     if is_narrow(b.shape[1], a):
-        product = torch.mm(b.t(), a.t()).t()
-        out.add_(product) if accumulate else out.copy_(product)
+        out.add_(product(a, b)) if accumulate else out.copy_(product(a, b))
     elif accumulate:
         out.addmm_(a, b)
     else:
@@ -34,8 +38,7 @@ def add_product(total: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor) ->
     Products in half precision are summed in float32: each product is rounded, the sum is not.
     """
     if total is None:
-        narrow = a.dim() == 2 and is_narrow(b.shape[1], a)
-        return torch.mm(b.t(), a.t()).t() if narrow else a @ b
+        return product(a, b) if a.dim() == 2 else torch.bmm(a, b)
     if a.dtype.itemsize == 2:
         return add_term(total, a @ b)
     if total.dim() == 2:
