@@ -72,12 +72,9 @@ def merge_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
         return merge_cores([core.unsqueeze(2) for core in cores]).squeeze(2)
     if len(cores) == 1:
         return cores[0]
-    half = len(cores) // 2
-    left, right = merge_cores(cores[:half]), merge_cores(cores[half:])
-    with without_autocast(left.device):
-        product = left.flatten(-4, -2) @ right.flatten(-3, -1)
-    (*batch, first, n, m, _), (_, p, q, last) = left.shape, right.shape[-4:]
-    return product.reshape(*batch, first, n, m, p, q, last).transpose(-4, -3).reshape(*batch, first, n * p, m * q, last)
+    product = _product(cores)
+    product = product.reshape(*product.shape[:-2], *_modes(cores), product.shape[-1])
+    return _inputs_first(product, len(cores), trailing=1)
 
 
 def close_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -88,11 +85,32 @@ def close_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
     if len(cores) == 1:
         return cores[0].diagonal(dim1=-4, dim2=-1).sum(-1)
     half = len(cores) // 2
-    left, right = merge_cores(cores[:half]), merge_cores(cores[half:])
-    (*batch, first, n, m, middle), (p, q) = left.shape, right.shape[-3:-1]
+    left, right = _product(cores[:half]), _product(cores[half:])
     # One product sums both bonds between the halves; a merged core (r, N, M, r) would take r^2 times the memory.
-    left = left.movedim(-4, -1).reshape(*batch, n * m, middle * first)
-    right = right.movedim(-1, -3).reshape(*batch, middle * first, p * q)
+    left, right = left.movedim(-3, -1).flatten(-2), right.movedim(-1, -2).flatten(-3, -2)
     with without_autocast(left.device):
         product = left @ right
-    return product.reshape(*batch, n, m, p, q).transpose(-3, -2).reshape(*batch, n * p, m * q)
+    return _inputs_first(product.reshape(*product.shape[:-2], *_modes(cores)), len(cores), trailing=0)
+
+
+def _product(cores: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Multiply adjacent matrix cores into (.., r_a, n_1 * m_1 * n_2 * .. * m_d, r_b), with the modes as they come."""
+    if len(cores) == 1:
+        return cores[0].flatten(-3, -2)
+    half = len(cores) // 2
+    left, right = _product(cores[:half]), _product(cores[half:])
+    with without_autocast(left.device):
+        product = left.flatten(-3, -2) @ right.flatten(-2)
+    return product.reshape(*left.shape[:-1], *right.shape[-2:]).flatten(-3, -2)
+
+
+def _modes(cores: Sequence[torch.Tensor]) -> list[int]:
+    return [size for core in cores for size in core.shape[-3:-1]]
+
+
+def _inputs_first(product: torch.Tensor, d: int, trailing: int) -> torch.Tensor:
+    """(.., n_1, m_1, .., n_d, m_d, *trailing) -> (.., n_1 * .. * n_d, m_1 * .. * m_d, *trailing)."""
+    start = product.dim() - trailing - 2 * d
+    inputs, outputs = range(start, start + 2 * d, 2), range(start + 1, start + 2 * d, 2)
+    product = product.permute(*range(start), *inputs, *outputs, *range(start + 2 * d, product.dim()))
+    return product.flatten(start, start + d - 1).flatten(start + 1, start + d)

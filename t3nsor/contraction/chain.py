@@ -16,6 +16,8 @@ import torch
 
 from t3nsor.contraction.gemm import NARROW, add_product, add_term, is_narrow, product, sum_dtype, write_product
 
+MOST_SUMMED = 2**24  # numbers in the small products that an accelerator sums
+
 
 @dataclass(frozen=True)
 class ChainStep:
@@ -45,18 +47,23 @@ class ChainStep:
         rows = product(operand, matrix)
         return rows if self.rest == 1 else rows.reshape(-1, self.rest, matrix.shape[1]).transpose(1, 2)
 
-    def multiply_into(self, out: torch.Tensor, operand: torch.Tensor, matrix: torch.Tensor, accumulate: bool) -> None:
-        """Set out = what `multiply` returns, or add it."""
+    def multiply_into(
+        self, out: torch.Tensor, operand: torch.Tensor, matrix: torch.Tensor, base: torch.Tensor | None
+    ) -> None:
+        """Set out = base + what `multiply` returns.
+
+        base: `out` itself, or numbers for each of its columns, or None for 0.
+        """
+        sizes = (-1, matrix.shape[1]) if self.rest == 1 else (-1, matrix.shape[1], self.rest)
+        out, base = out.view(sizes), None if base is None else base.view(sizes)
         if self.rest == 1:
-            write_product(out.view(-1, matrix.shape[1]), operand, matrix, accumulate)
-            return
-        out = out.view(-1, matrix.shape[1], self.rest)
-        if self.by_rows:
+            write_product(out, operand, matrix, base)
+        elif self.by_rows:
             state = self.multiply(operand, matrix)
-            out.add_(state) if accumulate else out.copy_(state)
+            out.copy_(state) if base is None else torch.add(base, state, out=out)
         else:
             matrices = _for_each(operand, matrix)
-            out.baddbmm_(matrices, operand) if accumulate else torch.bmm(matrices, operand, out=out)
+            torch.bmm(matrices, operand, out=out) if base is None else torch.baddbmm(base, matrices, operand, out=out)
 
     def add_matrix_gradient(self, total: torch.Tensor | None, operand: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
         """Return total + the gradient of the matrix.
@@ -64,11 +71,17 @@ class ChainStep:
         d: the gradient of the next state, as an operand.
         """
         if not self.by_rows:
-            if sums_small_products(self) and not is_narrow(self.outer, operand):
+            if self._sums_products(operand):
                 products = torch.bmm(operand, d.transpose(1, 2))
                 return add_term(total, products.sum(0, dtype=sum_dtype(products)))
             operand, d = (each.transpose(1, 2).reshape(-1, each.shape[1]) for each in (operand, d))
         return add_product(total, operand.t(), d)
+
+    def _sums_products(self, operand: torch.Tensor) -> bool:
+        """True if the gradient of the matrix is a sum of small products, not one product of permuted copies."""
+        if operand.device.type in ("cpu", "meta"):
+            return sums_small_products(self) and not is_narrow(self.outer, operand)
+        return operand.shape[0] * self.inner * self.outer <= MOST_SUMMED
 
 
 def chain_steps(
@@ -112,17 +125,20 @@ class Chain:
     rows_per_block: int
 
     def forward(
-        self, matrices: Sequence[torch.Tensor], x: torch.Tensor, y: torch.Tensor, accumulate: bool
+        self, matrices: Sequence[torch.Tensor], x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None
     ) -> list[torch.Tensor]:
-        """Set y (rows, out) = x (rows, in) times the chain, or add the product to it.
+        """Set y (rows, out) = base + x (rows, in) times the chain.
 
         matrices: (inner, outer) of each step.
+        base: y itself, a bias (out,), or None for 0.
         Returns the operands of all steps but the first, for each block of rows.
         """
-        between = []
+        between, last = [], self.steps[-1]
+        if base is not None and base is not y and last.batch > 1:
+            base = y.copy_(base)
         for x_rows, y_rows in zip(self._blocks(x), self._blocks(y), strict=True):
             operands = self._operands(matrices, x_rows)
-            self.steps[-1].multiply_into(y_rows, operands[-1], matrices[-1], accumulate)
+            last.multiply_into(y_rows, operands[-1], matrices[-1], y_rows if base is y else base)
             between += operands[1:]
         return between
 
@@ -157,7 +173,7 @@ class Chain:
                 if k > 0:
                     d = step.multiply(d, matrices[k].t())
                 elif dx_rows is not None:
-                    step.multiply_into(dx_rows, d, matrices[0].t(), accumulate)
+                    step.multiply_into(dx_rows, d, matrices[0].t(), dx_rows if accumulate else None)
         return [total for total in totals if total is not None] if matrix_gradients else None
 
     def _blocks(self, rows: torch.Tensor) -> Sequence[torch.Tensor]:

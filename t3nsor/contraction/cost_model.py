@@ -111,7 +111,7 @@ class _Counter:
         self.block = min(self.rows, rows_per_block(spec, plan))
         self.blocks = self.rows / self.block
         self.n, self.m = spec.in_features, spec.out_features
-        self.factors(2 if backward else 1)
+        self.factors(backward)
         if plan.kind == "chain":
             self.chain_backward() if backward else self.chain_forward()
         elif plan.kind == "paired":
@@ -134,13 +134,13 @@ class _Counter:
     def _add(self, times: float, *more: float) -> None:
         self.counts = [count + times * extra for count, extra in zip(self.counts, more, strict=True)]
 
-    def factors(self, times: int) -> None:
-        """Merging the cores of each group."""
+    def factors(self, backward: bool) -> None:
+        """Merging the cores of each group, and splitting the gradient of what they are merged to."""
         start = 0
         for size, (left, n, m, right) in zip(self.plan.groups, self.spec.factor_shapes(self.plan.groups), strict=True):
             for rank in self.spec.ranks[start + 1 : start + size]:
-                self.gemm(1, left * n, rank, m * right, times)
-                self.copy(left * n * m * right, times)
+                self.gemm(1, left * n, rank, m * right, 3 if backward else 1)
+                self.copy(left * n * m * right, 2 if backward else 1)
             start += size
 
     def chain_forward(self) -> None:
@@ -214,7 +214,8 @@ class _Counter:
             return
         self.gemm(1, step.outer, batch * step.rest, step.inner, self.blocks)
         if not step.by_rows:
-            self.copy(batch * step.rest * (step.outer + step.inner), self.blocks)
+            self.copy(batch * step.rest * step.outer, self.blocks)
+            self.copy(batch * step.rest * step.inner, self.blocks)
 
     def _dense_product(self) -> None:
         """The product with the dense weight beside a chain or a pair."""

@@ -19,7 +19,7 @@ from t3nsor.contraction.cost_model import (
     state_size,
     steps_of,
 )
-from t3nsor.contraction.factors import core_gradients, plan_factors
+from t3nsor.contraction.factors import core_gradients, dense_matrix, plan_factors
 from t3nsor.contraction.full import FullMatrix
 from t3nsor.contraction.paired import FactorPair
 from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
@@ -74,7 +74,9 @@ class Contraction:
         if self.spec.few_rows:
             return True
         kept = self.spec.rows * (self.in_features + state_size(self.forward.chain.steps))
-        return self.spec.save == "fast" and self.forward.plan.kind == "chain" and kept <= LITTLE
+        if self.forward.plan.kind == "full":
+            kept = 4 * self.in_features * self.out_features
+        return self.spec.save == "fast" and kept <= LITTLE
 
     def backward(self, x_gradient: bool, core_gradients: bool) -> Schedule:
         """Return the schedule for the gradients of x, of the cores, or of both."""
@@ -161,9 +163,7 @@ def values(
     if weight is not None:
         dense = weight.to(x.dtype).t()
         torch.mm(rows, dense, out=y) if bias is None else torch.addmm(bias, rows, dense, out=y)
-    elif bias is not None:
-        y.copy_(bias)
-    between = schedule.chain.forward(factors, rows, y, accumulate=weight is not None or bias is not None)
+    between = schedule.chain.forward(factors, rows, y, bias if weight is None else y)
     return result, between if keep else []
 
 
@@ -205,11 +205,11 @@ def compose(
     Operands may have another number of rows than `contraction` was chosen for, and no dense weight.
     """
     schedule, out_features = contraction.forward, contraction.out_features
-    factors = plan_factors(cores, schedule.plan, contraction.spec.closed, scale, x.dtype)
     weight = weight if weight is None or weight.dtype == x.dtype else weight.to(x.dtype)
     if schedule.plan.kind == "full":
-        dense = torch.einsum("ijr,rkl->jlik", *factors).reshape(out_features, x.shape[-1])
+        dense = dense_matrix(cores, scale, x.dtype).t()
         return functional.linear(x, dense if weight is None else weight + dense, bias)
+    factors = plan_factors(cores, schedule.plan, contraction.spec.closed, scale, x.dtype)
     y = compose_chain(x.reshape(-1, x.shape[-1]), schedule.chain.steps, factors).reshape(*x.shape[:-1], out_features)
     if weight is not None:
         return y + functional.linear(x, weight, bias)

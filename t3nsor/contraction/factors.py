@@ -29,6 +29,12 @@ def plan_factors(
     return [_cast(factor, dtype).reshape(factor.shape[0] * factor.shape[1], -1) for factor in factors]
 
 
+def dense_matrix(cores: Sequence[torch.Tensor], scale: float, dtype: torch.dtype) -> torch.Tensor:
+    """scale * W, (in, out), differentiable."""
+    cores = cores if len(cores) <= 2 else _wide(cores)
+    return _cast(close_cores(_scaled(cores, scale)), dtype)
+
+
 def core_gradients(
     gradients: Sequence[torch.Tensor], cores: Sequence[torch.Tensor], plan: Plan, spec: ContractionSpec, scale: float
 ) -> list[torch.Tensor]:

@@ -3,7 +3,7 @@
 dW is given as two factors, dW[(i1 i2), (j1 j2)] = sum_r first[i1, j1, r] second[r, i2, j2].
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 
@@ -22,7 +22,12 @@ class FullMatrix:
     def __init__(
         self, first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor | None, modes_per_block: int
     ) -> None:
-        self.first, self.second = first.transpose(0, 1).contiguous(), second.transpose(1, 2).contiguous()
+        (self.n1, self.m1, self.r), (_, self.n2, self.m2) = first.shape, second.shape
+        # A CPU copies runs of n2 numbers faster than single ones; elsewhere it is calls that count.
+        self.turned = first.device.type in ("cpu", "meta")
+        if self.turned:
+            first, second = first.transpose(0, 1).contiguous(), second.transpose(1, 2).contiguous()
+        self.first, self.second = first, second.reshape(self.r, -1)
         self.weight, self.modes_per_block = weight, modes_per_block
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -40,67 +45,73 @@ class FullMatrix:
 
     def factor_gradients(self, x: torch.Tensor, g: torch.Tensor) -> list[torch.Tensor]:
         """The gradients of the two factors, from that of the matrix, g^T x."""
-        m1, n1, r = self.first.shape
-        _, m2, n2 = self.second.shape
-        second = self.second.reshape(r, m2 * n2)
         d_first: list[torch.Tensor] = []
         d_second: torch.Tensor | None = None
-        for modes in blocks(m1, self.modes_per_block):
-            dw = torch.mm(g[:, modes.start * m2 : modes.stop * m2].t(), x)
-            dw = dw.view(-1, m2, n1, n2).transpose(1, 2).reshape(-1, m2 * n2)
-            d_first.append(dw @ second.t())  # narrow, but over so few terms faster than its transpose
-            d_second = add_product(d_second, self.first[modes].reshape(-1, r).t(), dw)
+        for modes in blocks(self.m1, self.modes_per_block):
+            dw = torch.mm(g[:, modes.start * self.m2 : modes.stop * self.m2].t(), x)
+            dw = dw.view(-1, self.m2, self.n1, self.n2)
+            dw = (dw.transpose(1, 2) if self.turned else dw.permute(2, 0, 3, 1)).reshape(-1, self.second.shape[1])
+            d_first.append(dw @ self.second.t())  # narrow, but over so few terms faster than its transpose
+            d_second = add_product(d_second, self._first(modes).t(), dw)
         assert d_second is not None  # there is at least one block
-        return [torch.cat(d_first).view(m1, n1, r).transpose(0, 1), d_second.view(r, m2, n2).transpose(1, 2)]
+        if self.turned:
+            d_second = d_second.view(self.r, self.m2, self.n2).transpose(1, 2)
+            return [torch.cat(d_first).view(self.m1, self.n1, self.r).transpose(0, 1), d_second]
+        parts = [part.view(self.n1, -1, self.r) for part in d_first]
+        return [parts[0] if len(parts) == 1 else torch.cat(parts, 1), d_second.view(self.r, self.n2, self.m2)]
+
+    def _first(self, modes: slice) -> torch.Tensor:
+        """The first factor of these output modes, (.., r)."""
+        return (self.first[modes] if self.turned else self.first[:, modes]).reshape(-1, self.r)
 
     def _blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield (slice of columns, their rows of W); all W share one buffer."""
-        m1, n1, _ = self.first.shape
-        _, m2, n2 = self.second.shape
-        size = min(self.modes_per_block, m1)
-        memory = self.first.new_empty(size * m2, n1, n2)
-        build, right = self._builder(size)
-        for modes in blocks(m1, size):
-            first, columns = self.first[modes], slice(modes.start * m2, modes.stop * m2)
-            w = memory[: len(first) * m2]
-            base = None if self.weight is None else self.weight[columns].view(w.shape)
-            build(base, first, right, w)
-            yield columns, w.view(-1, n1 * n2)
+        """Yield (slice of columns, their rows of W); the memory of one W may serve for the next."""
+        batched = None
+        if self.turned and builds_in_batches(self.r, self.n2):
+            second = self.second.view(self.r, self.m2, self.n2).transpose(0, 1)
+            size = min(self.modes_per_block, self.m1)
+            batched = second.expand(size, *second.shape).reshape(-1, self.r, self.n2)
+        out: torch.Tensor | None = None
+        for modes in blocks(self.m1, self.modes_per_block):
+            columns = slice(modes.start * self.m2, modes.stop * self.m2)
+            base = None if self.weight is None else self.weight[columns]
+            if batched is None:
+                out = self._permuted_product(base, modes, out)
+            else:
+                out = self._batched_product(base, modes, batched, out)
+            yield columns, out.view(-1, self.n1 * self.n2)
 
-    def _builder(self, size: int) -> tuple[Callable[..., None], torch.Tensor]:
-        """The function that writes base + dW for `size` output modes, and the second factor in the form it takes."""
-        r, m2, n2 = self.second.shape
-        if builds_in_batches(r, n2):
-            return _batched_product, self.second.transpose(0, 1).expand(size, m2, r, n2).reshape(-1, r, n2)
-        return _permuted_product, self.second.reshape(r, m2 * n2)
+    def _batched_product(
+        self, base: torch.Tensor | None, modes: slice, second: torch.Tensor, out: torch.Tensor | None
+    ) -> torch.Tensor:
+        """base + dW for output modes, one product (n1, r) @ (r, n2) for each pair of them, in the memory of `out`."""
+        first = self.first[modes]
+        pairs = len(first) * self.m2
+        left = first[:, None].expand(-1, self.m2, -1, -1).reshape(pairs, self.n1, self.r)
+        out = left.new_empty(pairs, self.n1, self.n2) if out is None else out[:pairs]
+        if base is None:
+            return torch.bmm(left, second[:pairs], out=out)
+        base = base.view(out.shape)
+        if base.dtype == out.dtype:
+            return torch.baddbmm(base, left, second[:pairs], out=out)
+        return torch.bmm(left, second[:pairs], out=out).add_(base)
+
+    def _permuted_product(self, base: torch.Tensor | None, modes: slice, out: torch.Tensor | None) -> torch.Tensor:
+        """base + dW for output modes, one product whose modes are permuted, in the memory of `out`."""
+        dw = torch.mm(self._first(modes), self.second)
+        if self.turned:
+            dw = dw.view(-1, self.n1, self.m2, self.n2).transpose(1, 2)
+        else:
+            dw = dw.view(self.n1, -1, self.n2, self.m2).permute(1, 3, 0, 2)
+        out = torch.empty(dw.shape, dtype=dw.dtype, device=dw.device) if out is None else out[: len(dw)]
+        if base is None:
+            return out.copy_(dw)
+        base = base.view(dw.shape)
+        if out.dtype.itemsize == 2:  # a strided sum in half precision takes longer than a copy and a plain sum
+            return out.copy_(dw).add_(base)
+        return torch.add(base, dw, out=out)
 
 
 def builds_in_batches(rank: int, run: int) -> bool:
     """True if small products that add the weight beat one product and a copy that permutes runs of `run` numbers."""
     return rank <= min(8, run // 2)
-
-
-def _batched_product(base: torch.Tensor | None, first: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
-    """Set out = base + first @ right, one product (n1, r) @ (r, n2) for each pair of output modes."""
-    (m1, n1, r), pairs = first.shape, out.shape[0]
-    left = first[:, None].expand(m1, pairs // m1, n1, r).reshape(pairs, n1, r)
-    right = right[:pairs]
-    if base is None:
-        torch.bmm(left, right, out=out)
-    elif base.dtype == out.dtype:
-        torch.baddbmm(base, left, right, out=out)
-    else:
-        torch.bmm(left, right, out=out).add_(base)
-
-
-def _permuted_product(base: torch.Tensor | None, first: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
-    """Set out = base + first (m1 * n1, r) @ right (r, m2 * n2), with the modes of the product permuted."""
-    (m1, n1, _), n2 = first.shape, out.shape[-1]
-    dw = torch.mm(first.reshape(m1 * n1, -1), right).view(m1, n1, -1, n2).transpose(1, 2)
-    out = out.view(dw.shape)
-    if base is None:
-        out.copy_(dw)
-    elif out.dtype.itemsize == 2:  # a strided sum in half precision takes longer than a copy and a plain sum
-        out.copy_(dw).add_(base.view(dw.shape))
-    else:
-        torch.add(base.view(dw.shape), dw, out=out)

@@ -22,14 +22,12 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.mm(b.t(), a.t()).t() if is_narrow(b.shape[1], a) else torch.mm(a, b)
 
 
-def write_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, accumulate: bool) -> None:
-    """Set out = a @ b, or add to it if `accumulate`."""
+def write_product(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, base: torch.Tensor | None) -> None:
+    """Set out = base + a @ b; `base` may be `out`, or None for 0."""
     if is_narrow(b.shape[1], a):
-        out.add_(product(a, b)) if accumulate else out.copy_(product(a, b))
-    elif accumulate:
-        out.addmm_(a, b)
+        out.copy_(product(a, b)) if base is None else torch.add(base, product(a, b), out=out)
     else:
-        torch.mm(a, b, out=out)
+        torch.mm(a, b, out=out) if base is None else torch.addmm(base, a, b, out=out)
 
 
 def add_product(total: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -42,7 +40,7 @@ def add_product(total: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor) ->
     if a.dtype.itemsize == 2:
         return add_term(total, a @ b)
     if total.dim() == 2:
-        write_product(total, a, b, accumulate=True)
+        write_product(total, a, b, base=total)
         return total
     return total.baddbmm_(a, b)
 
