@@ -14,7 +14,6 @@ T5 share the tensors of one frozen backbone; the peak is that of each model alon
 """
 
 import argparse
-import os
 import random
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ from statistics import median, quantiles
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import torch  # noqa: E402
-from arguments import Parser, whole  # noqa: E402
+from arguments import Parser, threads, whole  # noqa: E402
 from merge_drift import load_peft  # noqa: E402
 from merged_inference import device, status_of  # noqa: E402
 from training_step_models import LLAMA, NAMES, LlamaModels, T5Models, matrix_rank  # noqa: E402
@@ -60,13 +59,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     chosen = known if "all" in (args.methods or ()) else args.methods or args.kind.default
     args.methods = list(dict.fromkeys(chosen))
     return args
-
-
-def threads(text: str) -> int:
-    number, cores = whole(text), os.cpu_count() or 1
-    if number > cores:
-        raise argparse.ArgumentTypeError(f"{number} is above the {cores} cores of this machine")
-    return number
 
 
 class Contestants:

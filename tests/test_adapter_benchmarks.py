@@ -12,7 +12,7 @@ from adapters import METHODS
 from tests.conftest import ROOT
 from utils import get_adapter_config
 
-SCRIPTS = ("merge_drift", "merged_inference", "training_memory", "training_step")
+SCRIPTS = ("merge_drift", "merged_inference", "training_memory", "training_step", "whole_run")
 
 
 @pytest.fixture
@@ -137,6 +137,19 @@ def test_models_share_a_backbone_that_no_step_changes(steps_modules):
         assert all(torch.equal(tensor, before[name]) for name, tensor in family.backbone.items())
 
 
+def test_a_whole_run_has_the_losses_and_the_scores_of_the_stock_trainer(run, tiny_backbone):
+    """Of a backbone without dropout, whose random numbers would differ."""
+    sizes = ["--samples", 24, "--predicted", 8, "--batch", 12, "--rounds", 1]
+    arguments = ["--model", tiny_backbone, "--task", "vader-amazon", *sizes]
+    status, lines, errors = run("whole_run", *arguments, "--switch", "split_by_length=true", "max_grad_norm=0.5")
+    assert status == 0, errors
+    stock, ours, switched = (line.split()[-11:] for line in lines[-3:])
+    assert [line[:22].strip() for line in lines[-3:]] == ["Seq2SeqTrainer, peft", "ours", "ours, switched"]
+    assert ours[-3:-1] == stock[-3:-1]  # loss, accuracy
+    assert float(ours[-1]) < 1e-6
+    assert all(float(row[0]) > 0 for row in (stock, ours, switched))
+
+
 def test_memory_is_measured_in_a_process_of_its_own(run):
     arguments = ["--batch", 2, "--source", 6, "--target", 3, "--contestants", "use_TTLoRA"]
     status, lines, errors = run("training_memory", "--model", "tiny", *arguments)
@@ -149,7 +162,8 @@ def test_memory_is_measured_in_a_process_of_its_own(run):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_wrong_arguments_end_in_one_line(run, script):
-    for wrong in (["--rank", 0], ["--rnk", 2], ["--model", "t6"]):
+    wrong_values = (["--rounds", 0], ["--switch", "bf16"]) if script == "whole_run" else (["--rank", 0],)
+    for wrong in (*wrong_values, ["--rnk", 2], ["--model", "t6"]):
         status, _, errors = run(script, *wrong)
         assert status == 2
         assert len(errors) == 1
