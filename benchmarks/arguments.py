@@ -1,6 +1,7 @@
 """Command-line parsing shared by the benchmarks."""
 
 import argparse
+import os
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,3 +16,11 @@ def whole(text: str, least: int = 1) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least {least}")
     return int(text)
+
+
+def threads(text: str) -> int:
+    """Parse a number of threads, at most that of the machine's cores."""
+    number, cores = whole(text), os.cpu_count() or 1
+    if number > cores:
+        raise argparse.ArgumentTypeError(f"{number} is above the {cores} cores of this machine")
+    return number

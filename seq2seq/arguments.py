@@ -246,6 +246,12 @@ class OwnTrainingArguments:
         "Stop training after this many evaluations in a row in which metric_for_best_model did not improve; requires "
         "load_best_model_at_end; null: train to the end.",
     )
+    split_by_length: bool | None = key(
+        None,
+        "Compute the gradient of a batch in parts of rows of similar length, with less padding; the sum is the same up "
+        "to rounding, but dropout draws other numbers. null: true on a CPU, in one process and without dropout, noise "
+        "and torch_compile.",
+    )
     seeds: list[int] | None = key(
         None,
         "Repeat the run with each of these seeds, in output_dir/seed_N, and report mean and standard deviation; "

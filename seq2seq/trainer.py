@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
@@ -18,6 +19,7 @@ from seq2seq.arguments import DataTrainingArguments
 from seq2seq.checkpoints import CheckpointTrainer
 from seq2seq.data.batches import TaskRows, collator_for, concatenate_tokens
 from seq2seq.data.mixing import TaskSampler
+from seq2seq.data.parts import parts_of
 from seq2seq.data.tasks import Task, average_of
 from seq2seq.divergence import DivergenceGuard
 from seq2seq.early_stopping import EarlyStopping
@@ -74,7 +76,7 @@ class AdapterTrainer(CheckpointTrainer):
             raise ConfigError(f"the trainer cannot be set up: {one_line(error)}") from None
         data_hash = hashlib.sha256("".join(str(rows.fingerprint) for rows in (*training, *validation)).encode())
         self.must_match = {"processes": self.args.world_size, "data": data_hash.hexdigest()[:16]}
-        self.sampler = None
+        self.sampler, self.splits_batches = None, self._splits_batches()
         self.guard = DivergenceGuard(self)
         self.add_callback(self.guard)
         self.add_callback(_SetSamplerEpoch(self))
@@ -94,6 +96,15 @@ class AdapterTrainer(CheckpointTrainer):
             for step in (0, 1, 500, 1000):  # lr_scheduler_kwargs may fail at the end only
                 float(rate(step))
         self.optimizer = self.lr_scheduler = None
+
+    def _splits_batches(self) -> bool:
+        """Return split_by_length; for null True if splitting batches changes nothing but their time and rounding."""
+        args = self.args
+        if args.split_by_length is not None:
+            return args.split_by_length
+        dropout = any(isinstance(module, nn.Dropout) and module.p for module in self.model.modules())
+        alone_on_cpu = args.world_size == 1 and args.device.type == "cpu"
+        return alone_on_cpu and not (dropout or args.neftune_noise_alpha or args.torch_compile)
 
     def token_loss(self, outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
         """Return the cross entropy summed over target tokens, divided by their number in the whole step, if known."""
@@ -125,9 +136,17 @@ class AdapterTrainer(CheckpointTrainer):
         loss = self.task.token_weight * loss + self.task.auxiliary_loss(outputs, inputs, fields) / parts
         return (loss, outputs) if return_outputs else loss
 
-    def training_step(self, *args, **kwargs):
-        """Take a step as the base class does, and show its loss to the guard against divergence."""
-        loss = super().training_step(*args, **kwargs)
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Compute gradients as the base class does, part by part if batches are split; return the loss.
+
+        The guard against divergence sees it, too.
+        """
+        parts = parts_of(inputs) if self.splits_batches else [inputs]
+        losses = []
+        for part in parts:
+            with nullcontext() if part is parts[-1] else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
         self.guard.loss = self.guard.loss + loss
         return loss
 

@@ -60,7 +60,7 @@ def unread_by_training(training: TrainingArguments) -> dict[str, tuple[str, ...]
     """Return the training keys that have no effect with the others as they are, by who does not read them."""
     unread = {"this program": OTHERWISE}
     if not training.do_train:
-        unread["a run that does not train"] = ("class_weights", "early_stopping_patience")
+        unread["a run that does not train"] = ("class_weights", "early_stopping_patience", "split_by_length")
     if training.device.type == "cpu":
         unread["a CPU"] = ("fp16", "tf32", "torch_empty_cache_steps")
     if training.world_size == 1:

@@ -17,7 +17,7 @@ INCIDENTAL = {
     *("max_val_samples", "max_test_samples", "metrics", "data_name", "data_dir", "validation_file", "test_file"),
     *("report_to", "run_name", "project", "push_to_hub", "disable_tqdm", "skip_memory_metrics", "use_checkpointing"),
     *("gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_compile", "use_cpu", "local_rank"),
-    *("include_num_input_tokens_seen", "torch_empty_cache_steps", "full_determinism"),
+    *("include_num_input_tokens_seen", "torch_empty_cache_steps", "full_determinism", "split_by_length"),
 }
 INCIDENTAL_BEGINNINGS = ("logging_", "log_", "save_", "hub_", "dataloader_", "ddp_", "trackio_", "torch_compile_")
 # These matter if the best of the evaluated models is kept.
