@@ -85,23 +85,31 @@ def time_problems(specs: list[ContractionSpec], device: str, deadline: float) ->
 
 
 def fit(timings: list[Timing]) -> Rates:
-    """The rates, none of them negative, that predict the times best: least relative errors, outliers counting less."""
-    done, seconds = [], []
-    for spec, backward, times in timings:
-        for plan, taken in times.items():
-            done.append(counts(spec, plan, backward))
-            seconds.append(taken)
-    a = torch.tensor(done, dtype=torch.float64) / torch.tensor(seconds, dtype=torch.float64)[:, None]
-    scale = a.norm(dim=0).clamp(min=1e-300)
-    weight, used = torch.ones(len(a), 1, dtype=torch.float64), list(range(a.shape[1]))
-    for _ in range(20):
-        solution = torch.linalg.lstsq(a[:, used] / scale[used] * weight, weight).solution[:, 0]
+    """The rates, none of them negative, that predict best how much slower than the fastest the other plans of a problem
+    are, those near the fastest first of all; and, counting less, how long each takes. Outliers count less than others.
+    """
+    rows, wanted, weights = [], [], []
+    for spec, backward, seconds in timings:
+        best = min(seconds.values())
+        done = {plan: torch.tensor(counts(spec, plan, backward), dtype=torch.float64) for plan in seconds}
+        start = done[fastest(seconds)]
+        for plan, taken in seconds.items():
+            slower = (taken - best) / best
+            rows += [(done[plan] - start) / best, done[plan] / taken]
+            wanted += [slower, 1.0]
+            weights += [1 / (slower + 0.2), 0.5]
+    a, b, weight = torch.stack(rows), *(torch.tensor(v, dtype=torch.float64)[:, None] for v in (wanted, weights))
+    scale, used = a.norm(dim=0).clamp(min=1e-300), list(range(a.shape[1]))
+    rates, trust = torch.zeros(a.shape[1], dtype=torch.float64), torch.ones_like(weight)
+    for _ in range(30):
+        both = weight * trust
+        solution = torch.linalg.lstsq(a[:, used] / scale[used] * both, b * both).solution[:, 0]
         if (solution < 0).any():
             used = [k for k, value in zip(used, solution.tolist(), strict=True) if value > 0]
             continue
-        rates = torch.zeros(a.shape[1], dtype=torch.float64)
+        rates.zero_()
         rates[used] = solution / scale[used]
-        weight = (a @ rates - 1).abs().clamp(min=0.05).rsqrt()[:, None]
+        trust = (((a @ rates)[:, None] - b).abs() * weight).clamp(min=0.3).rsqrt()
     return Rates(*rates.tolist())
 
 

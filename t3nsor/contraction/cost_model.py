@@ -16,6 +16,7 @@ from t3nsor.contraction.plans import ContractionSpec, Plan, candidates
 from t3nsor.machine import MEBIBYTE, Rates, is_cpu, item_size, machine
 
 CACHE_LINE = 64  # bytes
+WHOLE_RUN, RUNS = 8, 0.4  # copies of runs of so many entries take this share of the time of single ones
 MOST_ROWS = 4096  # beyond, more rows take proportionally longer with every plan
 
 
@@ -127,9 +128,9 @@ class _Counter:
         touched = batch * (m * k + k * n + m * n)
         self._add(times, batch * m * k * n, touched, 0, 1, batch if batch > 1 else 0)
 
-    def copy(self, entries: float, times: float = 1.0) -> None:
-        """`times` permuting copies of so many entries."""
-        self._add(times, 0, 0, entries, 1, 0)
+    def copy(self, entries: float, times: float = 1.0, run: int = 1) -> None:
+        """`times` permuting copies of so many entries, of which `run` stay together."""
+        self._add(times, 0, 0, entries if run < WHOLE_RUN else entries * RUNS, 1, 0)
 
     def _add(self, times: float, *more: float) -> None:
         self.counts = [count + times * extra for count, extra in zip(self.counts, more, strict=True)]
@@ -167,20 +168,20 @@ class _Counter:
             self.gemm(self.m, n1, r, n2)
         else:
             self.gemm(1, m1 * n1, r, m2 * n2)
-            self.copy(self.n * self.m)
+            self.copy(self.n * self.m, run=n2)
         self.gemm(1, self.rows, self.n, self.m)
 
     def full_gradients(self) -> None:
         (_, n1, m1, r), (_, n2, m2, _) = self.spec.factor_shapes(self.plan.groups)
         self.gemm(1, self.m, self.rows, self.n)
-        self.copy(self.n * self.m)
+        self.copy(self.n * self.m, run=n2)
         self.gemm(1, r, m1 * n1, m2 * n2, times=2)
 
     def paired(self, x_gradient: bool) -> None:
         exchanged, n1, m1, n2, m2, r = pair_sizes(self.spec, self.plan)
         rows, times = self.block, self.blocks
-        self.copy(rows * self.n, times)
-        self.copy(rows * self.m, times)
+        self.copy(rows * self.n, times, run=n2)
+        self.copy(rows * self.m, times, run=m2)
         narrow = 4 if is_cpu(self.spec.device) and 1 < m2 < NARROW else 1  # batches, which are not transposed
         self.gemm(r, n1 * rows, n2, m2, times * narrow)
         self.gemm(1, r * n1, m1, rows * m2, times)
@@ -189,7 +190,7 @@ class _Counter:
         if item_size(self.spec.dtype) == 2:  # two of the products copy x for each rank
             self.copy(r * rows * self.n, 2 * times)
         if x_gradient:
-            self.copy(rows * self.n, times)
+            self.copy(rows * self.n, times, run=n2)
             if exchanged:
                 self.gemm(1, m1, r * n1, rows * m2, times)
             else:
@@ -210,7 +211,7 @@ class _Counter:
         batch = self.block * step.batch
         if not step.by_rows and sums_small_products(step):
             self.gemm(batch, step.outer, step.rest, step.inner, self.blocks)
-            self.copy(batch * step.outer * step.inner, self.blocks)
+            self.copy(batch * step.outer * step.inner, self.blocks, run=step.inner)
             return
         self.gemm(1, step.outer, batch * step.rest, step.inner, self.blocks)
         if not step.by_rows:
