@@ -40,12 +40,20 @@ class ChainStep:
         state = state.reshape(-1, modes, self.rest)
         return state.transpose(1, 2).reshape(-1, modes) if self.by_rows else state
 
-    def multiply(self, operand: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-        """An operand times the matrix, or its transpose: the next state, in any layout, (.., modes, rest)."""
-        if not self.by_rows:
-            return torch.bmm(_for_each(operand, matrix), operand)
-        rows = product(operand, matrix)
-        return rows if self.rest == 1 else rows.reshape(-1, self.rest, matrix.shape[1]).transpose(1, 2)
+    def multiply(self, operand: torch.Tensor, matrix: torch.Tensor, memory: torch.Tensor | None = None) -> torch.Tensor:
+        """An operand times the matrix, or its transpose: the next state, in any layout, (.., modes, rest).
+
+        memory: for the state; None: for a differentiable one. States of a block are large enough for new memory to cost
+            as much time as the product.
+        """
+        modes = matrix.shape[1]
+        if self.by_rows and self.rest > 1:
+            return product(operand, matrix).reshape(-1, self.rest, modes).transpose(1, 2)
+        if memory is None:
+            return product(operand, matrix) if self.by_rows else torch.bmm(_for_each(operand, matrix), operand)
+        out = memory[: operand.shape[0] * modes * self.rest]
+        self.multiply_into(out, operand, matrix, None)
+        return out
 
     def multiply_into(
         self, out: torch.Tensor, operand: torch.Tensor, matrix: torch.Tensor, base: torch.Tensor | None
@@ -125,21 +133,27 @@ class Chain:
     rows_per_block: int
 
     def forward(
-        self, matrices: Sequence[torch.Tensor], x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None
+        self,
+        matrices: Sequence[torch.Tensor],
+        x: torch.Tensor,
+        y: torch.Tensor,
+        base: torch.Tensor | None,
+        keep: bool,
     ) -> list[torch.Tensor]:
         """Set y (rows, out) = base + x (rows, in) times the chain.
 
         matrices: (inner, outer) of each step.
         base: y itself, a bias (out,), or None for 0.
-        Returns the operands of all steps but the first, for each block of rows.
+        Returns the operands of all steps but the first, for each block of rows, if `keep`.
         """
         between, last = [], self.steps[-1]
+        memory = self._memory(x, keep)
         if base is not None and base is not y and last.batch > 1:
             base = y.copy_(base)
         for x_rows, y_rows in zip(self._blocks(x), self._blocks(y), strict=True):
-            operands = self._operands(matrices, x_rows)
+            operands = self._operands(matrices, x_rows, memory)
             last.multiply_into(y_rows, operands[-1], matrices[-1], y_rows if base is y else base)
-            between += operands[1:]
+            between += operands[1:] if keep else []
         return between
 
     def backward(
@@ -160,18 +174,19 @@ class Chain:
         Returns the gradients of the matrices, or None unless `matrix_gradients`.
         """
         last = len(self.steps) - 1
+        memory, d_memory = self._memory(x, bool(kept) or not matrix_gradients), self._memory(x)
         totals: list[torch.Tensor | None] = [None] * len(self.steps)
         dx_blocks = [None] * -(-len(x) // self.rows_per_block) if dx is None else self._blocks(dx)
         for number, (x_rows, d, dx_rows) in enumerate(zip(self._blocks(x), self._blocks(g), dx_blocks, strict=False)):
             if matrix_gradients:
-                operands = self._operands(matrices, x_rows, kept[last * number : last * (number + 1)])
+                operands = self._operands(matrices, x_rows, memory, kept[last * number : last * (number + 1)])
             for k in range(last, -1, -1):
                 step = self.steps[k]
                 d = step.operand(d, step.outer)
                 if matrix_gradients:
                     totals[k] = step.add_matrix_gradient(totals[k], operands[k], d)
                 if k > 0:
-                    d = step.multiply(d, matrices[k].t())
+                    d = step.multiply(d, matrices[k].t(), d_memory[k - 1])
                 elif dx_rows is not None:
                     step.multiply_into(dx_rows, d, matrices[0].t(), dx_rows if accumulate else None)
         return [total for total in totals if total is not None] if matrix_gradients else None
@@ -179,13 +194,24 @@ class Chain:
     def _blocks(self, rows: torch.Tensor) -> Sequence[torch.Tensor]:
         return [rows] if len(rows) <= self.rows_per_block else rows.split(self.rows_per_block)
 
+    def _memory(self, x: torch.Tensor, unused: bool = False) -> list[torch.Tensor | None]:
+        """Memory for the states between the steps, of a block of rows."""
+        if unused:
+            return [None] * len(self.steps)
+        rows = min(self.rows_per_block, len(x))
+        return [x.new_empty(rows * step.batch * step.outer * step.rest) for step in self.steps[:-1]]
+
     def _operands(
-        self, matrices: Sequence[torch.Tensor], x: torch.Tensor, kept: Sequence[torch.Tensor] = ()
+        self,
+        matrices: Sequence[torch.Tensor],
+        x: torch.Tensor,
+        memory: Sequence[torch.Tensor | None],
+        kept: Sequence[torch.Tensor] = (),
     ) -> list[torch.Tensor]:
         """The operand of each step; all but the first are computed unless they were kept."""
         operands = [self.steps[0].operand(x, self.steps[0].inner), *kept]
-        for step, matrix, after in zip(self.steps, matrices, self.steps[len(operands) :], strict=False):
-            operands.append(after.operand(step.multiply(operands[-1], matrix), after.inner))
+        for step, matrix, after, out in zip(self.steps, matrices, self.steps[len(operands) :], memory, strict=False):
+            operands.append(after.operand(step.multiply(operands[-1], matrix, out), after.inner))
         return operands
 
 

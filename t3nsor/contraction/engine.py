@@ -171,8 +171,7 @@ def values(
     if weight is not None:
         dense = weight.to(x.dtype).t()
         torch.mm(rows, dense, out=y) if bias is None else torch.addmm(bias, rows, dense, out=y)
-    between = schedule.chain.forward(factors, rows, y, bias if weight is None else y)
-    return result, between if keep else []
+    return result, schedule.chain.forward(factors, rows, y, bias if weight is None else y, keep)
 
 
 def gradients(
