@@ -17,15 +17,16 @@ import time
 
 import torch
 
-from t3nsor.contraction.cost_model import cost, counts
-from t3nsor.contraction.measuring import fastest, passes, time_plans
+from t3nsor.contraction.cost_model import counts, first_plan, predicted
+from t3nsor.contraction.measuring import fastest, time_plans
 from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
 from t3nsor.machine import Machine, Rates, item_size, machine
 from t3nsor.shapes import auto_shape, skewed_shape
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 MANY = 3.0  # times the least predicted time
-Timing = tuple[ContractionSpec, bool, dict[Plan, float]]
+# A problem, a pass, and the seconds of its plans with what they do, as `counts` says.
+Timing = tuple[ContractionSpec, bool, dict[Plan, float], dict[Plan, tuple[float, ...]]]
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -75,12 +76,15 @@ def problems(args: argparse.Namespace, dtype: str) -> list[ContractionSpec]:
 def time_problems(specs: list[ContractionSpec], device: str, deadline: float) -> list[Timing]:
     """Time the plans of as many problems as can be done until `deadline`, some of each number of rows."""
     timings: list[Timing] = []
-    jobs = [(spec, backward) for spec in specs for backward in passes(spec)]
+    jobs = [(spec, backward) for spec in specs for backward in (False, True)]
     random.Random(0).shuffle(jobs)
     for spec, backward in jobs:
         if time.monotonic() > deadline:
             break
-        timings.append((spec, backward, time_plans(spec, backward, torch.device(device), near=MANY)))
+        seconds = time_plans(spec, backward, torch.device(device), near=MANY)
+        firsts = {plan: first_plan(spec, plan) if backward else plan for plan in seconds}
+        done = {plan: counts(spec, plan, backward, first) for plan, first in firsts.items()}
+        timings.append((spec, backward, seconds, done))
     return timings
 
 
@@ -89,9 +93,9 @@ def fit(timings: list[Timing]) -> Rates:
     are, those near the fastest first of all; and, counting less, how long each takes. Outliers count less than others.
     """
     rows, wanted, weights = [], [], []
-    for spec, backward, seconds in timings:
+    for _, _, seconds, counted in timings:
         best = min(seconds.values())
-        done = {plan: torch.tensor(counts(spec, plan, backward), dtype=torch.float64) for plan in seconds}
+        done = {plan: torch.tensor(numbers, dtype=torch.float64) for plan, numbers in counted.items()}
         start = done[fastest(seconds)]
         for plan, taken in seconds.items():
             slower = (taken - best) / best
@@ -116,9 +120,9 @@ def fit(timings: list[Timing]) -> Rates:
 def regret(timings: list[Timing], rates: Rates) -> list[float]:
     """The time of the plan chosen by these rates relative to the fastest, for each problem."""
     found = []
-    for spec, backward, times in timings:
-        chosen = min(times, key=lambda plan: cost(spec, plan, backward, rates))
-        found.append(times[chosen] / min(times.values()))
+    for _, _, seconds, done in timings:
+        chosen = min(seconds, key=lambda plan: predicted(done[plan], rates))
+        found.append(seconds[chosen] / min(seconds.values()))
     return sorted(found)
 
 
@@ -137,7 +141,7 @@ def calibrate(args: argparse.Namespace, found: Machine, dtype: str, seconds: flo
         held_out = sorted([*regret(others, fit(some)), *regret(some, fit(others))])
         print(f"  fitted rates      {shown(held_out)} (each half by the rates of the other half)")
     found.fitted[item_size(dtype)] = fit(timings)
-    found.choices |= {spec.key(backward): fastest(times).code for spec, backward, times in timings}
+    found.choices |= {spec.key(backward): fastest(seconds).code for spec, backward, seconds, _ in timings}
 
 
 def main(arguments: list[str]) -> int:

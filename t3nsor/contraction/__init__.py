@@ -3,14 +3,16 @@
     t3nsor.layers.TTLinear.forward             x (.., in) -> (.., out)
       ops.tt_matmul, ops.linear_with_branch    check the operands, cast them as autocast asks
         engine.contraction_for                 the memo: plans and block sizes for operands of these shapes and dtypes,
-          cost_model.choose_plan                 the cheapest of plans.candidates at the rates of machines.py
-        autograd.contract_eagerly              one node of the graph, which saves x, the weight and the cores
+          cost_model.choose_plan                 the plan measured as the fastest, else the cheapest of plans.candidates
+                                                 at the rates of this machine, t3nsor.machine
+        autograd.contract_eagerly              one node of the graph, or with few numbers autograd's own operations
           engine.values, engine.gradients      carry out a plan:
             factors.plan_factors                 merge cores into what the plan multiplies by
             chain, full or paired                multiply, block by block
               gemm.write_product, add_product      torch.mm, torch.bmm and the like
 
 Under torch.compile the node is a custom op, `autograd.contract`, which calls the engine when it runs. Imports point
-down only: ops, autograd, engine, cost_model, then factors, chain, full and paired, then gemm and plans; `explain` shows
-what the cost model predicts. From the rest of t3nsor the engine imports cores, shapes, errors, autocast, tensor_train.
+down only: ops, autograd, measuring, engine, cost_model, then factors, chain, full and paired, then gemm and plans.
+`explain` shows what the cost model predicts, `measuring` times plans. From the rest of t3nsor the engine imports cores,
+shapes, errors, autocast, machine, tensor_train.
 """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from t3nsor.autocast import without_autocast
-from t3nsor.contraction.engine import Contraction, compose, gradients, values
+from t3nsor.contraction.engine import Contraction, Schedule, compose, gradients, values
 from t3nsor.contraction.measuring import contraction_of
 from t3nsor.contraction.plans import decode_strategy
 from t3nsor.contraction.torch_internals import in_forward_mode, in_functorch_transform, is_legacy_batched
@@ -27,42 +27,46 @@ def contract_eagerly(
     bias: (out,) or None.
     cores: of W.
     """
-    # With few rows a node takes longer than the products. Transforms of torch.func and traces have no place for one,
-    # and its jvp could not be differentiated in forward mode again.
-    if contraction.composes or in_forward_mode() or in_functorch_transform() or torch.jit.is_tracing():
-        return compose(contraction, scale, x, weight, bias, *cores)
-    if torch.is_grad_enabled():
-        return _ContractionNode.apply(contraction, scale, x, weight, bias, *cores)
-    return values(contraction, scale, x, weight, bias, *cores)[0]  # a node would cost as much as a small product
+    # Transforms of torch.func and traces have no place for a node; nor could its jvp be differentiated in forward mode.
+    if in_forward_mode() or in_functorch_transform() or torch.jit.is_tracing():
+        return compose(contraction.forward, scale, x, weight, bias, *cores)
+    if not torch.is_grad_enabled():
+        if contraction.spec.few_rows:
+            return compose(contraction.forward, scale, x, weight, bias, *cores)
+        return values(contraction.forward, scale, x, weight, bias, *cores)[0]
+    training = contraction.training(x.requires_grad, any(core.requires_grad for core in cores))
+    if training.composes:
+        return compose(training.forward, scale, x, weight, bias, *cores)
+    return _ContractionNode.apply(training, scale, x, weight, bias, *cores)
 
 
 class _ContractionNode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, contraction, scale, x, weight, bias, *cores):
-        need_x, _, _, *need_cores = ctx.needs_input_grad[2:]
-        keep = contraction.keeps_states(need_x, any(need_cores))
-        y, kept = values(contraction, scale, x, weight, bias, *cores, keep=keep)
-        ctx.settings = contraction, scale
+    def forward(ctx, training, scale, x, weight, bias, *cores):
+        y, kept = values(training.forward, scale, x, weight, bias, *cores, keep=training.keeps)
+        ctx.settings = training, scale
         ctx.save_for_backward(x, weight, *cores, *kept)
         return y
 
     @staticmethod
     def backward(ctx, g):
         need_x, need_weight, need_bias, *need_cores = ctx.needs_input_grad[2:]
-        (contraction, scale), (x, weight, *others) = ctx.settings, ctx.saved_tensors
+        (training, scale), (x, weight, *others) = ctx.settings, ctx.saved_tensors
         cores, kept = others[: len(need_cores)], others[len(need_cores) :]
         needed = need_x, need_weight, *need_cores
         with without_autocast(x.device):
             if torch.is_grad_enabled() or is_legacy_batched(g):
-                dx, d_weight, *d_cores = _differentiable_gradients(contraction, scale, needed, g, x, weight, *cores)
+                dx, d_weight, *d_cores = _differentiable_gradients(
+                    training.forward, scale, needed, g, x, weight, *cores
+                )
             else:
-                dx, d_weight, *d_cores = gradients(contraction, scale, needed, kept, g, x, weight, *cores)
+                dx, d_weight, *d_cores = gradients(training.backward, scale, needed, kept, g, x, weight, *cores)
         d_bias = g.reshape(-1, g.shape[-1]).sum(0) if need_bias else None
         return None, None, dx, d_weight, d_bias, *d_cores
 
 
 def _differentiable_gradients(
-    contraction: Contraction,
+    schedule: Schedule,
     scale: float,
     needed: Sequence[bool],
     g: torch.Tensor,
@@ -76,7 +80,7 @@ def _differentiable_gradients(
 
     def function(*some):
         x, weight, *cores = (some[positions.index(k)] if k in positions else t for k, t in enumerate(operands))
-        return compose(contraction, scale, x, weight, None, *cores)
+        return compose(schedule, scale, x, weight, None, *cores)
 
     backpropagate = torch.func.vjp(function, *(operands[k] for k in positions))[1]
     found = dict(zip(positions, backpropagate(g), strict=True))
@@ -98,7 +102,7 @@ def contract(
 ) -> torch.Tensor:
     contraction = contraction_of(x, cores, closed, weight is not None, decode_strategy(strategy), "least")
     with without_autocast(x.device):
-        return values(contraction, scale, x, weight, bias, *cores)[0]
+        return values(contraction.forward, scale, x, weight, bias, *cores)[0]
 
 
 @contract.register_fake
@@ -118,8 +122,10 @@ def contract_backward(
     needed: list[bool],
 ) -> list[torch.Tensor]:
     contraction = contraction_of(x, cores, closed, weight is not None, decode_strategy(strategy), "least")
+    need_x, _, *need_cores = needed
     with without_autocast(x.device):
-        found = gradients(contraction, scale, needed, (), g, x, weight, *cores)
+        schedule = contraction.training(need_x, any(need_cores)).backward
+        found = gradients(schedule, scale, needed, (), g, x, weight, *cores)
     return [gradient for gradient in found if gradient is not None]
 
 

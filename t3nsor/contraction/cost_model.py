@@ -6,7 +6,6 @@ one's own machine.
 
 import math
 import sys
-from collections.abc import Sequence
 from functools import lru_cache
 
 from t3nsor.contraction.chain import ChainStep, chain_steps, sums_small_products
@@ -37,12 +36,22 @@ def choose_plan(
 
 
 def cost(spec: ContractionSpec, plan: Plan, backward: bool = False, rates: Rates | None = None) -> float:
-    """Predict the seconds of a forward pass, or of a backward pass from x, the cores and the gradient of y.
-
-    With few rows, where autograd goes back the way that the values came, those of both passes.
-    """
+    """Predict the seconds of a forward pass, or of a backward pass together with the forward pass before it."""
+    first = first_plan(spec, plan, rates) if backward else plan
     rates = rates or machine(spec.device).rates(spec.dtype)
-    return sum(count * rate for count, rate in zip(counts(spec, plan, backward), rates, strict=True))
+    return predicted(counts(spec, plan, backward, first), rates)
+
+
+def predicted(done: tuple[float, ...], rates: Rates) -> float:
+    """Seconds of what `counts` says at these rates."""
+    return sum(count * rate for count, rate in zip(done, rates, strict=True))
+
+
+def first_plan(spec: ContractionSpec, plan: Plan, rates: Rates | None = None) -> Plan:
+    """The plan of the forward pass before a backward pass with `plan`: the same where that saves work."""
+    if spec.few_rows or keeps_states(spec, plan):
+        return plan
+    return choose_plan(spec, rates=rates)
 
 
 def steps_of(spec: ContractionSpec, plan: Plan) -> list[ChainStep]:
@@ -50,14 +59,15 @@ def steps_of(spec: ContractionSpec, plan: Plan) -> list[ChainStep]:
     return chain_steps(spec.factor_shapes(plan.groups), plan.right_to_left, spec.device, item_size(spec.dtype))
 
 
-def keeps_states(spec: ContractionSpec, steps: Sequence[ChainStep]) -> bool:
-    """True if the states between the steps are small enough, beside x, to be kept for the backward pass."""
-    return spec.save == "fast" and state_size(steps) <= spec.in_features
+def keeps_states(spec: ContractionSpec, plan: Plan) -> bool:
+    """True if the states between the steps are small enough, beside x, to be kept for a backward pass with `plan`."""
+    useful = spec.save == "fast" and spec.core_gradients and plan.kind == "chain"
+    return useful and state_size(spec, plan) <= spec.in_features
 
 
-def state_size(steps: Sequence[ChainStep]) -> int:
+def state_size(spec: ContractionSpec, plan: Plan) -> int:
     """Numbers between the steps for a row."""
-    return sum(step.batch * step.outer * step.rest for step in steps[:-1])
+    return sum(step.batch * step.outer * step.rest for step in steps_of(spec, plan)[:-1])
 
 
 def rows_per_block(spec: ContractionSpec, plan: Plan) -> int:
@@ -97,12 +107,12 @@ def pair_sizes(spec: ContractionSpec, plan: Plan) -> tuple[bool, int, int, int, 
 
 
 @lru_cache(maxsize=4096)
-def counts(spec: ContractionSpec, plan: Plan, backward: bool) -> tuple[float, ...]:
-    """How much of each thing in `Rates` a pass does."""
-    if spec.few_rows:
-        passes = [_Counter(spec, plan, backward) for backward in (False, True)]
-        return tuple(map(sum, zip(*(each.counts for each in passes), strict=True)))
-    return tuple(_Counter(spec, plan, backward).counts)
+def counts(spec: ContractionSpec, plan: Plan, backward: bool, first: Plan) -> tuple[float, ...]:
+    """How much of each thing in `Rates` a pass does; a backward pass with the forward pass, of the plan `first`."""
+    done = [_Counter(spec, plan, backward).counts]
+    if backward:
+        done.append(_Counter(spec, first, backward=False).counts)
+    return tuple(map(sum, zip(*done, strict=True)))
 
 
 class _Counter:
@@ -151,7 +161,7 @@ class _Counter:
 
     def chain_backward(self) -> None:
         steps = steps_of(self.spec, self.plan)
-        kept = keeps_states(self.spec, steps)
+        kept = keeps_states(self.spec, self.plan)
         for k, step in enumerate(steps):
             if self.spec.core_gradients:
                 self._gradient(step)

@@ -53,47 +53,55 @@ class Schedule:
         return FullMatrix(first, second, weight, self.modes_per_block)
 
 
+@dataclass(frozen=True)
+class Training:
+    """The schedules of both passes, for a set of gradients.
+
+    keeps: True if the states between the steps, which are the same in both passes, are kept for the second.
+    composes: True if autograd's own operations, which are the cheapest to call, keep little for the backward pass.
+    """
+
+    forward: Schedule
+    backward: Schedule
+    keeps: bool
+    composes: bool
+
+
 class Contraction:
-    """The schedules for operands of one spec: one for the values, and one for each set of gradients asked for."""
+    """The schedules for operands of one spec: for the values alone, and for each set of gradients asked for."""
 
     def __init__(self, spec: ContractionSpec, strategy: str | Plan):
         self.spec, self.strategy = spec, strategy
-        self.in_features, self.out_features = spec.in_features, spec.out_features
         self.is_measured = False
         self.plan_again()
 
     def plan_again(self) -> None:
         """Choose the plans, by what is known of the machine now."""
-        self.forward = _schedule(self.spec, self.strategy, backward=False)
-        self.composes = self._composes()
-        self._backward: dict[tuple[bool, bool], Schedule] = {}
-        self._keeps: dict[tuple[bool, bool], bool] = {}
+        self.forward = schedule_of(self.spec, choose_plan(self.spec, self.strategy))
+        self._training: dict[tuple[bool, bool], Training] = {}
 
-    def _composes(self) -> bool:
-        """True if autograd's own operations, which are the cheapest to call, keep little for the backward pass."""
-        if self.spec.few_rows:
-            return True
-        kept = self.spec.rows * (self.in_features + state_size(self.forward.chain.steps))
-        if self.forward.plan.kind == "full":
-            kept = 4 * self.in_features * self.out_features
-        return self.spec.save == "fast" and kept <= LITTLE
-
-    def backward(self, x_gradient: bool, core_gradients: bool) -> Schedule:
-        """Return the schedule for the gradients of x, of the cores, or of both."""
+    def training(self, x_gradient: bool, core_gradients: bool) -> Training:
+        """Return the schedules for the gradients of x, of the cores, or of both."""
         wanted = x_gradient, core_gradients
-        if wanted not in self._backward:
+        if wanted not in self._training:
             spec = replace(self.spec, x_gradient=x_gradient, core_gradients=core_gradients)
-            self._backward[wanted] = _schedule(spec, self.strategy, backward=True)
-        return self._backward[wanted]
+            plan = choose_plan(spec, self.strategy, backward=True)
+            keeps = keeps_states(spec, plan)
+            backward = schedule_of(spec, plan)
+            same = keeps or (spec.few_rows and plan.kind == "chain")
+            forward = backward if same else self.forward
+            self._training[wanted] = Training(forward, backward, keeps, _composes(forward))
+        return self._training[wanted]
 
-    def keeps_states(self, x_gradient: bool, core_gradients: bool) -> bool:
-        """True if both passes are the same chain, whose states are kept for these gradients."""
-        wanted = x_gradient, core_gradients
-        if wanted not in self._keeps:
-            forward, backward = self.forward, self.backward(x_gradient, core_gradients)
-            same = forward.plan == backward.plan and forward.plan.kind == "chain"
-            self._keeps[wanted] = core_gradients and same and keeps_states(self.spec, forward.chain.steps)
-        return self._keeps[wanted]
+
+def _composes(forward: Schedule) -> bool:
+    spec, plan = forward.spec, forward.plan
+    if spec.few_rows:
+        return True
+    kept = spec.rows * (spec.in_features + state_size(spec, plan))
+    if plan.kind == "full":
+        kept = 4 * spec.in_features * spec.out_features
+    return spec.save == "fast" and kept <= LITTLE
 
 
 def contraction_for(
@@ -132,15 +140,15 @@ def _chosen_contraction(
     return Contraction(spec, strategy)
 
 
-def _schedule(spec: ContractionSpec, strategy: str | Plan, backward: bool) -> Schedule:
-    plan = choose_plan(spec, strategy, backward)
+def schedule_of(spec: ContractionSpec, plan: Plan) -> Schedule:
+    """The plan with its block sizes."""
     modes = modes_per_block(spec, plan) if plan.kind in ("full", "hybrid") else 0
     rows = rows_per_block(spec, plan)
     return Schedule(spec, plan, Chain(steps_of(spec, plan), rows), rows, modes)
 
 
 def values(
-    contraction: Contraction,
+    schedule: Schedule,
     scale: float,
     x: torch.Tensor,
     weight: torch.Tensor | None,
@@ -153,10 +161,10 @@ def values(
     weight: (out, in) or None.
     bias: (out,) or None.
     """
-    schedule, out_features = contraction.forward, contraction.out_features
+    out_features = schedule.spec.out_features
     result = x.new_empty(*x.shape[:-1], out_features)  # returned itself, not as a view: users may write into it
     rows, y = x.reshape(-1, x.shape[-1]).contiguous(), result.view(-1, out_features)
-    factors = plan_factors(cores, schedule.plan, contraction.spec.closed, scale, x.dtype)
+    factors = plan_factors(cores, schedule.plan, schedule.spec.closed, scale, x.dtype)
     if schedule.plan.kind == "full":
         schedule.full(factors, weight).forward(rows, y, bias)
         return result, []
@@ -168,7 +176,7 @@ def values(
 
 
 def gradients(
-    contraction: Contraction,
+    schedule: Schedule,
     scale: float,
     needed: Sequence[bool],
     kept: Sequence[torch.Tensor],
@@ -186,14 +194,13 @@ def gradients(
     dx: torch.Tensor | None = None
     d_cores: list[torch.Tensor | None] = [None] * len(cores)
     if need_x or any(need_cores):
-        schedule = contraction.backward(need_x, any(need_cores))
         dx, d_cores = _x_and_core_gradients(g, rows, weight, cores, schedule, scale, need_cores, kept)
     d_weight = (g.t() @ rows).to(weight.dtype) if need_weight and weight is not None else None
     return [dx if dx is None else dx.view(x.shape), d_weight, *d_cores]
 
 
 def compose(
-    contraction: Contraction,
+    schedule: Schedule,
     scale: float,
     x: torch.Tensor,
     weight: torch.Tensor | None,
@@ -202,15 +209,17 @@ def compose(
 ) -> torch.Tensor:
     """The values in plain differentiable operations, which any transform of torch understands.
 
-    Operands may have another number of rows than `contraction` was chosen for, and no dense weight.
+    Operands may have another number of rows than `schedule` was chosen for, and no dense weight.
     """
-    schedule, out_features = contraction.forward, contraction.out_features
+    spec = schedule.spec
     weight = weight if weight is None or weight.dtype == x.dtype else weight.to(x.dtype)
     if schedule.plan.kind == "full":
         dense = dense_matrix(cores, scale, x.dtype).t()
         return functional.linear(x, dense if weight is None else weight + dense, bias)
-    factors = plan_factors(cores, schedule.plan, contraction.spec.closed, scale, x.dtype)
-    y = compose_chain(x.reshape(-1, x.shape[-1]), schedule.chain.steps, factors).reshape(*x.shape[:-1], out_features)
+    factors = plan_factors(cores, schedule.plan, spec.closed, scale, x.dtype)
+    y = compose_chain(x.reshape(-1, x.shape[-1]), schedule.chain.steps, factors).reshape(
+        *x.shape[:-1], spec.out_features
+    )
     if weight is not None:
         return y + functional.linear(x, weight, bias)
     return y if bias is None else y + bias

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from t3nsor.contraction.cost_model import choose_plan, cost, keeps_states, state_size, steps_of
+from t3nsor.contraction.cost_model import choose_plan, cost, keeps_states, state_size
 from t3nsor.contraction.plans import ContractionSpec, Plan, candidates, rounded_row_count
 from t3nsor.errors import ShapeError
 from t3nsor.machine import machine
@@ -38,7 +38,7 @@ def explain(layer: nn.Module, rows: int, *, dtype: torch.dtype | None = None, be
     print(f"matrix rank at most {max_rank(chain.raw_shape, ranks, chain.closed)}")
     save = getattr(layer, "save", "fast")
     spec = _spec(chain, rows, dtype or chain.dtype, chain.device.type, beside, save)
-    for backward in (False,) if spec.few_rows else (False, True):
+    for backward in (False, True):
         _print_plans(spec, rows, getattr(layer, "strategy", "auto"), backward)
     print(f"\n{_kept(spec, getattr(layer, 'strategy', 'auto'))}")
 
@@ -66,7 +66,7 @@ def _spec(
 def _print_plans(spec: ContractionSpec, rows: int, strategy: str | Plan, backward: bool) -> None:
     chosen, known = choose_plan(spec, strategy, backward), machine(spec.device)
     where = " beside a dense weight" if spec.with_dense_weight else ""
-    title = "forward and backward" if spec.few_rows else "backward" if backward else "forward"
+    title = "forward and backward" if backward else "forward"
     shown = f"{rows} rows" if rows == spec.rows else f"{rows} rows, counted as {spec.rows},"
     print(f"\n{title}, {shown} of {spec.dtype} on {spec.device}{where}, strategy {strategy}")
     plans = dict.fromkeys([*candidates(spec, "auto", backward), chosen])
@@ -80,9 +80,8 @@ def _print_plans(spec: ContractionSpec, rows: int, strategy: str | Plan, backwar
 def _kept(spec: ContractionSpec, strategy: str | Plan) -> str:
     if spec.few_rows:
         return "kept for the backward pass: what autograd keeps, which with few rows is the fastest"
-    plans = [choose_plan(spec, strategy, backward) for backward in (False, True)]
-    steps = steps_of(spec, plans[0])
-    if plans[0] != plans[1] or plans[0].kind != "chain" or not keeps_states(spec, steps):
+    plan = choose_plan(spec, strategy, backward=True)
+    if not keeps_states(spec, plan):
         return f"kept for the backward pass: x and the cores (save: {spec.save})"
-    share = state_size(steps) / spec.in_features
+    share = state_size(spec, plan) / spec.in_features
     return f"kept for the backward pass: x, the cores, and {share:.2f} of x between the cores (save: {spec.save})"

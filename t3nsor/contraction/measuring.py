@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from t3nsor.contraction.cost_model import MOST_ROWS, cost
-from t3nsor.contraction.engine import Contraction, compose, contraction_for, gradients, values
+from t3nsor.contraction.cost_model import MOST_ROWS, cost, first_plan, keeps_states
+from t3nsor.contraction.engine import Contraction, compose, contraction_for, gradients, schedule_of, values
 from t3nsor.contraction.plans import ContractionSpec, Plan, candidates
 from t3nsor.machine import machine
 
@@ -32,18 +32,13 @@ def contraction_of(
 def _measure(contraction: Contraction, device: torch.device) -> None:
     """Time the plans of the passes that are not known yet, and remember the fastest in the machine's file."""
     spec, found = contraction.spec, machine(device.type)
-    missing = [backward for backward in passes(spec) if spec.key(backward) not in found.choices]
+    missing = [backward for backward in (False, True) if spec.key(backward) not in found.choices]
     for backward in missing:
         found.choices[spec.key(backward)] = fastest(time_plans(spec, backward, device)).code
     if missing:
         found.save()
     contraction.plan_again()
     contraction.is_measured = True
-
-
-def passes(spec: ContractionSpec) -> tuple[bool, ...]:
-    """The passes that have plans of their own, False forward, True backward: with few rows both have the same."""
-    return (False,) if spec.few_rows else (False, True)
 
 
 def fastest(seconds: dict[Plan, float]) -> Plan:
@@ -101,19 +96,23 @@ def _run(spec: ContractionSpec, plan: Plan, backward: bool, device: torch.device
     cores = [full(shape) for shape in shapes]
     x, g = full((min(spec.rows, MOST_ROWS), spec.in_features)), full((min(spec.rows, MOST_ROWS), spec.out_features))
     weight = full((spec.out_features, spec.in_features)) if spec.with_dense_weight else None
-    contraction = Contraction(replace(spec, rows=len(x)), plan)
+    here = replace(spec, rows=len(x))
+    first, schedule = (schedule_of(here, each) for each in (first_plan(spec, plan) if backward else plan, plan))
+    if not backward:
+        return lambda: values(schedule, 1.0, x, weight, None, *cores)
     if spec.few_rows:
         tensors = [tensor.requires_grad_() for tensor in (x, *cores)]
 
-        def both() -> object:
+        def composed() -> object:
             with torch.enable_grad():
-                y = compose(contraction, 1.0, x, weight, None, *cores)
+                y = compose(schedule, 1.0, x, weight, None, *cores)
             return torch.autograd.grad(y, tensors, g)
 
-        return both
-    if not backward:
-        return lambda: values(contraction, 1.0, x, weight, None, *cores)
-    keep = contraction.keeps_states(spec.x_gradient, spec.core_gradients)
-    kept = values(contraction, 1.0, x, weight, None, *cores, keep=keep)[1]
-    needed = (spec.x_gradient, False, *(spec.core_gradients for _ in cores))
-    return lambda: gradients(contraction, 1.0, needed, kept, g, x, weight, *cores)
+        return composed
+    keep, needed = keeps_states(spec, plan), (spec.x_gradient, False, *(spec.core_gradients for _ in cores))
+
+    def both() -> object:
+        kept = values(first, 1.0, x, weight, None, *cores, keep=keep)[1]
+        return gradients(schedule, 1.0, needed, kept, g, x, weight, *cores)
+
+    return both

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 
 from t3nsor.errors import ShapeError
@@ -84,11 +84,11 @@ class ContractionSpec:
     def d(self) -> int:
         return len(self.inputs)
 
-    @property
+    @cached_property
     def in_features(self) -> int:
         return math.prod(self.inputs)
 
-    @property
+    @cached_property
     def out_features(self) -> int:
         return math.prod(self.outputs)
 

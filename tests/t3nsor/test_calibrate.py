@@ -11,7 +11,7 @@ import torch
 from t3nsor import TTLinear, explain, machine, random_matrix, tt_matmul
 from t3nsor.calibrate import fit, main, parse
 from t3nsor.contraction import engine
-from t3nsor.contraction.cost_model import choose_plan, counts
+from t3nsor.contraction.cost_model import choose_plan, counts, predicted
 from t3nsor.contraction.engine import contraction_for
 from t3nsor.contraction.plans import ContractionSpec, candidates
 from t3nsor.machine import ASSUMED, Rates
@@ -74,9 +74,10 @@ def test_the_rates_that_made_the_times_are_found_again():
             spec = ContractionSpec(*shape, (1, rank, 1), False, rows, with_dense_weight=rows == 64)
             for backward in (False, True):
                 plans = candidates(spec, "auto", backward)
-                seconds = {p: sum(map(float.__mul__, counts(spec, p, backward), rates)) for p in plans}
-                timings.append((spec, backward, seconds))
-    assert fit(timings) == pytest.approx(rates, rel=1e-3, abs=1e-15)
+                done = {plan: counts(spec, plan, backward, plan) for plan in plans}
+                seconds = {plan: predicted(numbers, rates) for plan, numbers in done.items()}
+                timings.append((spec, backward, seconds, done))
+    assert list(fit(timings)) == pytest.approx(list(rates), rel=1e-3, abs=1e-15)
 
 
 def test_a_measured_problem_is_remembered(cache, monkeypatch):
@@ -90,7 +91,9 @@ def test_a_measured_problem_is_remembered(cache, monkeypatch):
     assert len(choices) == 2
     monkeypatch.setattr("t3nsor.contraction.measuring.time_plans", None)  # so that it cannot be measured again
     contraction = contraction_for(x, tt.cores, False, False)
-    assert [contraction.forward.plan.code, contraction.backward(True, True).plan.code] == list(choices.values())
+    assert [contraction.forward.plan.code, contraction.training(True, True).backward.plan.code] == list(
+        choices.values()
+    )
     tt_matmul(x, tt, "measured").sum().backward()
 
 

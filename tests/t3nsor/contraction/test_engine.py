@@ -11,7 +11,7 @@ def test_one_contraction_serves_operands_of_the_same_shapes_and_dtypes():
     chosen = contraction_for(x, cores, False, False)
     for same in (x, x[:900], x.view(10, 100, 12)):  # all counted as 1,024 rows
         assert contraction_for(same, cores, False, False) is chosen
-    assert chosen.backward(True, False) is chosen.backward(True, False) is not chosen.backward(True, True)
+    assert chosen.training(True, False) is chosen.training(True, False) is not chosen.training(True, True)
     for other in ((x[:300], cores, False, False), (x.float(), cores, False, False), (x, cores, False, True)):
         assert contraction_for(*other) is not chosen
     assert contraction_for(x, cores, False, False, "full") is not chosen
