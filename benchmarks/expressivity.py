@@ -31,6 +31,7 @@ CASES = {
     "transformer_16": ("split_transformers", [], 2),
 }
 ROW = "{:16} {:>8} {:>9} {:>12} {:>12} {:>7} {:>15}"
+COLUMNS = ("case", "weights", "together", "together /s", "one by one /s", "ratio", "of rounds")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -64,8 +65,8 @@ def seconds_per_network(contest, numbers: range) -> float:
     return (time.perf_counter() - start) / networks
 
 
-def compare(case: str, args) -> None:
-    """Print the row of one case."""
+def measured(case: str, args) -> list[str]:
+    """The cells of COLUMNS for one case."""
     together, experiment = contest_of(case, args.epochs, fast=True)
     alone, _ = contest_of(case, args.epochs, fast=False)
     targets = args.targets or together.targets_at_once(experiment.max_iterations)
@@ -78,9 +79,8 @@ def compare(case: str, args) -> None:
     quick, slow = (statistics.median(each) for each in zip(*times, strict=True))
     stacked = targets * experiment.sub_iterations
     spread = f"{min(ratios):.0f} to {max(ratios):.0f}"
-    cells = (f"{1 / quick:,.1f}", f"{1 / slow:,.2f}", f"{statistics.median(ratios):.0f}", spread)
-    parameters = trainable(together)
-    print(ROW.format(case, parameters, stacked, *cells), flush=True)
+    cells = [f"{1 / quick:,.1f}", f"{1 / slow:,.2f}", f"{statistics.median(ratios):.0f}", spread]
+    return [case, str(trainable(together)), str(stacked), *cells]
 
 
 def trainable(contest) -> int:
@@ -90,9 +90,9 @@ def trainable(contest) -> int:
 def compare_all(args) -> None:
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.threads} threads; networks fitted per second")
-    print(ROW.format("case", "weights", "together", "together /s", "one by one /s", "ratio", "of rounds"))
+    print(ROW.format(*COLUMNS))
     for case in args.cases:
-        compare(case, args)
+        print(ROW.format(*measured(case, args)), flush=True)
 
 
 if __name__ == "__main__":

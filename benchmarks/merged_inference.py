@@ -106,8 +106,12 @@ def ratios_to_plain(measured: dict[str, list[float]], name: str) -> list[float]:
     return [value / plain for value, plain in zip(measured[name], measured[PLAIN], strict=True)]
 
 
-def compare(args) -> None:
-    """Time all contestants and print the table."""
+def measured(args) -> dict[str, list[float]]:
+    """Time all contestants in turns.
+
+    Returns, for each, the median of its seconds, that of its ratios to plain transformers, their quartiles, and the
+    median of those of CPU time.
+    """
     runs = {name: generation(model, args) for name, model in contestants(args).items()}
     check_tokens(runs)
     seconds, busy = {name: [] for name in runs}, {name: [] for name in runs}
@@ -116,12 +120,21 @@ def compare(args) -> None:
             start = time.process_time()
             seconds[name].append(clock(runs[name], args.device))
             busy[name].append(time.process_time() - start)
-    print(f"{args.model}, {args.dtype}, {args.device}: {args.batch} x {args.source} tokens, {args.new_tokens} new ones")
-    print(f"{'':20} {'seconds':>8}  {'to plain':>8}  {'quartiles':>13}  {'CPU time':>8}")
+    found = {}
     for name, values in seconds.items():
         ratios, cpu = ratios_to_plain(seconds, name), median(ratios_to_plain(busy, name))
         low, _, high = quantiles(ratios, n=4, method="inclusive")
-        print(f"{name:20} {median(values):8.4f}  {median(ratios):8.3f}  {low:6.3f} {high:6.3f}  {cpu:8.3f}")
+        found[name] = [median(values), median(ratios), low, high, cpu]
+    return found
+
+
+def compare(args) -> None:
+    """Print the table."""
+    found = measured(args)
+    print(f"{args.model}, {args.dtype}, {args.device}: {args.batch} x {args.source} tokens, {args.new_tokens} new ones")
+    print(f"{'':20} {'seconds':>8}  {'to plain':>8}  {'quartiles':>13}  {'CPU time':>8}")
+    for name, (seconds, ratio, low, high, cpu) in found.items():
+        print(f"{name:20} {seconds:8.4f}  {ratio:8.3f}  {low:6.3f} {high:6.3f}  {cpu:8.3f}")
 
 
 def status_of(work: Callable[[], None]) -> int:

@@ -16,6 +16,7 @@ T5 share the tensors of one frozen backbone; the peak is that of each model alon
 import argparse
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -105,8 +106,8 @@ class Contestants:
         return seconds
 
 
-def compare(dtype: str, args: argparse.Namespace) -> None:
-    """Print the rows of one dtype: LoRAs first, then the methods in their order."""
+def measured(dtype: str, args: argparse.Namespace) -> Iterator[list[str]]:
+    """The cells of COLUMNS for each model of one dtype: LoRAs first, then the methods in their order."""
     contestants = Contestants(args, getattr(torch, dtype))
     seconds = contestants.measure()
     memory = {name: (each.saved_bytes(), each.peak_bytes()) for name, each in contestants.trained.items()}
@@ -121,7 +122,7 @@ def compare(dtype: str, args: argparse.Namespace) -> None:
             cells.append(f"{median(ratios(seconds, name, other)):.2f} ({rank})" if known else other)
         for found, reference in zip(memory[name], memory[first], strict=True):
             cells += ["-", "-"] if found is None else [f"{found / 2**20:.1f}", f"{found / reference:.2f}"]
-        print(ROW.format(dtype, name, *cells), flush=True)
+        yield [dtype, name, *cells]
 
 
 def ratios(seconds: dict[str, list[float]], name: str, reference: str) -> list[float]:
@@ -143,7 +144,8 @@ def main(args: argparse.Namespace) -> None:
     print(f"{args.model}, {args.rows} x {args.length}{target} tokens, {where}{how}")
     print(ROW.format(*COLUMNS))
     for dtype in args.dtypes:
-        compare(dtype, args)
+        for cells in measured(dtype, args):
+            print(ROW.format(*cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,15 @@ class Trained:
         """Take one step; return its seconds."""
         self._wait()
         start = time.perf_counter()
+        self.advance()
+        self._wait()
+        return time.perf_counter() - start
+
+    def advance(self) -> None:
+        """Take one step, without waiting for the device."""
         self.loss().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._wait()
-        return time.perf_counter() - start
 
     def _wait(self) -> None:
         if self.device == "cuda":
