@@ -54,21 +54,21 @@ def test_update_ranks_on_a_device_without_float64(there):
     assert found.matrix_rank == pytest.approx(wanted.matrix_rank, rel=1e-3)
 
 
-# Kernels of a training step for each block of T5-base, relative to peft's LoRA: what the methods take now. Square is to
-# come down to 1.05, skewed to 1.02 and the TT adapter to 1.25.
+# Kernels of a training step for each block of T5-base, relative to peft's LoRA: what the methods take now. The TT
+# adapter is to come down to 1.25.
 A_BLOCK = {
-    "LoRA": 1.0,
-    "square": 1.092,
-    "skewed": 1.067,
-    "d3": 1.181,
-    "cross-layer": 1.265,
+    "LoRA": 0.956,
+    "square": 1.0,
+    "skewed": 0.994,
+    "d3": 1.075,
+    "cross-layer": 1.203,
     "bottleneck": 1.03,
     "compacter": 1.295,
-    "TT adapter": 1.53,
+    "TT adapter": 1.398,
     "intrinsic": 1.685,
     "intrinsic said": 1.995,
 }
-A_LAYER = {"peft LoRA": 12, "LoRA": 12, "square": 19, "skewed": 15, "d3": 25, "svd": 30, "cross-layer": 27}
+A_LAYER = {"peft LoRA": 12, "LoRA": 9, "square": 10, "skewed": 9, "d3": 17, "svd": 23, "cross-layer": 18}
 
 
 @pytest.mark.parametrize(("method", "most"), A_BLOCK.items())

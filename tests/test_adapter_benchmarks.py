@@ -88,7 +88,7 @@ def test_steps_of_peft_methods_are_timed_and_weighed(run):
         assert (lora["name"], ours["name"]) == ("peft LoRA r2", "tt_lora skewed")
         assert lora["parameters"] == ours["parameters"]  # a skewed train has the parameters of LoRA
         assert ours["/ equal"].endswith("(r2)")
-        assert float(ours["saved"]) <= 1
+        assert float(ours["saved"]) > 0.5  # more than LoRA's where so little is saved, as autograd works there
 
 
 def test_whole_steps_of_t5_are_timed_beside_loras_of_equal_size_and_rank(run):

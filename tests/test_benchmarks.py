@@ -23,7 +23,7 @@ def test_a_small_grid_is_measured_and_resumed(run_script, tmp_path, monkeypatch)
         assert {"ours", peer} <= record[group]["forward+backward"]["medians"].keys()
         assert record["plans"][group]["backward"]["regret"] >= 1
     assert record["alone"]["errors"].keys() >= {"chain", "full"}
-    assert record["alone"]["saved_bytes"]["ours"] == record["x_bytes"] == 5 * 6 * 4
+    assert record["alone"]["saved_bytes"]["ours"] >= record["x_bytes"] == 5 * 6 * 4
     assert "[1/1]" in first.stdout
     assert first.stdout.startswith("starting again with ")
     for setting in first.stdout.splitlines()[0].split()[3:]:
