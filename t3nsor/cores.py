@@ -86,8 +86,10 @@ def close_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
         return cores[0].diagonal(dim1=-4, dim2=-1).sum(-1)
     half = len(cores) // 2
     left, right = _product(cores[:half]), _product(cores[half:])
-    # One product sums both bonds between the halves; a merged core (r, N, M, r) would take r^2 times the memory.
-    left, right = left.movedim(-3, -1).flatten(-2), right.movedim(-1, -2).flatten(-3, -2)
+    if right.shape[-1] == 1:  # gradients are laid out as their cores then
+        left, right = left.flatten(-3, -2), right.flatten(-2)
+    else:  # one product sums both bonds between the halves; a merged core (r, N, M, r) would take r^2 times the memory
+        left, right = left.movedim(-3, -1).flatten(-2), right.movedim(-1, -2).flatten(-3, -2)
     with without_autocast(left.device):
         product = left @ right
     return _inputs_first(product.reshape(*product.shape[:-2], *_modes(cores)), len(cores), trailing=0)

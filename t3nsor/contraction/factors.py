@@ -25,7 +25,9 @@ def plan_factors(
         first, second = factors
         return [_cast(first[0], dtype), _cast(second[..., 0], dtype)]
     if plan.right_to_left:
-        factors = [factor.permute(1, 3, 0, 2) for factor in factors[::-1]]
+        # The last rank, 1, goes first: its gradient is then laid out as DistributedDataParallel expects.
+        factors = [f.squeeze(-1).permute(1, 0, 2) if f.shape[-1] == 1 else f.permute(1, 3, 0, 2) for f in factors]
+        return [_cast(f, dtype).flatten(0, -3).flatten(1) for f in factors[::-1]]
     return [_cast(factor, dtype).reshape(factor.shape[0] * factor.shape[1], -1) for factor in factors]
 
 
