@@ -222,19 +222,19 @@ def activated_chain(
     with without_autocast(x.device):
         cores = [core.to(x.dtype) for core in cores]
         ring, n, m, right = cores[0].shape
-        rows, done, rest = x.shape[:-1].numel(), 1, x.shape[-1] // n
-        state = x.reshape(rows, n, rest)
+        done, rest = 1, x.shape[-1] // n
+        state = x.reshape(-1, n, rest)
         if len(cores) == 1:
             return x @ cores[0].diagonal(dim1=0, dim2=3).sum(-1)
         state = torch.matmul(cores[0].permute(0, 2, 3, 1).reshape(ring * m * right, n), state)
         for core in cores[1:]:
             done, (left, n, m, right) = done * m, core.shape
             rest //= n
-            state = activation(state).reshape(rows * ring * done, left * n, rest)
+            state = activation(state).reshape(-1, left * n, rest)
             if core is cores[-1]:
                 break
             state = torch.matmul(core.permute(2, 3, 0, 1).reshape(m * right, left * n), state)
-        state = state.reshape(rows, ring, done, left * n).transpose(1, 2).reshape(rows * done, ring * left * n)
+        state = state.reshape(-1, ring, done, left * n).transpose(1, 2).reshape(-1, ring * left * n)
         last = core.permute(3, 0, 1, 2) if closed else core[..., 0]
         y = state @ last.reshape(ring * left * n, m)
     return y.reshape(*x.shape[:-1], done * m)

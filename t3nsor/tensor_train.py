@@ -148,6 +148,9 @@ class CoreChain(nn.Module):
 
     @property
     def T(self) -> "CoreChain":
+        """The transposed matrix; a tensor has no attribute T, as torch.jit.trace asks modules for all they have."""
+        if not self.is_matrix:
+            raise AttributeError("T")
         return self.transpose()
 
     def __add__(self, other):
