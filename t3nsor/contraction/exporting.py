@@ -1,4 +1,4 @@
-"""The contraction as torch.export, and so the ONNX exporter, writes it down: plain operations for any number of rows."""
+"""The contraction as torch.export and the ONNX exporter write it down: plain operations for any number of rows."""
 
 from collections.abc import Sequence
 from dataclasses import replace
