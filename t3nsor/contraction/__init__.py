@@ -11,6 +11,7 @@
               gemm.write_product, add_product      torch.mm, torch.bmm and the like
 
 Under torch.compile the node is a custom op, `autograd.contract`, which calls the engine when it runs; torch.export gets
-plain operations, see `exporting`. Imports point down only: ops, exporting, autograd, engine, cost_model, then factors, chain, full and paired, then gemm and plans; `explain` shows
-what the cost model predicts. From the rest of t3nsor the engine imports cores, shapes, errors, autocast, tensor_train.
+plain operations, see `exporting`. Imports point down only: ops, exporting and autograd, engine, cost_model, then
+factors, chain, full and paired, then gemm and plans; `explain` shows what the cost model predicts. From the rest of
+t3nsor the engine imports cores, shapes, errors, autocast, tensor_train.
 """
