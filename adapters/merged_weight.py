@@ -125,6 +125,10 @@ class MergedWeight(nn.Module):
         """The reason why nothing can be merged, or None."""
         if self.branch is None:
             return "no branch"
+        if "weight" not in self._parameters:
+            return "its weight is parametrized, computed from other tensors"
+        if getattr(getattr(self, "_hf_hook", None), "offload", False):
+            return "its weight is offloaded"
         return "its weight is sharded" if hasattr(self.weight, "placements") else self.branch.unmergeable
 
     def merge(self) -> None:
@@ -148,7 +152,7 @@ class MergedWeight(nn.Module):
     @property
     def computes_merged(self) -> bool:
         """True if the next call uses the merged weight: merged, switched on, and the branch needs no gradient."""
-        if not self.is_merged or not self.switch.enabled:
+        if not self.is_merged or not self.switch.enabled or self.unmergeable:
             return False
         return not (torch.is_grad_enabled() and any(tensors[name].requires_grad for tensors, name in self._sources()))
 

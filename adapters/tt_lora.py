@@ -48,7 +48,7 @@ def branch_shape(config: AdapterConfig, in_features: int, out_features: int) -> 
 
 def dense_matrix(chain: CoreChain, sizes: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
     """The upper left part, of these sizes, of the matrix of a tensor train or ring, computed in `dtype`."""
-    return type(chain)([core.to(dtype) for core in chain.cores]).full()[: sizes[0], : sizes[1]]
+    return type(chain)([core.to(dtype) for core in chain.cores()]).full()[: sizes[0], : sizes[1]]
 
 
 def multiplied(x: torch.Tensor, chain: CoreChain, out_features: int, **how: Any) -> torch.Tensor:

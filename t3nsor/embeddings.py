@@ -55,9 +55,15 @@ class TTEmbedding(nn.Module):
         if math.prod(rows) < num_embeddings:
             raise ShapeError(f"shape {shape} has {math.prod(rows)} rows; the table needs {num_embeddings}")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.std = std
         options: dict[str, Any] = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
         self.weight = random_matrix((rows, columns), rank, std, ring=self.ring, trainable=True, **options)
         warn_if_larger(type(self).__name__, self.weight, (num_embeddings, embedding_dim))
+
+    def reset_parameters(self) -> None:
+        """Draw the cores again, as at the start."""
+        drawn = random_matrix(self.weight.raw_shape, self.weight.inner_ranks, self.std, ring=self.ring)
+        self.weight.copy_(drawn)
 
     def full(self) -> torch.Tensor:
         """The dense table (num_embeddings, embedding_dim)."""
@@ -65,7 +71,7 @@ class TTEmbedding(nn.Module):
 
     def forward(self, index: torch.Tensor) -> torch.Tensor:
         """index: integers from 0 to num_embeddings - 1, of any shape -> (*index.shape, embedding_dim)."""
-        index = torch.as_tensor(index, device=self.weight.device)
+        index = torch.as_tensor(index)
         if index.device.type == "cpu" and not torch.compiler.is_compiling() and (index >= self.num_embeddings).any():
             raise ShapeError(
                 f"index is {index.max().item()}; it must be less than {self.num_embeddings}, the rows of the table"

@@ -80,6 +80,7 @@ class TTLinear(nn.Module):
         self.strategy, self.save = strategy, save
         self.cores_nonlinearity, self.activate_last = cores_nonlinearity, activate_last
         self.use_checkpointing = use_checkpointing
+        self.init = None if isinstance(init, CoreChain) else init
         if isinstance(init, CoreChain):
             self.weight = self._copied(init, freeze_cores, device, dtype, pad)
         else:
@@ -104,6 +105,16 @@ class TTLinear(nn.Module):
         bias = None if self.bias is None else widened(self.bias, columns)
         return cut(self._product(widened(x, rows), bias), self.out_features)
 
+    def reset_parameters(self) -> None:
+        """Draw the cores again, as at the start, and set the bias to zero. Raises ShapeError if they were given."""
+        if self.init is None:
+            raise ShapeError(f"{type(self).__name__}: it started from a train, which it does not keep; build it again")
+        frozen = list(self.weight.frozen_cores)
+        drawn = self._initialized(self.init, self.weight.raw_shape, self.weight.inner_ranks, freeze_cores=frozen)
+        self.weight.copy_(drawn)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
     def full(self) -> torch.Tensor:
         """W as a dense matrix (in_features, out_features). Raises ShapeError with an activation between the cores."""
         if self.cores_nonlinearity is not None:
@@ -123,7 +134,7 @@ class TTLinear(nn.Module):
         activation = self.cores_nonlinearity
         if activation is None:
             return tt_matmul(x, self.weight, self.strategy, bias=bias, save=self.save)
-        cores = list(self.weight.cores)
+        cores = self.weight.cores()
         check_operands(x, None, bias, cores)
         x = in_autocast_dtype(x)
         bias = None if bias is None else bias.to(x.dtype)
@@ -222,19 +233,19 @@ def activated_chain(
     with without_autocast(x.device):
         cores = [core.to(x.dtype) for core in cores]
         ring, n, m, right = cores[0].shape
-        rows, done, rest = x.shape[:-1].numel(), 1, x.shape[-1] // n
-        state = x.reshape(rows, n, rest)
+        done, rest = 1, x.shape[-1] // n
+        state = x.reshape(-1, n, rest)
         if len(cores) == 1:
             return x @ cores[0].diagonal(dim1=0, dim2=3).sum(-1)
         state = torch.matmul(cores[0].permute(0, 2, 3, 1).reshape(ring * m * right, n), state)
         for core in cores[1:]:
             done, (left, n, m, right) = done * m, core.shape
             rest //= n
-            state = activation(state).reshape(rows * ring * done, left * n, rest)
+            state = activation(state).reshape(-1, left * n, rest)
             if core is cores[-1]:
                 break
             state = torch.matmul(core.permute(2, 3, 0, 1).reshape(m * right, left * n), state)
-        state = state.reshape(rows, ring, done, left * n).transpose(1, 2).reshape(rows * done, ring * left * n)
+        state = state.reshape(-1, ring, done, left * n).transpose(1, 2).reshape(-1, ring * left * n)
         last = core.permute(3, 0, 1, 2) if closed else core[..., 0]
         y = state @ last.reshape(ring * left * n, m)
     return y.reshape(*x.shape[:-1], done * m)

@@ -70,6 +70,14 @@ class TTLayerNorm(nn.Module):
             self.preinit_error = relative_error(self.full().detach(), given)
         warn_if_larger("TTLayerNorm", self.weight, (size,))
 
+    def reset_parameters(self) -> None:
+        """Let w start as ones again. Raises ShapeError if it started from a vector."""
+        if self.preinit_error is not None:
+            raise ShapeError(
+                "TTLayerNorm: it started from a vector, which it does not keep; build it again with preinit"
+            )
+        self.weight.copy_(tensor_const(self.weight.raw_shape[0], self.weight.inner_ranks, 1.0))
+
     def full(self) -> torch.Tensor:
         """w as a dense vector (size,)."""
         return self.weight.full().flatten()[: self.size]
@@ -108,6 +116,10 @@ class TTBias(nn.Module):
         options: dict[str, Any] = {"freeze_cores": freeze_cores, "device": device, "dtype": dtype}
         self.weight = tensor_const(_vector_shape(size, d, shape, pad), rank, 0.0, trainable=True, **options)
         warn_if_larger("TTBias", self.weight, (size,))
+
+    def reset_parameters(self) -> None:
+        """Let b start as zero again."""
+        self.weight.copy_(tensor_const(self.weight.raw_shape[0], self.weight.inner_ranks, 0.0))
 
     def full(self) -> torch.Tensor:
         """b as a dense vector (size,)."""

@@ -37,6 +37,10 @@ class Cores(nn.Module):
                 parameter.requires_grad_(False)
             self.register_parameter(str(k), parameter)
 
+    def forward(self) -> list[torch.Tensor]:
+        """The cores. Whoever computes with them calls this, so that hooks can load what is offloaded."""
+        return list(self)
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -113,9 +117,20 @@ class CoreChain(nn.Module):
     def device(self) -> torch.device:
         return self.cores[0].device
 
+    @property
+    def inner_ranks(self) -> list[int]:
+        """The ranks as initialisers take them: r_1 .. r_{d-1} of a train, r_0 .. r_{d-1} of a ring."""
+        return list(self.ranks[:-1] if self.closed else self.ranks[1:-1])
+
     def numel(self) -> int:
         """Number of stored entries in all cores."""
         return sum(core.numel() for core in self.cores)
+
+    @torch.no_grad()
+    def copy_(self, other: "CoreChain") -> None:
+        """Overwrite the cores by those of a chain of the same shape and ranks."""
+        for core, value in zip(self.cores, other.cores, strict=True):
+            core.copy_(value)
 
     def full(self) -> torch.Tensor:
         """The dense tensor (n_1, .., n_d), or the dense matrix (prod n_k, prod m_k)."""
@@ -129,7 +144,8 @@ class CoreChain(nn.Module):
         Returns (*index.shape, out), or (*index.shape,) for a tensor.
         Raises ShapeError for an index out of range, where it can be checked: not on a GPU, nor under torch.compile.
         """
-        index, name = torch.as_tensor(index, device=self.device), type(self).__name__
+        cores, name = self._matrix_cores(), type(self).__name__
+        index = torch.as_tensor(index, device=cores[0].device)
         if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             raise ShapeError(f"{name}: gather_rows: the index is {index.dtype}; it must hold whole numbers")
         rows = self.shape[0] if self.is_matrix else math.prod(self.shape)
@@ -137,24 +153,27 @@ class CoreChain(nn.Module):
             low, high = index.min().item(), index.max().item()
             if low < 0 or high >= rows:
                 raise ShapeError(f"{name}: gather_rows: indices from {low} to {high}; allowed: 0 to {rows - 1}")
-        gathered = arithmetic.gather_rows(self._matrix_cores(), index.long())
+        gathered = arithmetic.gather_rows(cores, index.long())
         return gathered if self.is_matrix else gathered.squeeze(-1)
 
     def transpose(self) -> "CoreChain":
         """The transposed matrix, (out, in). Raises ShapeError for a tensor."""
         if not self.is_matrix:
             raise ShapeError(f"transpose: {self!r} is a tensor; it must be a matrix")
-        return type(self)([core.transpose(1, 2) for core in self.cores])
+        return type(self)([core.transpose(1, 2) for core in self.cores()])
 
     @property
     def T(self) -> "CoreChain":
+        """The transposed matrix; a tensor has no attribute T, as torch.jit.trace asks modules for all they have."""
+        if not self.is_matrix:
+            raise AttributeError("T")
         return self.transpose()
 
     def __add__(self, other):
         if not isinstance(other, CoreChain):
             return NotImplemented
         self._check_same_kind(other, "+")
-        return type(self)(arithmetic.add(list(self.cores), list(other.cores), self.closed))
+        return type(self)(arithmetic.add(self.cores(), other.cores(), self.closed))
 
     def __sub__(self, other):
         return self + -other if isinstance(other, CoreChain) else NotImplemented
@@ -169,26 +188,26 @@ class CoreChain(nn.Module):
             other = float(other)
         elif not isinstance(other, torch.Tensor) or other.dim() or other.is_complex():
             return NotImplemented
-        return type(self)(arithmetic.scale(list(self.cores), other))
+        return type(self)(arithmetic.scale(self.cores(), other))
 
     __rmul__ = __mul__
 
     def hadamard(self, other: "CoreChain") -> "CoreChain":
         """The entrywise product; ranks multiply."""
         self._check_same_kind(other, "hadamard")
-        return type(self)(arithmetic.hadamard(list(self.cores), list(other.cores)))
+        return type(self)(arithmetic.hadamard(self.cores(), other.cores()))
 
     def dot(self, other: "CoreChain") -> torch.Tensor:
         """The sum of the entrywise product, a tensor without dimensions."""
         self._check_same_kind(other, "dot")
-        return arithmetic.dot(list(self.cores), list(other.cores))
+        return arithmetic.dot(self.cores(), other.cores())
 
     def norm(self) -> torch.Tensor:
         """The Frobenius norm, a tensor without dimensions.
 
         For a train to working precision; for a ring the root of `dot`, where cancellation costs half the digits.
         """
-        return arithmetic.norm(list(self.cores), self.closed)
+        return arithmetic.norm(self.cores(), self.closed)
 
     def round(self, eps: float | None = None, rank: Rank | None = None) -> "CoreChain":
         """Return a chain of lower rank close to this one; give `eps`, `rank` or both.
@@ -206,10 +225,19 @@ class CoreChain(nn.Module):
         if eps is not None and not eps >= 0:
             raise ShapeError(f"{name}: round: eps is {eps}; it must be at least 0")
         bounds = check_ranks(arithmetic.UNBOUNDED if rank is None else rank, self.d, self.closed)
-        return type(self)(arithmetic.round_cores(list(self.cores), self.closed, eps or 0.0, bounds))
+        return type(self)(arithmetic.round_cores(self.cores(), self.closed, eps or 0.0, bounds))
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        """Keep fused kernels of torch, which read weights instead of calling layers, away from chains."""
+        raise TypeError(
+            f"{function.__name__} reads the weight of a layer, which is a {cls.__name__} and no tensor, instead of "
+            "calling the layer: keep a dense layer there, or give the tensor full()"
+        )
 
     def _matrix_cores(self) -> list[torch.Tensor]:
-        return list(self.cores) if self.is_matrix else [core.unsqueeze(2) for core in self.cores]
+        cores = self.cores()
+        return cores if self.is_matrix else [core.unsqueeze(2) for core in cores]
 
     def _check_same_kind(self, other: object, operation: str) -> None:
         if not isinstance(other, CoreChain):

@@ -7,8 +7,11 @@ import torch
 
 from t3nsor.autocast import autocast_dtype, in_autocast_dtype, without_autocast
 from t3nsor.contraction.autograd import contract, contract_eagerly
+from t3nsor.contraction.engine import compose
+from t3nsor.contraction.exporting import exported_schedule
 from t3nsor.contraction.measuring import contraction_of
 from t3nsor.contraction.plans import Plan, check_strategy
+from t3nsor.contraction.torch_internals import is_exporting
 from t3nsor.errors import ShapeError
 from t3nsor.tensor_train import CoreChain
 
@@ -97,6 +100,10 @@ def contract_cores(
     autocast = autocast_dtype(x.device)
     x = x if autocast is None else in_autocast_dtype(x)
     bias = bias if bias is None or bias.dtype == x.dtype else bias.to(x.dtype)
+    if is_exporting():
+        shapes = [tuple(core.shape) for core in cores]
+        found = exported_schedule(shapes, closed, weight is not None, strategy, x.dtype, x.device.type)
+        return compose(found, float(scale), x, weight, bias, *cores)
     if torch.compiler.is_compiling():
         code = strategy.code if isinstance(strategy, Plan) else strategy
         return contract(x, weight, bias, list(cores), closed, float(scale), code)
@@ -110,7 +117,7 @@ def contract_cores(
 def _matrix_cores(tt: CoreChain) -> list[torch.Tensor]:
     if not isinstance(tt, CoreChain):
         raise ShapeError(f"tt is a {type(tt).__name__}; it must be a TensorTrain or TensorRing")
-    cores = list(tt.cores)
+    cores = tt.cores()
     if cores[0].dim() != 4:
         raise ShapeError(f"tt must be a matrix; {tt!r} is a tensor of shape {tt.shape}")
     return cores

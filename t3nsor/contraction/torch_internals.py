@@ -3,6 +3,8 @@
 import torch
 from torch.autograd import forward_ad
 
+is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.6 cannot tell
+
 
 def in_forward_mode() -> bool:
     """True inside `forward_ad.dual_level` or `torch.func.jvp`.

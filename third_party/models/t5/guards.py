@@ -95,13 +95,15 @@ def check_native(model: nn.Module) -> None:
 
 
 def check_plain(model: nn.Module) -> None:
-    """Raise ConfigError if a linear layer or a weight is not an ordinary one: quantised, say, or of another library."""
+    """Raise ConfigError if a linear layer or a weight is no ordinary one: quantised, offloaded, of another library."""
     check_native(model)
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
             raise ConfigError(
                 f"{path} is a {type(module).__name__}; adapters need a backbone of ordinary linear layers"
             )
+        if getattr(getattr(module, "_hf_hook", None), "offload", False):
+            raise ConfigError(f"{path} is offloaded by accelerate; attach adapters first, then offload the model")
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             raise ConfigError(f"{name} is {parameter.dtype}; adapters need a backbone that is not quantised")
