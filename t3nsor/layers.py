@@ -134,7 +134,7 @@ class TTLinear(nn.Module):
         activation = self.cores_nonlinearity
         if activation is None:
             return tt_matmul(x, self.weight, self.strategy, bias=bias, save=self.save)
-        cores = self.weight.cores()
+        cores = self.weight.cores.forward()
         check_operands(x, None, bias, cores)
         x = in_autocast_dtype(x)
         bias = None if bias is None else bias.to(x.dtype)

@@ -160,7 +160,7 @@ class CoreChain(nn.Module):
         """The transposed matrix, (out, in). Raises ShapeError for a tensor."""
         if not self.is_matrix:
             raise ShapeError(f"transpose: {self!r} is a tensor; it must be a matrix")
-        return type(self)([core.transpose(1, 2) for core in self.cores()])
+        return type(self)([core.transpose(1, 2) for core in self.cores.forward()])
 
     @property
     def T(self) -> "CoreChain":
@@ -173,7 +173,7 @@ class CoreChain(nn.Module):
         if not isinstance(other, CoreChain):
             return NotImplemented
         self._check_same_kind(other, "+")
-        return type(self)(arithmetic.add(self.cores(), other.cores(), self.closed))
+        return type(self)(arithmetic.add(self.cores.forward(), other.cores(), self.closed))
 
     def __sub__(self, other):
         return self + -other if isinstance(other, CoreChain) else NotImplemented
@@ -188,26 +188,26 @@ class CoreChain(nn.Module):
             other = float(other)
         elif not isinstance(other, torch.Tensor) or other.dim() or other.is_complex():
             return NotImplemented
-        return type(self)(arithmetic.scale(self.cores(), other))
+        return type(self)(arithmetic.scale(self.cores.forward(), other))
 
     __rmul__ = __mul__
 
     def hadamard(self, other: "CoreChain") -> "CoreChain":
         """The entrywise product; ranks multiply."""
         self._check_same_kind(other, "hadamard")
-        return type(self)(arithmetic.hadamard(self.cores(), other.cores()))
+        return type(self)(arithmetic.hadamard(self.cores.forward(), other.cores()))
 
     def dot(self, other: "CoreChain") -> torch.Tensor:
         """The sum of the entrywise product, a tensor without dimensions."""
         self._check_same_kind(other, "dot")
-        return arithmetic.dot(self.cores(), other.cores())
+        return arithmetic.dot(self.cores.forward(), other.cores())
 
     def norm(self) -> torch.Tensor:
         """The Frobenius norm, a tensor without dimensions.
 
         For a train to working precision; for a ring the root of `dot`, where cancellation costs half the digits.
         """
-        return arithmetic.norm(self.cores(), self.closed)
+        return arithmetic.norm(self.cores.forward(), self.closed)
 
     def round(self, eps: float | None = None, rank: Rank | None = None) -> "CoreChain":
         """Return a chain of lower rank close to this one; give `eps`, `rank` or both.
@@ -225,7 +225,7 @@ class CoreChain(nn.Module):
         if eps is not None and not eps >= 0:
             raise ShapeError(f"{name}: round: eps is {eps}; it must be at least 0")
         bounds = check_ranks(arithmetic.UNBOUNDED if rank is None else rank, self.d, self.closed)
-        return type(self)(arithmetic.round_cores(self.cores(), self.closed, eps or 0.0, bounds))
+        return type(self)(arithmetic.round_cores(self.cores.forward(), self.closed, eps or 0.0, bounds))
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -236,7 +236,7 @@ class CoreChain(nn.Module):
         )
 
     def _matrix_cores(self) -> list[torch.Tensor]:
-        cores = self.cores()
+        cores = self.cores.forward()
         return cores if self.is_matrix else [core.unsqueeze(2) for core in cores]
 
     def _check_same_kind(self, other: object, operation: str) -> None:

@@ -117,7 +117,7 @@ def contract_cores(
 def _matrix_cores(tt: CoreChain) -> list[torch.Tensor]:
     if not isinstance(tt, CoreChain):
         raise ShapeError(f"tt is a {type(tt).__name__}; it must be a TensorTrain or TensorRing")
-    cores = tt.cores()
+    cores = tt.cores.forward()
     if cores[0].dim() != 4:
         raise ShapeError(f"tt must be a matrix; {tt!r} is a tensor of shape {tt.shape}")
     return cores
