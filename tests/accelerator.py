@@ -19,6 +19,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 DEVICE, ATEN = "pretended", torch.ops.aten
 ROOT = f"{Path(__file__).parent.parent}/"
+INSTALLED = f"{Path(torch.__file__).parent.parent}/"  # `make` puts it below ROOT
 KINDS = {"cpu": 1, DEVICE: 12}  # of DLPack: kDLCPU, kDLExtDev
 KIND_AT = 8  # the bytes of a DLTensor before the kind of its device
 # Of our frames, those around everything: what waits directly below them is of transformers.
@@ -203,7 +204,8 @@ def _place() -> str | None:
     frame = sys._getframe(2)
     while frame is not None:
         path, function = frame.f_code.co_filename, frame.f_code.co_name
-        if path.startswith(ROOT) and path != __file__ and function not in OUTER:
+        ours = path.startswith(ROOT) and not path.startswith(INSTALLED) and path != __file__
+        if ours and function not in OUTER:
             return f"{path.removeprefix(ROOT)}:{frame.f_lineno}"
         frame = frame.f_back
     return None
