@@ -52,10 +52,10 @@ def layer_shape(text: str) -> tuple[int, int]:
     return whole(sides[0], 2), whole(sides[1], 2)
 
 
-def cores(text: str) -> int:
-    if text not in list("2345678"):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number of cores from 2 to 8")
-    return int(text)
+def cores(text: str) -> int | str:
+    if text not in ["skewed", *"2345678"]:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of cores from 2 to 8, or skewed")
+    return text if text == "skewed" else int(text)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -68,7 +68,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--groups", nargs="+", choices=list(GROUPS), help="x @ W alone, or beside a frozen dense linear")
     add("--shapes", nargs="+", type=layer_shape, metavar="INxOUT", help="layers, as 768x3072")
     add("--dtypes", nargs="+", choices=list(checks.TOLERANCE))
-    add("--d", nargs="+", type=cores, help="numbers of cores")
+    add("--d", nargs="+", type=cores, help="numbers of cores, or skewed: two of another shape")
     add("--ranks", nargs="+", type=whole)
     add("--rows", nargs="+", type=whole)
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: cuda when there, else cpu")

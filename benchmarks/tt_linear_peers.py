@@ -4,6 +4,7 @@
 of a cell works on the same data; those with our cores must give our values and gradients.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,21 +22,31 @@ BEST_OF = {
     "alone": ("chain", "full", "tensorly-torch factorized", "tensorly-torch reconstructed"),
     "beside": ("frozen",),
 }  # contestants that ours is compared with
+PLAIN = ("chain", "matmuls", "matmuls, kept")  # formulations beside a frozen linear that users write
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the grid: a layer in_features -> out_features with d cores of rank `rank`, applied to `rows` rows."""
+    """One cell of the grid: a layer in_features -> out_features with cores of rank `rank`, applied to `rows` rows.
+
+    d: number of cores of near-square shapes, or "skewed" for two cores of the skewed one.
+    """
 
     in_features: int
     out_features: int
     dtype: str
-    d: int
+    d: int | str
     rank: int
     rows: int
 
     def __str__(self) -> str:
         return f"{self.in_features}x{self.out_features} {self.dtype} d{self.d} r{self.rank} {self.rows} rows"
+
+    @property
+    def shape(self) -> tuple[list[int], list[int]]:
+        if self.d == "skewed":
+            return skewed_shape(self.in_features, self.out_features)
+        return auto_shape(self.in_features, self.d), auto_shape(self.out_features, self.d)
 
 
 class Data:
@@ -50,12 +61,11 @@ class Data:
     def __init__(self, cell: Cell, device: str):
         dtype, n, m = getattr(torch, cell.dtype), cell.in_features, cell.out_features
         options = {"dtype": dtype, "device": device, "generator": torch.Generator(device).manual_seed(0)}
-        shape = auto_shape(n, cell.d), auto_shape(m, cell.d)
         self.cell = cell
         self.x = torch.randn(cell.rows, n, **options).requires_grad_()
         self.g = torch.randn(cell.rows, m, **options)
         self.weight = torch.randn(m, n, **options) * n**-0.5
-        self.tt = random_matrix(shape, cell.rank, n**-0.5, trainable=True, **options)
+        self.tt = random_matrix(cell.shape, cell.rank, n**-0.5, trainable=True, **options)
         self.skewed = random_matrix(skewed_shape(n, m), cell.rank, n**-0.5, trainable=True, **options)
 
     @property
@@ -119,6 +129,55 @@ def tensordot_chain(x: torch.Tensor, cores) -> torch.Tensor:
     return state.reshape(len(x), -1)
 
 
+class KeptChain(torch.autograd.Function):
+    """x weight^T + x W, one GEMM for each core, with the intermediate results kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, x, weight, *cores):
+        states, state = [], x
+        for core, rest in zip(cores, _rest(cores, 1), strict=True):
+            state = _modes_last(state, core.shape[0] * core.shape[1], rest)
+            states.append(state)
+            state = _modes_first(state @ core.flatten(0, 1).flatten(1), rest)
+        ctx.save_for_backward(weight, *cores, *states)
+        return functional.linear(x, weight).add_(state.view(len(x), -1))
+
+    @staticmethod
+    def backward(ctx, g):
+        weight, *saved = ctx.saved_tensors
+        cores, states = saved[: len(saved) // 2], saved[len(saved) // 2 :]
+        d, found = g, []
+        for core, rest, state in zip(cores[::-1], _rest(cores, 1)[::-1], states[::-1], strict=True):
+            d = _modes_last(d, core.shape[2] * core.shape[3], rest)
+            found.insert(0, (state.t() @ d).view(core.shape))
+            d = _modes_first(d @ core.flatten(0, 1).flatten(1).t(), rest)
+        return g @ weight + d.view(len(g), -1), None, *found
+
+
+def matmul_chain(x: torch.Tensor, cores) -> torch.Tensor:
+    """x (rows, in) -> (rows, out), one GEMM for each core, differentiated by autograd."""
+    state = x
+    for core, rest in zip(cores, _rest(cores, 1), strict=True):
+        state = _modes_last(state, core.shape[0] * core.shape[1], rest)
+        state = _modes_first(state @ core.flatten(0, 1).flatten(1), rest)
+    return state.view(len(x), -1)
+
+
+def _rest(cores, axis: int) -> list[int]:
+    """The numbers after the modes of each core in a row."""
+    return [math.prod(core.shape[axis] for core in cores[k + 1 :]) for k in range(len(cores))]
+
+
+def _modes_last(state: torch.Tensor, modes: int, rest: int) -> torch.Tensor:
+    """(.., modes, rest) -> (.. * rest, modes)"""
+    return state.reshape(-1, modes, rest).transpose(1, 2).reshape(-1, modes)
+
+
+def _modes_first(state: torch.Tensor, rest: int) -> torch.Tensor:
+    """(.. * rest, modes) -> (.., modes, rest)"""
+    return state.view(-1, rest, state.shape[1]).transpose(1, 2).contiguous()
+
+
 def full_matrix(cores) -> torch.Tensor:
     """The matrix (in, out) by one einsum over all cores."""
     d = len(cores)
@@ -179,6 +238,16 @@ def chain_beside(data):
     return Contestant(lambda x: functional.linear(x, data.weight) + tensordot_chain(x, cores), cores)
 
 
+def matmuls_beside(data):
+    cores = data.cores()
+    return Contestant(lambda x: functional.linear(x, data.weight) + matmul_chain(x, cores), cores)
+
+
+def kept_beside(data):
+    cores = data.cores()
+    return Contestant(lambda x: KeptChain.apply(x, data.weight, *cores), cores)
+
+
 def lora(data):
     from peft import LoraConfig, get_peft_model
 
@@ -216,6 +285,8 @@ GROUPS = {
         "ours": ours_beside,
         "frozen": frozen,
         "chain": chain_beside,
+        "matmuls": matmuls_beside,
+        "matmuls, kept": kept_beside,
         "peft LoRA": lora,
         "ours skewed": ours_skewed,
     },

@@ -17,7 +17,7 @@ from statistics import median
 import torch
 from rich.console import Console
 from rich.table import Table
-from tt_linear_peers import MODES
+from tt_linear_peers import MODES, PLAIN
 
 from common.files import check_writable
 
@@ -85,7 +85,7 @@ def print_tables(report: dict, records: list[dict], console: Console) -> None:
     if branches:
         console.print(branch_table(branches))
     console.print(summary_table(records))
-    for line in (*offending(records), *regret(records), *not_measured(records)):
+    for line in (*offending(records), *plain(records), *regret(records), *wins(records), *not_measured(records)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -174,11 +174,49 @@ def regret(records: list[dict]) -> list[str]:
             for name, plans in passes.items():
                 found.setdefault("all", []).append(plans["regret"])
                 found.setdefault(f"{group}, {name}", []).append(plans["regret"])
-    return [
-        f"regret of the chosen plan, {name}: median {_percentile(values, 50):.2f}, "
-        f"90th percentile {_percentile(values, 90):.2f}, worst {max(values):.2f} of {len(values)}"
-        for name, values in found.items()
-    ]
+    return [f"regret of the chosen plan, {name}: {_spread(values)}" for name, values in found.items()]
+
+
+def _spread(values: list[float]) -> str:
+    half, most = _percentile(values, 50), _percentile(values, 90)
+    return f"median {half:.2f}, 90th percentile {most:.2f}, worst {max(values):.2f} of {len(values)}"
+
+
+def plain(records: list[dict]) -> list[str]:
+    """A line for each pass: ours beside a frozen linear, to the fastest formulation without an engine."""
+    lines = []
+    for mode in MODES:
+        ratios = []
+        for record in records:
+            medians = record.get("beside", {}).get(mode, {}).get("medians", {})
+            others = [medians[name] for name in PLAIN if name in medians]
+            ratios += [medians["ours"] / min(others)] if others else []
+        lines += [f"ours / best plain formulation beside a frozen linear, {mode}: {_spread(ratios)}"] if ratios else []
+    return lines
+
+
+def wins(records: list[dict]) -> list[str]:
+    """A line for each kind of plan and pass: how often it is the fastest, and by over 5% of the other kinds."""
+    best, clearly, cases = Counter(), Counter(), Counter()
+    for record in records:
+        for passes in record["plans"].values():
+            for name, plans in passes.items():
+                least: dict[str, float] = {}
+                for plan, seconds in plans["seconds"].items():
+                    kind = f"{_kind(plan)}, {name}"
+                    least[kind] = min(seconds, least.get(kind, math.inf))
+                first, *others = sorted(least, key=lambda kind: least[kind])
+                best[first] += 1
+                clearly[first] += not others or least[others[0]] > 1.05 * least[first]
+                cases[name] += 1
+    lines = [f"{kind}: fastest in {count} cases, by over 5% in {clearly[kind]}" for kind, count in best.most_common()]
+    return [*lines, *(f"cases {name}: {count}" for name, count in cases.items())]
+
+
+def _kind(plan: str) -> str:
+    """A plan without its groups; a chain with the number of its factors."""
+    kind, count = plan[: plan.index("(")].strip(), plan.count("(")
+    return f"{kind}, {'two' if count == 2 else 'more'} factors" if kind in ("left to right", "right to left") else kind
 
 
 def not_measured(records: list[dict]) -> list[str]:

@@ -19,11 +19,11 @@ from tt_linear_peers import MODES, Cell, Data
 
 from t3nsor.contraction.cost_model import choose_plan
 from t3nsor.contraction.engine import contraction_for
-from t3nsor.contraction.ops import linear_with_branch, tt_matmul
-from t3nsor.contraction.plans import candidates
+from t3nsor.contraction.measuring import fastest, time_plans
 
 LIMIT = 1.15  # of the time of the best peer
 MEASUREMENTS = 3  # that must agree before a cell offends
+NEAR = 4  # times the least predicted time: other plans are not timed
 SLOW = 8  # times ours: such a contestant runs for one round only
 BENCHMARK = Path(__file__).with_name("tt_linear.py")
 
@@ -99,38 +99,16 @@ def contest(group: str, contestants: dict, data: Data, mode: str, args) -> dict:
 
 
 def measure_plans(group: str, data: Data, args) -> dict:
-    """The regret of the cost model, forward and backward separately: time of its plan / time of the best plan."""
+    """The regret of the choice, forward, and backward with the forward pass before it: its time / the best plan's."""
     spec = contraction_for(data.x, data.tt.cores, False, group == "beside").spec
-    inputs = [data.x, *data.tt.cores]
-
-    def product(plan):
-        if group == "beside":
-            return linear_with_branch(data.x, data.weight, data.tt, strategy=plan)
-        return tt_matmul(data.x, data.tt, plan)
-
-    def backward(plan):
-        return lambda: torch.autograd.grad(product(plan), inputs, data.g)  # chosen together with its forward pass
-
-    def forward(plan):
-        return torch.no_grad()(lambda: product(plan))
-
     found = {}
-    for name, run_of in (("forward", forward), ("backward", backward)):
-        plans = candidates(spec, "auto", name == "backward")
-        chosen = str(choose_plan(spec, "auto", name == "backward"))
-        medians = time_plans({str(plan): run_of(plan) for plan in plans}, chosen, args)
-        best = min(medians, key=medians.get)
-        found[name] = {"chosen": chosen, "best": best, "regret": medians[chosen] / medians[best], "medians": medians}
+    for name, backward in (("forward", False), ("backward", True)):
+        chosen = choose_plan(spec, "auto", backward)
+        seconds = time_plans(spec, backward, torch.device(args.device), near=NEAR, rounds=args.repeats)
+        best = fastest(seconds)
+        found[name] = {"chosen": str(chosen), "best": str(best), "regret": seconds[chosen] / seconds[best]}
+        found[name]["seconds"] = {str(plan): value for plan, value in seconds.items()}
     return found
-
-
-def time_plans(runs: dict[str, Callable], chosen: str, args) -> dict[str, float]:
-    """Median seconds of the chosen plan and of those close to the best; most are far from it."""
-    for times, near in ((2, 3), (3, 1.3)):
-        least = {plan: min(clock(run, args.device) for _ in range(times)) for plan, run in runs.items()}
-        limit = near * min(least.values())
-        runs = {plan: run for plan, run in runs.items() if least[plan] <= limit or plan == chosen}
-    return {plan: median(values) for plan, values in interleaved(runs, args, reference=chosen).items()}
 
 
 def gemm_peak(dtype: str, device: str) -> float:

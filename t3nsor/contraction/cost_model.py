@@ -37,7 +37,7 @@ def choose_plan(
 
 def cost(spec: ContractionSpec, plan: Plan, backward: bool = False, rates: Rates | None = None) -> float:
     """Predict the seconds of a forward pass, or of a backward pass together with the forward pass before it."""
-    first = first_plan(spec, plan, rates) if backward else plan
+    first = first_plan(spec, plan, rates=rates) if backward else plan
     rates = rates or machine(spec.device).rates(spec.dtype)
     return predicted(counts(spec, plan, backward, first), rates)
 
@@ -47,11 +47,11 @@ def predicted(done: tuple[float, ...], rates: Rates) -> float:
     return sum(count * rate for count, rate in zip(done, rates, strict=True))
 
 
-def first_plan(spec: ContractionSpec, plan: Plan, rates: Rates | None = None) -> Plan:
+def first_plan(spec: ContractionSpec, plan: Plan, strategy: str | Plan = "auto", rates: Rates | None = None) -> Plan:
     """The plan of the forward pass before a backward pass with `plan`: the same where that saves work."""
-    if spec.few_rows or keeps_states(spec, plan):
+    if keeps_states(spec, plan) or (spec.few_rows and plan.kind == "chain"):
         return plan
-    return choose_plan(spec, rates=rates)
+    return choose_plan(spec, strategy, rates=rates)
 
 
 def steps_of(spec: ContractionSpec, plan: Plan) -> list[ChainStep]:

@@ -5,7 +5,8 @@ Nothing here knows of autograd: tensors in, tensors out. `compose` is the same f
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -13,6 +14,7 @@ from torch.nn import functional
 from t3nsor.contraction.chain import Chain, compose_chain
 from t3nsor.contraction.cost_model import (
     choose_plan,
+    first_plan,
     keeps_states,
     modes_per_block,
     rows_per_block,
@@ -21,10 +23,27 @@ from t3nsor.contraction.cost_model import (
 )
 from t3nsor.contraction.factors import core_gradients, dense_matrix, plan_factors
 from t3nsor.contraction.full import FullMatrix
-from t3nsor.contraction.paired import FactorPair
+from t3nsor.contraction.paired import pair_gradients
 from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
 
 LITTLE = 2**17  # numbers
+EXPORTED_ROWS = 128  # for which plans are chosen where programs are for any number of rows
+
+
+class Operands(NamedTuple):
+    """What x weight^T + scale * x W + bias is computed of.
+
+    x: (.., in).
+    weight: (out, in) or None.
+    bias: (out,) or None.
+    cores: of W.
+    """
+
+    x: torch.Tensor
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+    cores: Sequence[torch.Tensor]
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,13 +63,8 @@ class Schedule:
     rows_per_block: int
     modes_per_block: int
 
-    def pair(self, factors: Sequence[torch.Tensor]) -> FactorPair:
-        first, second = factors
-        return FactorPair(first, second, self.rows_per_block, exchanged=not self.plan.right_to_left)
-
-    def full(self, factors: Sequence[torch.Tensor], weight: torch.Tensor | None) -> FullMatrix:
-        first, second = factors
-        return FullMatrix(first, second, weight, self.modes_per_block)
+    def factors(self, operands: Operands) -> list[torch.Tensor]:
+        return plan_factors(operands.cores, self.plan, self.spec.closed, operands.scale, operands.x.dtype)
 
 
 @dataclass(frozen=True)
@@ -86,22 +100,17 @@ class Contraction:
         if wanted not in self._training:
             spec = replace(self.spec, x_gradient=x_gradient, core_gradients=core_gradients)
             plan = choose_plan(spec, self.strategy, backward=True)
-            keeps = keeps_states(spec, plan)
-            backward = schedule_of(spec, plan)
-            same = keeps or (spec.few_rows and plan.kind == "chain")
-            forward = backward if same else self.forward
-            self._training[wanted] = Training(forward, backward, keeps, _composes(forward))
+            self._training[wanted] = training_of(spec, plan, first_plan(spec, plan, self.strategy))
         return self._training[wanted]
 
 
-def _composes(forward: Schedule) -> bool:
-    spec, plan = forward.spec, forward.plan
-    if spec.few_rows:
-        return True
-    kept = spec.rows * (spec.in_features + state_size(spec, plan))
-    if plan.kind == "full":
+def training_of(spec: ContractionSpec, plan: Plan, first: Plan) -> Training:
+    """The schedules of a backward pass with `plan` after a forward pass with `first`, see `first_plan`."""
+    kept = spec.rows * (spec.in_features + state_size(spec, first))
+    if first.kind == "full":
         kept = 4 * spec.in_features * spec.out_features
-    return spec.save == "fast" and kept <= LITTLE
+    composes = spec.few_rows or (spec.save == "fast" and kept <= LITTLE)
+    return Training(schedule_of(spec, first), schedule_of(spec, plan), keeps_states(spec, plan), composes)
 
 
 def contraction_for(
@@ -140,6 +149,22 @@ def _chosen_contraction(
     return Contraction(spec, strategy)
 
 
+@torch.compiler.assume_constant_result
+def exported_schedule(
+    strategy: str | Plan,
+    closed: bool,
+    with_dense_weight: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+    *core_shapes: torch.Size,
+) -> Schedule:
+    """Return a schedule for `compose`, for any number of rows."""
+    chosen = _chosen_contraction(
+        strategy, "least", closed, with_dense_weight, EXPORTED_ROWS, dtype, device, *core_shapes
+    )
+    return chosen.forward
+
+
 def schedule_of(spec: ContractionSpec, plan: Plan) -> Schedule:
     """The plan with its block sizes."""
     modes = modes_per_block(spec, plan) if plan.kind in ("full", "hybrid") else 0
@@ -147,26 +172,14 @@ def schedule_of(spec: ContractionSpec, plan: Plan) -> Schedule:
     return Schedule(spec, plan, Chain(steps_of(spec, plan), rows), rows, modes)
 
 
-def values(
-    schedule: Schedule,
-    scale: float,
-    x: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    *cores: torch.Tensor,
-    keep: bool = False,
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """x (.., in) -> (.., out), and if `keep` the states between the steps of a chain.
-
-    weight: (out, in) or None.
-    bias: (out,) or None.
-    """
-    out_features = schedule.spec.out_features
+def values(schedule: Schedule, operands: Operands, keep: bool = False) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """x weight^T + scale * x W + bias, (.., out), and if `keep` the states between the steps of a chain."""
+    x, weight, bias, out_features = *operands[:3], schedule.spec.out_features
     result = x.new_empty(*x.shape[:-1], out_features)  # returned itself, not as a view: users may write into it
     rows, y = x.reshape(-1, x.shape[-1]).contiguous(), result.view(-1, out_features)
-    factors = plan_factors(cores, schedule.plan, schedule.spec.closed, scale, x.dtype)
+    factors = schedule.factors(operands)
     if schedule.plan.kind == "full":
-        schedule.full(factors, weight).forward(rows, y, bias)
+        FullMatrix(factors, weight, schedule.modes_per_block).forward(rows, y, bias)
         return result, []
     if weight is not None:
         dense = weight.to(x.dtype).t()
@@ -175,86 +188,68 @@ def values(
 
 
 def gradients(
-    schedule: Schedule,
-    scale: float,
-    needed: Sequence[bool],
-    kept: Sequence[torch.Tensor],
-    g: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor | None,
-    *cores: torch.Tensor,
+    schedule: Schedule, operands: Operands, needed: Sequence[bool], kept: Sequence[torch.Tensor], g: torch.Tensor
 ) -> list[torch.Tensor | None]:
     """Return the gradients of (x, weight, *cores) from g (.., out), that of the values; None where not `needed`.
 
     kept: the states that `values` returned, or nothing.
     """
-    need_x, need_weight, *need_cores = needed
+    (x, weight, _, cores, scale), (_, need_weight, *need_cores) = operands, needed
+    spec, plan = schedule.spec, schedule.plan
     rows, g = x.reshape(-1, x.shape[-1]).contiguous(), g.reshape(-1, g.shape[-1]).contiguous()
-    dx: torch.Tensor | None = None
-    d_cores: list[torch.Tensor | None] = [None] * len(cores)
-    if need_x or any(need_cores):
-        dx, d_cores = _x_and_core_gradients(g, rows, weight, cores, schedule, scale, need_cores, kept)
+    dx, d_factors = torch.empty_like(rows) if needed[0] else None, None
+    d_cores: Sequence[torch.Tensor | None] = [None] * len(cores)
+    if dx is not None or any(need_cores):
+        d_factors = _x_and_factor_gradients(
+            schedule, schedule.factors(operands), rows, g, weight, dx, any(need_cores), kept
+        )
+    if d_factors is not None:
+        found = zip(core_gradients(d_factors, cores, plan, spec, scale), cores, need_cores, strict=True)
+        d_cores = [gradient.to(core.dtype).contiguous() if need else None for gradient, core, need in found]
     d_weight = (g.t() @ rows).to(weight.dtype) if need_weight and weight is not None else None
     return [dx if dx is None else dx.view(x.shape), d_weight, *d_cores]
 
 
-def compose(
+def _x_and_factor_gradients(
     schedule: Schedule,
-    scale: float,
-    x: torch.Tensor,
+    factors: list[torch.Tensor],
+    rows: torch.Tensor,
+    g: torch.Tensor,
     weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    *cores: torch.Tensor,
-) -> torch.Tensor:
+    dx: torch.Tensor | None,
+    factor_gradients: bool,
+    kept: Sequence[torch.Tensor],
+) -> list[torch.Tensor] | None:
+    """Write the gradient of x into dx (rows, in) unless it is None; return those of what `plan_factors` returned."""
+    plan = schedule.plan
+    paired = partial(pair_gradients, rows, g, factors, schedule.rows_per_block, not plan.right_to_left)
+    if plan.kind in ("chain", "paired"):
+        beside = weight is not None
+        if dx is not None and weight is not None:
+            torch.mm(g, weight.to(g.dtype), out=dx)
+        if plan.kind == "paired":
+            return paired(dx, beside)
+        return schedule.chain.backward(factors, rows, g, dx, beside, factor_gradients, kept)
+    full = FullMatrix(factors, weight, schedule.modes_per_block)
+    if dx is not None:
+        full.input_gradient(g, dx)
+    if not factor_gradients:
+        return None
+    return full.factor_gradients(rows, g) if plan.kind == "full" else paired(None, False)
+
+
+def compose(schedule: Schedule, operands: Operands) -> torch.Tensor:
     """The values in plain differentiable operations, which any transform of torch understands.
 
     Operands may have another number of rows than `schedule` was chosen for, and no dense weight.
     """
-    spec = schedule.spec
+    x, weight, bias, cores, scale = operands
     weight = weight if weight is None or weight.dtype == x.dtype else weight.to(x.dtype)
     if schedule.plan.kind == "full":
         dense = dense_matrix(cores, scale, x.dtype).t()
         return functional.linear(x, dense if weight is None else weight + dense, bias)
-    factors = plan_factors(cores, schedule.plan, spec.closed, scale, x.dtype)
-    y = compose_chain(x.reshape(-1, x.shape[-1]), schedule.chain.steps, factors).reshape(
-        *x.shape[:-1], spec.out_features
-    )
+    y = compose_chain(x.reshape(-1, x.shape[-1]), schedule.chain.steps, schedule.factors(operands))
+    y = y.reshape(*x.shape[:-1], schedule.spec.out_features)
     if weight is not None:
         return y + functional.linear(x, weight, bias)
     return y if bias is None else y + bias
-
-
-def _x_and_core_gradients(
-    g: torch.Tensor,
-    rows: torch.Tensor,
-    weight: torch.Tensor | None,
-    cores: Sequence[torch.Tensor],
-    schedule: Schedule,
-    scale: float,
-    need_cores: Sequence[bool],
-    kept: Sequence[torch.Tensor],
-) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
-    """The gradients of x, as (rows, in), and of each core; None where not needed."""
-    spec, plan = schedule.spec, schedule.plan
-    factors = plan_factors(cores, plan, spec.closed, scale, rows.dtype)
-    dx = torch.empty_like(rows) if spec.x_gradient else None
-    d_factors: list[torch.Tensor] | None = None
-    accumulate = weight is not None and plan.kind in ("chain", "paired")
-    if accumulate and dx is not None and weight is not None:
-        torch.mm(g, weight.to(g.dtype), out=dx)
-    if plan.kind == "chain":
-        d_factors = schedule.chain.backward(factors, rows, g, dx, accumulate, any(need_cores), kept)
-    elif plan.kind == "paired":
-        d_factors = schedule.pair(factors).backward(rows, g, dx, accumulate)
-    else:
-        full = schedule.full(factors, weight)
-        if dx is not None:
-            full.input_gradient(g, dx)
-        if any(need_cores) and plan.kind == "full":
-            d_factors = full.factor_gradients(rows, g)
-        elif any(need_cores):
-            d_factors = schedule.pair(factors).backward(rows, g, None, accumulate=False)
-    if d_factors is None:
-        return dx, [None] * len(cores)
-    triples = zip(core_gradients(d_factors, cores, plan, spec, scale), cores, need_cores, strict=True)
-    return dx, [gradient.to(core.dtype).contiguous() if need else None for gradient, core, need in triples]

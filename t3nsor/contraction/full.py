@@ -3,7 +3,7 @@
 dW is given as two factors, dW[(i1 i2), (j1 j2)] = sum_r first[i1, j1, r] second[r, i2, j2].
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -13,15 +13,13 @@ from t3nsor.contraction.gemm import add_product, blocks
 class FullMatrix:
     """weight^T + dW, or dW alone, built a few output columns at a time, as rows of nn.Linear's (out, in) layout.
 
-    first: (n1, m1, r), of the dtype of the rows.
-    second: (r, n2, m2), likewise.
+    factors: (n1, m1, r) and (r, n2, m2), of the dtype of the rows.
     weight: (m1 * m2, n1 * n2), or None.
     modes_per_block: how many of the m1 output modes are built at a time.
     """
 
-    def __init__(
-        self, first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor | None, modes_per_block: int
-    ) -> None:
+    def __init__(self, factors: Sequence[torch.Tensor], weight: torch.Tensor | None, modes_per_block: int) -> None:
+        first, second = factors
         (self.n1, self.m1, self.r), (_, self.n2, self.m2) = first.shape, second.shape
         # A CPU copies runs of n2 numbers faster than single ones; elsewhere it is calls that count.
         self.turned = first.device.type in ("cpu", "meta")

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import torch
 
+from t3nsor.contraction.torch_internals import is_exporting
+
 NARROW = 16  # columns below which a CPU's GEMM leaves its vectorised kernels
 
 
@@ -14,7 +16,8 @@ def blocks(count: int, size: int) -> Iterator[slice]:
 
 def is_narrow(columns: int, a: torch.Tensor) -> bool:
     """True if a CPU's GEMM of the rows of `a` with so few columns would take several times as long as its transpose."""
-    return 1 < columns < NARROW <= a.shape[0] and a.device.type == "cpu" and a.dtype.itemsize >= 4
+    few = 1 < columns < NARROW and a.device.type == "cpu" and a.dtype.itemsize >= 4
+    return few and not is_exporting() and a.shape[0] >= NARROW  # an exported program is for any number of rows
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

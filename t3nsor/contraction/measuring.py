@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 
-from t3nsor.contraction.cost_model import MOST_ROWS, cost, first_plan, keeps_states
-from t3nsor.contraction.engine import Contraction, compose, contraction_for, gradients, schedule_of, values
+from t3nsor.autocast import without_autocast
+from t3nsor.contraction.autograd import contract_training
+from t3nsor.contraction.cost_model import MOST_ROWS, choose_plan, cost, first_plan
+from t3nsor.contraction.engine import Contraction, Operands, contraction_for, schedule_of, training_of, values
 from t3nsor.contraction.plans import ContractionSpec, Plan, candidates
+from t3nsor.contraction.torch_internals import in_transform
 from t3nsor.machine import machine
 
 NEAR = 2.0  # times the least predicted time: slower plans are not timed
@@ -24,7 +27,7 @@ def contraction_of(
 ) -> Contraction:
     """`contraction_for` operands, whose plans are timed first if the strategy is "measured"."""
     contraction = contraction_for(x, cores, closed, beside, strategy, save)
-    if strategy == "measured" and not contraction.is_measured:
+    if strategy == "measured" and not contraction.is_measured and not in_transform():
         _measure(contraction, x.device)
     return contraction
 
@@ -48,13 +51,14 @@ def fastest(seconds: dict[Plan, float]) -> Plan:
 def time_plans(
     spec: ContractionSpec, backward: bool, device: torch.device, *, near: float = NEAR, rounds: int = ROUNDS
 ) -> dict[Plan, float]:
-    """Seconds of the plans that are predicted to be near the best, run in turns.
+    """Seconds of the plans that are predicted to be near the best, and of the chosen one, run in turns.
 
     near: how near, as a factor on the time predicted for the best.
     """
     predicted = {plan: cost(spec, plan, backward) for plan in candidates(spec, "auto", backward)}
-    plans = [plan for plan, seconds in predicted.items() if seconds <= near * min(predicted.values())]
-    with torch.no_grad():
+    limit, chosen = near * min(predicted.values()), choose_plan(spec, "auto", backward)
+    plans = [plan for plan, seconds in predicted.items() if seconds <= limit or plan == chosen]
+    with torch.inference_mode(False), torch.set_grad_enabled(backward), without_autocast(device):
         runs = {plan: _run(spec, plan, backward, device) for plan in plans}
         return in_turns(runs, device, rounds)
 
@@ -90,29 +94,15 @@ def clock(run: Callable[[], object], device: torch.device, repeats: int = 1) -> 
 
 def _run(spec: ContractionSpec, plan: Plan, backward: bool, device: torch.device) -> Callable[[], object]:
     """A pass over operands of the sizes of `spec`, whose values do not matter, with a plan."""
-    dtype = getattr(torch, spec.dtype)
-    full = partial(torch.full, fill_value=0.01, dtype=dtype, device=device)
-    shapes = zip(spec.ranks, spec.inputs, spec.outputs, spec.ranks[1:], strict=False)
-    cores = [full(shape) for shape in shapes]
-    x, g = full((min(spec.rows, MOST_ROWS), spec.in_features)), full((min(spec.rows, MOST_ROWS), spec.out_features))
-    weight = full((spec.out_features, spec.in_features)) if spec.with_dense_weight else None
-    here = replace(spec, rows=len(x))
-    first, schedule = (schedule_of(here, each) for each in (first_plan(spec, plan) if backward else plan, plan))
+    here = replace(spec, rows=min(spec.rows, MOST_ROWS))
+    numbers = partial(torch.full, fill_value=0.01, dtype=getattr(torch, spec.dtype), device=device)
+    cores = [numbers(shape) for shape in zip(spec.ranks, spec.inputs, spec.outputs, spec.ranks[1:], strict=False)]
+    x, weight = numbers((here.rows, spec.in_features)), None
+    if spec.with_dense_weight:
+        weight = numbers((spec.out_features, spec.in_features))
+    operands = Operands(x, weight, None, cores)
     if not backward:
-        return lambda: values(schedule, 1.0, x, weight, None, *cores)
-    if spec.few_rows:
-        tensors = [tensor.requires_grad_() for tensor in (x, *cores)]
-
-        def composed() -> object:
-            with torch.enable_grad():
-                y = compose(schedule, 1.0, x, weight, None, *cores)
-            return torch.autograd.grad(y, tensors, g)
-
-        return composed
-    keep, needed = keeps_states(spec, plan), (spec.x_gradient, False, *(spec.core_gradients for _ in cores))
-
-    def both() -> object:
-        kept = values(first, 1.0, x, weight, None, *cores, keep=keep)[1]
-        return gradients(schedule, 1.0, needed, kept, g, x, weight, *cores)
-
-    return both
+        return partial(values, schedule_of(here, plan), operands)
+    wanted = [t.requires_grad_() for t in ([x] if spec.x_gradient else []) + (cores if spec.core_gradients else [])]
+    training, g = training_of(here, plan, first_plan(spec, plan)), numbers((here.rows, spec.out_features))
+    return lambda: torch.autograd.grad(contract_training(training, operands), wanted, g)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 
 from t3nsor.autocast import autocast_dtype, in_autocast_dtype, without_autocast
-from t3nsor.contraction.autograd import contract, contract_eagerly
-from t3nsor.contraction.engine import compose
-from t3nsor.contraction.exporting import exported_schedule
+from t3nsor.contraction.autograd import contract_eagerly
+from t3nsor.contraction.compiled import contract
+from t3nsor.contraction.engine import Operands, compose, exported_schedule
 from t3nsor.contraction.measuring import contraction_of
 from t3nsor.contraction.plans import Plan, check_strategy
 from t3nsor.contraction.torch_internals import is_exporting
@@ -101,17 +101,18 @@ def contract_cores(
     x = x if autocast is None else in_autocast_dtype(x)
     bias = bias if bias is None or bias.dtype == x.dtype else bias.to(x.dtype)
     if is_exporting():
-        shapes = [tuple(core.shape) for core in cores]
-        found = exported_schedule(shapes, closed, weight is not None, strategy, x.dtype, x.device.type)
-        return compose(found, float(scale), x, weight, bias, *cores)
+        shapes = [core.shape for core in cores]
+        found = exported_schedule(strategy, closed, weight is not None, x.dtype, x.device, *shapes)
+        return compose(found, Operands(x, weight, bias, cores, float(scale)))
     if torch.compiler.is_compiling():
         code = strategy.code if isinstance(strategy, Plan) else strategy
         return contract(x, weight, bias, list(cores), closed, float(scale), code)
     contraction = contraction_of(x, cores, closed, weight is not None, strategy, save)
+    operands = Operands(x, weight, bias, cores, float(scale))
     if autocast is None:
-        return contract_eagerly(contraction, float(scale), x, weight, bias, *cores)
+        return contract_eagerly(contraction, operands)
     with without_autocast(x.device):
-        return contract_eagerly(contraction, float(scale), x, weight, bias, *cores)
+        return contract_eagerly(contraction, operands)
 
 
 def _matrix_cores(tt: CoreChain) -> list[torch.Tensor]:

@@ -4,49 +4,44 @@ Rows stand between the modes, x as (n1, rows, n2) and g as (m1, rows, m2), so th
 price of copies of x and g.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 
 from t3nsor.contraction.gemm import add_product, blocks
 
 
-@dataclass(frozen=True)
-class FactorPair:
-    """y[(j1 j2)] = sum over r, i1, i2 of x[(i1 i2)] first[i1, j1, r] second[r, i2, j2].
+def pair_gradients(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    factors: Sequence[torch.Tensor],
+    rows_per_block: int,
+    expands_g: bool,
+    dx: torch.Tensor | None,
+    accumulate: bool,
+) -> list[torch.Tensor]:
+    """Return the gradients of the two factors of y[(j1 j2)] = sum over r, i1, i2 of
+    x[(i1 i2)] first[i1, j1, r] second[r, i2, j2].
 
-    first: (n1, m1, r), of the dtype of the rows.
-    second: (r, n2, m2), likewise.
+    x, g: (rows, in), and the gradient of y, (rows, out).
+    factors: (n1, m1, r) and (r, n2, m2), of the dtype of the rows.
     rows_per_block: rows handled at once.
-    exchanged: expand g over the second factor and x over the first, instead of x over the second and g over the
+    expands_g: expand g over the second factor and x over the first, instead of x over the second and g over the
         first. The sums are symmetric in x and g, so it is the same function with the modes of the factors exchanged.
+    dx: (rows, in), overwritten, or added to if `accumulate`; None: the gradient of x is not needed.
     """
-
-    first: torch.Tensor
-    second: torch.Tensor
-    rows_per_block: int
-    exchanged: bool
-
-    def backward(
-        self, x: torch.Tensor, g: torch.Tensor, dx: torch.Tensor | None, accumulate: bool
-    ) -> list[torch.Tensor]:
-        """Return the gradients of the two factors from g (rows, out), that of y.
-
-        dx: (rows, in), overwritten, or added to if `accumulate`; None: the gradient of x is not needed.
-        """
-        if not self.exchanged:
-            return _PairedPass(x, g, self.first, self.second, self.rows_per_block).run(dx, None, accumulate)
-        first, second = self.first.transpose(0, 1), self.second.transpose(1, 2)
-        d_factors = _PairedPass(g, x, first, second, self.rows_per_block).run(None, dx, accumulate)
-        return [gradient.transpose(k, k + 1) for k, gradient in enumerate(d_factors)]
+    if not expands_g:
+        return _Pass(x, g, factors, rows_per_block).run(dx, None, accumulate)
+    exchanged = [factor.transpose(k, k + 1) for k, factor in enumerate(factors)]
+    d_factors = _Pass(g, x, exchanged, rows_per_block).run(None, dx, accumulate)
+    return [gradient.transpose(k, k + 1) for k, gradient in enumerate(d_factors)]
 
 
-class _PairedPass:
+class _Pass:
     """One pass over the rows. x expands over the second factor, g over the first."""
 
-    def __init__(
-        self, x: torch.Tensor, g: torch.Tensor, first: torch.Tensor, second: torch.Tensor, rows_per_block: int
-    ):
+    def __init__(self, x: torch.Tensor, g: torch.Tensor, factors: Sequence[torch.Tensor], rows_per_block: int):
+        first, second = factors
         self.x, self.g, self.rows_per_block = x, g, rows_per_block
         self.n1, self.m1, self.r = first.shape
         _, self.n2, self.m2 = second.shape

@@ -6,21 +6,15 @@ from torch.autograd import forward_ad
 is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.6 cannot tell
 
 
-def in_forward_mode() -> bool:
-    """True inside `forward_ad.dual_level` or `torch.func.jvp`.
+def in_transform() -> bool:
+    """True inside `forward_ad.dual_level`, a transform of torch.func, or a trace.
 
-    The public `forward_ad.unpack_dual` answers for one tensor, at a cost that shows in small products.
+    No public function tells of the first two: `forward_ad.unpack_dual` answers for one tensor, at a cost that shows in
+    small products; for the other it is the test of `torch.autograd.Function.apply`. A Function with `setup_context`
+    would work in most of them, but takes as long to call as a small product.
     """
-    return forward_ad._current_level >= 0
-
-
-def in_functorch_transform() -> bool:
-    """True inside a transform of torch.func, by the same test as `torch.autograd.Function.apply`.
-
-    No public function tells. A Function with `setup_context` would work everywhere, but takes as long to call as a
-    small product.
-    """
-    return torch._C._are_functorch_transforms_active()
+    forward_mode = forward_ad._current_level >= 0
+    return forward_mode or torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
 
 
 def is_legacy_batched(tensor: torch.Tensor) -> bool:

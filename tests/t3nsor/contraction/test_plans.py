@@ -66,8 +66,8 @@ def test_the_forward_pass_before_a_backward_pass_is_chosen_with_it():
     rates = ASSUMED["cpu", 4]._replace(call=0.0, touch=0.0, item=0.0, move=0.0)
     assert cost(case, full, rates=rates) < cost(case, chain, rates=rates)
     assert choose_plan(case, rates=rates) == full
-    assert choose_plan(case, backward=True, rates=rates) == first_plan(case, chain, rates) == chain
-    assert first_plan(replace(case, save="least"), chain, rates) == full
+    assert choose_plan(case, backward=True, rates=rates) == first_plan(case, chain, rates=rates) == chain
+    assert first_plan(replace(case, save="least"), chain, rates=rates) == full
 
 
 @pytest.mark.parametrize(
