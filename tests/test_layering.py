@@ -36,7 +36,7 @@ HEAVY = {"transformers", "datasets", "wandb", "matplotlib", "peft", "sklearn", "
 # The modules of t3nsor from top to bottom: each may import those that come after it, and the engine of the rest only
 # BELOW_THE_ENGINE.
 BELOW_THE_ENGINE = ["t3nsor.tensor_train", "t3nsor.arithmetic", "t3nsor.cores", "t3nsor.shapes", "t3nsor.autocast"]
-BELOW_THE_ENGINE += ["t3nsor.scaling", "t3nsor.machine", "t3nsor.errors"]
+BELOW_THE_ENGINE += ["t3nsor.scaling", "t3nsor.machine", "t3nsor.timing", "t3nsor.errors"]
 ENGINE = ["explain", "ops", "compiled", "measuring", "autograd", "engine", "cost_model", "factors"]
 ENGINE = [
     f"t3nsor.contraction.{name}" for name in (*ENGINE, "chain", "full", "paired", "gemm", "torch_internals", "plans")

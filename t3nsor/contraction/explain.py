@@ -36,11 +36,11 @@ def explain(layer: nn.Module, rows: int, *, dtype: torch.dtype | None = None, be
     ranks = chain.ranks[:-1] if chain.closed else chain.ranks[1:-1]
     print(chain)
     print(f"matrix rank at most {max_rank(chain.raw_shape, ranks, chain.closed)}")
-    save = getattr(layer, "save", "fast")
+    strategy, save = getattr(layer, "strategy", "auto"), getattr(layer, "save", "fast")
     spec = _spec(chain, rows, dtype or chain.dtype, chain.device.type, beside, save)
     for backward in (False, True):
-        _print_plans(spec, rows, getattr(layer, "strategy", "auto"), backward)
-    print(f"\n{_kept(spec, getattr(layer, 'strategy', 'auto'))}")
+        _print_plans(spec, rows, strategy, backward)
+    print(f"\nkept for the backward pass: {_kept(spec, strategy)}")
 
 
 def chosen_plans(chain: CoreChain, rows: int, *, beside: bool = False, device: str | None = None) -> tuple[Plan, Plan]:
@@ -79,9 +79,8 @@ def _print_plans(spec: ContractionSpec, rows: int, strategy: str | Plan, backwar
 
 def _kept(spec: ContractionSpec, strategy: str | Plan) -> str:
     if spec.few_rows:
-        return "kept for the backward pass: what autograd keeps, which with few rows is the fastest"
+        return "what autograd keeps, which with few rows is the fastest"
     plan = choose_plan(spec, strategy, backward=True)
-    if not keeps_states(spec, plan):
-        return f"kept for the backward pass: x and the cores (save: {spec.save})"
-    share = state_size(spec, plan) / spec.in_features
-    return f"kept for the backward pass: x, the cores, and {share:.2f} of x between the cores (save: {spec.save})"
+    share = state_size(spec, plan) / spec.in_features if keeps_states(spec, plan) else 0
+    between = f", {share:.2f} of x between the cores" if share else ""
+    return f"x, the cores{between} (save: {spec.save})"
