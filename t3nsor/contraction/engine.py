@@ -6,7 +6,7 @@ Nothing here knows of autograd: tensors in, tensors out. `compose` is the same f
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -46,22 +46,13 @@ class Operands(NamedTuple):
     scale: float = 1.0
 
 
-@dataclass(frozen=True)
 class Schedule:
-    """A plan with its block sizes, for operands of one spec.
+    """A plan with its block sizes, for operands of one spec."""
 
-    spec: what to contract.
-    plan: in which order.
-    chain: the steps of a chain.
-    rows_per_block: rows that a pair handles at once.
-    modes_per_block: output modes of a full matrix that are built at once.
-    """
-
-    spec: ContractionSpec
-    plan: Plan
-    chain: Chain
-    rows_per_block: int
-    modes_per_block: int
+    def __init__(self, spec: ContractionSpec, plan: Plan):
+        self.spec, self.plan, self.rows_per_block = spec, plan, rows_per_block(spec, plan)
+        self.chain = Chain(steps_of(spec, plan), self.rows_per_block)
+        self.modes_per_block = modes_per_block(spec, plan) if plan.kind in ("full", "hybrid") else 0
 
     def factors(self, operands: Operands) -> list[torch.Tensor]:
         return plan_factors(operands.cores, self.plan, self.spec.closed, operands.scale, operands.x.dtype)
@@ -91,7 +82,7 @@ class Contraction:
 
     def plan_again(self) -> None:
         """Choose the plans, by what is known of the machine now."""
-        self.forward = schedule_of(self.spec, choose_plan(self.spec, self.strategy))
+        self.forward = Schedule(self.spec, choose_plan(self.spec, self.strategy))
         self._training: dict[tuple[bool, bool], Training] = {}
 
     def training(self, x_gradient: bool, core_gradients: bool) -> Training:
@@ -110,7 +101,7 @@ def training_of(spec: ContractionSpec, plan: Plan, first: Plan) -> Training:
     if first.kind == "full":
         kept = 4 * spec.in_features * spec.out_features
     composes = spec.few_rows or (spec.save == "fast" and kept <= LITTLE)
-    return Training(schedule_of(spec, first), schedule_of(spec, plan), keeps_states(spec, plan), composes)
+    return Training(Schedule(spec, first), Schedule(spec, plan), keeps_states(spec, plan), composes)
 
 
 def contraction_for(
@@ -150,26 +141,9 @@ def _chosen_contraction(
 
 
 @torch.compiler.assume_constant_result
-def exported_schedule(
-    strategy: str | Plan,
-    closed: bool,
-    with_dense_weight: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-    *core_shapes: torch.Size,
-) -> Schedule:
-    """Return a schedule for `compose`, for any number of rows."""
-    chosen = _chosen_contraction(
-        strategy, "least", closed, with_dense_weight, EXPORTED_ROWS, dtype, device, *core_shapes
-    )
-    return chosen.forward
-
-
-def schedule_of(spec: ContractionSpec, plan: Plan) -> Schedule:
-    """The plan with its block sizes."""
-    modes = modes_per_block(spec, plan) if plan.kind in ("full", "hybrid") else 0
-    rows = rows_per_block(spec, plan)
-    return Schedule(spec, plan, Chain(steps_of(spec, plan), rows), rows, modes)
+def exported_schedule(strategy: str | Plan, closed: bool, with_dense_weight: bool, *others: Any) -> Schedule:
+    """A schedule for `compose`, for any number of rows; others: dtype and device of x, and the shapes of the cores."""
+    return _chosen_contraction(strategy, "least", closed, with_dense_weight, EXPORTED_ROWS, *others).forward
 
 
 def values(schedule: Schedule, operands: Operands, keep: bool = False) -> tuple[torch.Tensor, list[torch.Tensor]]:

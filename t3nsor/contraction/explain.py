@@ -82,5 +82,5 @@ def _kept(spec: ContractionSpec, strategy: str | Plan) -> str:
         return "what autograd keeps, which with few rows is the fastest"
     plan = choose_plan(spec, strategy, backward=True)
     share = state_size(spec, plan) / spec.in_features if keeps_states(spec, plan) else 0
-    between = f", {share:.2f} of x between the cores" if share else ""
-    return f"x, the cores{between} (save: {spec.save})"
+    between = f", and {share:.2f} of x between them" if share else ""
+    return f"x and the cores{between} (save: {spec.save})"

@@ -9,7 +9,7 @@ import torch
 from t3nsor.autocast import without_autocast
 from t3nsor.contraction.autograd import contract_training
 from t3nsor.contraction.cost_model import MOST_ROWS, choose_plan, cost, first_plan
-from t3nsor.contraction.engine import Contraction, Operands, contraction_for, schedule_of, training_of, values
+from t3nsor.contraction.engine import Contraction, Operands, Schedule, contraction_for, training_of, values
 from t3nsor.contraction.plans import ContractionSpec, Plan, candidates
 from t3nsor.contraction.torch_internals import in_transform
 from t3nsor.machine import machine
@@ -70,7 +70,7 @@ def _run(spec: ContractionSpec, plan: Plan, backward: bool, device: torch.device
         weight = numbers((spec.out_features, spec.in_features))
     operands = Operands(x, weight, None, cores)
     if not backward:
-        return partial(values, schedule_of(here, plan), operands)
+        return partial(values, Schedule(here, plan), operands)
     wanted = [t.requires_grad_() for t in ([x] if spec.x_gradient else []) + (cores if spec.core_gradients else [])]
     training, g = training_of(here, plan, first_plan(spec, plan)), numbers((here.rows, spec.out_features))
     return lambda: torch.autograd.grad(contract_training(training, operands), wanted, g)

@@ -109,7 +109,7 @@ def test_explain_says_where_a_choice_comes_from(capsys):
     assert shown.count("the fastest when measured") == 2
     assert [line for line in shown.splitlines() if "measured" in line and line.startswith("->")]
     explain(TTLinear(768, 768, rank=2, auto_shape_mode="skewed", strategy="left_to_right"), 32)
-    assert "x, the cores, and 0.17 of x between the cores (save: fast)" in capsys.readouterr().out
+    assert "x and the cores, and 0.17 of x between them (save: fast)" in capsys.readouterr().out
     explain(TTLinear(768, 768, rank=2, auto_shape_mode="skewed", strategy="left_to_right", save="least"), 32)
     assert "x and the cores (save: least)" in capsys.readouterr().out
 
