@@ -9,7 +9,6 @@ import sys
 from functools import lru_cache
 
 from t3nsor.contraction.chain import ChainStep, chain_steps, sums_small_products
-from t3nsor.contraction.full import builds_in_batches
 from t3nsor.contraction.gemm import NARROW
 from t3nsor.contraction.plans import ContractionSpec, Plan, candidates
 from t3nsor.machine import MEBIBYTE, Rates, is_cpu, item_size, machine
@@ -118,7 +117,7 @@ def counts(spec: ContractionSpec, plan: Plan, backward: bool, first: Plan) -> tu
 class _Counter:
     def __init__(self, spec: ContractionSpec, plan: Plan, backward: bool):
         self.spec, self.plan, self.counts = spec, plan, [0.0] * len(Rates._fields)
-        self.rows = max(1, min(spec.rows, MOST_ROWS))
+        self.rows = spec.rows
         self.block = min(self.rows, rows_per_block(spec, plan))
         self.blocks = self.rows / self.block
         self.n, self.m = spec.in_features, spec.out_features
@@ -147,11 +146,13 @@ class _Counter:
 
     def factors(self, backward: bool) -> None:
         """Merging the cores of each group, and splitting the gradient of what they are merged to."""
-        start = 0
+        start, turned = 0, self.plan.kind == "chain" and self.plan.right_to_left
         for size, (left, n, m, right) in zip(self.plan.groups, self.spec.factor_shapes(self.plan.groups), strict=True):
+            if turned:
+                self.copy(left * n * m * right, 2 if backward else 1)
             for rank in self.spec.ranks[start + 1 : start + size]:
                 self.gemm(1, left * n, rank, m * right, 3 if backward else 1)
-                self.copy(left * n * m * right, 2 if backward else 1)
+                self.copy(left * n * m * right, 4 if backward else 2)
             start += size
 
     def chain_forward(self) -> None:
@@ -174,11 +175,8 @@ class _Counter:
 
     def full_product(self) -> None:
         (_, n1, m1, r), (_, n2, m2, _) = self.spec.factor_shapes(self.plan.groups)
-        if builds_in_batches(r, n2):
-            self.gemm(self.m, n1, r, n2)
-        else:
-            self.gemm(1, m1 * n1, r, m2 * n2)
-            self.copy(self.n * self.m, run=n2)
+        self.gemm(1, m1 * n1, r, m2 * n2)
+        self.copy(self.n * self.m, run=n2)
         self.gemm(1, self.rows, self.n, self.m)
 
     def full_gradients(self) -> None:
@@ -192,11 +190,10 @@ class _Counter:
         rows, times = self.block, self.blocks
         self.copy(rows * self.n, times, run=n2)
         self.copy(rows * self.m, times, run=m2)
-        narrow = 4 if is_cpu(self.spec.device) and 1 < m2 < NARROW else 1  # batches, which are not transposed
-        self.gemm(r, n1 * rows, n2, m2, times * narrow)
+        self.gemm(r, n1 * rows, n2, m2, times)
         self.gemm(1, r * n1, m1, rows * m2, times)
         self.gemm(1, r * n1, rows * m2, m1, times)
-        self.gemm(r, n2, n1 * rows, m2, times * narrow)
+        self.gemm(r, n2, n1 * rows, m2, times)
         if item_size(self.spec.dtype) == 2:  # two of the products copy x for each rank
             self.copy(r * rows * self.n, 2 * times)
         if x_gradient:
@@ -224,9 +221,6 @@ class _Counter:
             self.copy(batch * step.outer * step.inner, self.blocks, run=step.inner)
             return
         self.gemm(1, step.outer, batch * step.rest, step.inner, self.blocks)
-        if not step.by_rows:
-            self.copy(batch * step.rest * step.outer, self.blocks)
-            self.copy(batch * step.rest * step.inner, self.blocks)
 
     def _dense_product(self) -> None:
         """The product with the dense weight beside a chain or a pair."""
