@@ -215,14 +215,6 @@ class Chain:
         return operands
 
 
-def compose_chain(x: torch.Tensor, steps: Sequence[ChainStep], matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """x (rows, in) -> y, of rows * out numbers, in operations that autograd and transforms of torch understand."""
-    state = x
-    for step, matrix in zip(steps, matrices, strict=True):
-        state = step.multiply(step.operand(state, step.inner), matrix)
-    return state
-
-
 def _for_each(operand: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """The transposed matrix once for each product of a batch; a CPU takes longer for some that are not contiguous."""
     turned = matrix.t()

@@ -15,7 +15,7 @@ from t3nsor.machine import MEBIBYTE, Rates, is_cpu, item_size, machine
 
 CACHE_LINE = 64  # bytes
 WHOLE_RUN, RUNS = 8, 0.4  # copies of runs of so many entries take this share of the time of single ones
-MOST_ROWS = 4096  # beyond, more rows take proportionally longer with every plan
+MOST_MATRICES = 65535  # in a batched product on an accelerator
 
 
 def choose_plan(
@@ -80,6 +80,8 @@ def rows_per_block(spec: ContractionSpec, plan: Plan) -> int:
     if widest == 0:  # a single step has no state to keep
         return sys.maxsize
     fitting = (1.5 if on_cpu else 256) * MEBIBYTE / (widest * item_size(spec.dtype))
+    if not on_cpu:
+        fitting = min(fitting, MOST_MATRICES / max(step.batch for step in steps_of(spec, plan)))
     power = 2 ** max(4, int(math.log2(max(fitting, 1))))
     return min(power, 128) if on_cpu else power
 
@@ -117,20 +119,22 @@ def counts(spec: ContractionSpec, plan: Plan, backward: bool, first: Plan) -> tu
 class _Counter:
     def __init__(self, spec: ContractionSpec, plan: Plan, backward: bool):
         self.spec, self.plan, self.counts = spec, plan, [0.0] * len(Rates._fields)
-        self.rows = spec.rows
-        self.block = min(self.rows, rows_per_block(spec, plan))
-        self.blocks = self.rows / self.block
+        self.block = min(spec.rows, rows_per_block(spec, plan))
+        self.blocks = spec.rows / self.block
         self.n, self.m = spec.in_features, spec.out_features
         self.factors(backward)
+        builds, product = plan.kind in ("full", "hybrid"), spec.x_gradient or not backward
+        if product and builds:
+            self.build()
+        if product and (builds or spec.with_dense_weight):
+            self.gemm(1, spec.rows, self.n, self.m)
         if plan.kind == "chain":
             self.chain_backward() if backward else self.chain_forward()
-        elif plan.kind == "paired":
-            self.paired(spec.x_gradient)
-        else:
-            if spec.x_gradient or not backward:
-                self.full_product()
+        elif plan.kind == "full":
             if backward and spec.core_gradients:
-                self.full_gradients() if plan.kind == "full" else self.paired(x_gradient=False)
+                self.full_gradients()
+        elif spec.core_gradients:
+            self.paired(spec.x_gradient and plan.kind == "paired")
 
     def gemm(self, batch: float, m: int, k: int, n: int, times: float = 1.0) -> None:
         """`times` calls for `batch` products (m, k) @ (k, n)."""
@@ -158,7 +162,6 @@ class _Counter:
     def chain_forward(self) -> None:
         for step in steps_of(self.spec, self.plan):
             self._step(step, step.outer, step.inner)
-        self._dense_product()
 
     def chain_backward(self) -> None:
         steps = steps_of(self.spec, self.plan)
@@ -170,18 +173,15 @@ class _Counter:
                     self._step(step, step.outer, step.inner)
             if k > 0 or self.spec.x_gradient:
                 self._step(step, step.inner, step.outer)
-        if self.spec.x_gradient:
-            self._dense_product()
 
-    def full_product(self) -> None:
+    def build(self) -> None:
         (_, n1, m1, r), (_, n2, m2, _) = self.spec.factor_shapes(self.plan.groups)
         self.gemm(1, m1 * n1, r, m2 * n2)
         self.copy(self.n * self.m, run=n2)
-        self.gemm(1, self.rows, self.n, self.m)
 
     def full_gradients(self) -> None:
         (_, n1, m1, r), (_, n2, m2, _) = self.spec.factor_shapes(self.plan.groups)
-        self.gemm(1, self.m, self.rows, self.n)
+        self.gemm(1, self.m, self.spec.rows, self.n)
         self.copy(self.n * self.m, run=n2)
         self.gemm(1, r, m1 * n1, m2 * n2, times=2)
 
@@ -202,7 +202,6 @@ class _Counter:
                 self.gemm(1, m1, r * n1, rows * m2, times)
             else:
                 self.gemm(1, n1 * rows, m2, n2, times * r)
-            self._dense_product()
 
     def _step(self, step: ChainStep, outer: int, inner: int) -> None:
         """A product (outer, inner) with a state, for every block."""
@@ -221,8 +220,3 @@ class _Counter:
             self.copy(batch * step.outer * step.inner, self.blocks, run=step.inner)
             return
         self.gemm(1, step.outer, batch * step.rest, step.inner, self.blocks)
-
-    def _dense_product(self) -> None:
-        """The product with the dense weight beside a chain or a pair."""
-        if self.spec.with_dense_weight:
-            self.gemm(1, self.rows, self.n, self.m)

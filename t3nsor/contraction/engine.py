@@ -4,14 +4,14 @@ Nothing here knows of autograd: tensors in, tensors out. `compose` is the same f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
-from t3nsor.contraction.chain import Chain, compose_chain
+from t3nsor.contraction.chain import Chain
 from t3nsor.contraction.cost_model import (
     choose_plan,
     first_plan,
@@ -58,18 +58,20 @@ class Schedule:
         return plan_factors(operands.cores, self.plan, self.spec.closed, operands.scale, operands.x.dtype)
 
 
-@dataclass(frozen=True)
 class Training:
-    """The schedules of both passes, for a set of gradients.
+    """The schedules of a backward pass with `plan` after a forward pass with `first`, see `first_plan`.
 
     keeps: True if the states between the steps, which are the same in both passes, are kept for the second.
     composes: True if autograd's own operations, which are the cheapest to call, keep little for the backward pass.
     """
 
-    forward: Schedule
-    backward: Schedule
-    keeps: bool
-    composes: bool
+    def __init__(self, spec: ContractionSpec, plan: Plan, first: Plan):
+        self.forward, self.backward = Schedule(spec, first), Schedule(spec, plan)
+        self.keeps = keeps_states(spec, plan)
+        kept = spec.rows * (spec.in_features + state_size(spec, first))
+        if first.kind == "full":
+            kept = 4 * spec.in_features * spec.out_features
+        self.composes = spec.few_rows or (spec.save == "fast" and kept <= LITTLE)
 
 
 class Contraction:
@@ -91,17 +93,8 @@ class Contraction:
         if wanted not in self._training:
             spec = replace(self.spec, x_gradient=x_gradient, core_gradients=core_gradients)
             plan = choose_plan(spec, self.strategy, backward=True)
-            self._training[wanted] = training_of(spec, plan, first_plan(spec, plan, self.strategy))
+            self._training[wanted] = Training(spec, plan, first_plan(spec, plan, self.strategy))
         return self._training[wanted]
-
-
-def training_of(spec: ContractionSpec, plan: Plan, first: Plan) -> Training:
-    """The schedules of a backward pass with `plan` after a forward pass with `first`, see `first_plan`."""
-    kept = spec.rows * (spec.in_features + state_size(spec, first))
-    if first.kind == "full":
-        kept = 4 * spec.in_features * spec.out_features
-    composes = spec.few_rows or (spec.save == "fast" and kept <= LITTLE)
-    return Training(Schedule(spec, first), Schedule(spec, plan), keeps_states(spec, plan), composes)
 
 
 def contraction_for(
@@ -222,8 +215,10 @@ def compose(schedule: Schedule, operands: Operands) -> torch.Tensor:
     if schedule.plan.kind == "full":
         dense = dense_matrix(cores, scale, x.dtype).t()
         return functional.linear(x, dense if weight is None else weight + dense, bias)
-    y = compose_chain(x.reshape(-1, x.shape[-1]), schedule.chain.steps, schedule.factors(operands))
-    y = y.reshape(*x.shape[:-1], schedule.spec.out_features)
+    state = x.reshape(-1, x.shape[-1])
+    for step, matrix in zip(schedule.chain.steps, schedule.factors(operands), strict=True):
+        state = step.multiply(step.operand(state, step.inner), matrix)
+    y = state.reshape(*x.shape[:-1], schedule.spec.out_features)
     if weight is not None:
         return y + functional.linear(x, weight, bias)
     return y if bias is None else y + bias

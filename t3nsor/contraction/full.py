@@ -65,7 +65,8 @@ class FullMatrix:
     def _blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield (slice of columns, their rows of W); the memory of one W may serve for the next."""
         batched = None
-        if self.turned and builds_in_batches(self.r, self.n2):
+        # Small products that add the weight, or one product and a copy that permutes runs of n2 numbers.
+        if self.turned and self.r <= min(8, self.n2 // 2):
             second = self.second.view(self.r, self.m2, self.n2).transpose(0, 1)
             size = min(self.modes_per_block, self.m1)
             batched = second.expand(size, *second.shape).reshape(-1, self.r, self.n2)
@@ -108,8 +109,3 @@ class FullMatrix:
         if out.dtype.itemsize == 2:  # a strided sum in half precision takes longer than a copy and a plain sum
             return out.copy_(dw).add_(base)
         return torch.add(base, dw, out=out)
-
-
-def builds_in_batches(rank: int, run: int) -> bool:
-    """True if small products that add the weight beat one product and a copy that permutes runs of `run` numbers."""
-    return rank <= min(8, run // 2)

@@ -8,8 +8,8 @@ import torch
 
 from t3nsor.autocast import without_autocast
 from t3nsor.contraction.autograd import contract_training
-from t3nsor.contraction.cost_model import MOST_ROWS, choose_plan, cost, first_plan
-from t3nsor.contraction.engine import Contraction, Operands, Schedule, contraction_for, training_of, values
+from t3nsor.contraction.cost_model import choose_plan, cost, first_plan
+from t3nsor.contraction.engine import Contraction, Operands, Schedule, Training, contraction_for, values
 from t3nsor.contraction.plans import ContractionSpec, Plan, candidates
 from t3nsor.contraction.torch_internals import in_transform
 from t3nsor.machine import machine
@@ -17,6 +17,7 @@ from t3nsor.timing import in_turns
 
 NEAR = 2.0  # times the least predicted time: slower plans are not timed
 ROUNDS = 5
+MOST_ROWS = 4096  # beyond, more rows take proportionally longer with every plan
 
 
 def contraction_of(
@@ -72,5 +73,5 @@ def _run(spec: ContractionSpec, plan: Plan, backward: bool, device: torch.device
     if not backward:
         return partial(values, Schedule(here, plan), operands)
     wanted = [t.requires_grad_() for t in ([x] if spec.x_gradient else []) + (cores if spec.core_gradients else [])]
-    training, g = training_of(here, plan, first_plan(spec, plan)), numbers((here.rows, spec.out_features))
+    training, g = Training(here, plan, first_plan(spec, plan)), numbers((here.rows, spec.out_features))
     return lambda: torch.autograd.grad(contract_training(training, operands), wanted, g)

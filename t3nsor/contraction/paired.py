@@ -31,57 +31,53 @@ def pair_gradients(
     dx: (rows, in), overwritten, or added to if `accumulate`; None: the gradient of x is not needed.
     """
     if not expands_g:
-        return _Pass(x, g, factors, rows_per_block).run(dx, None, accumulate)
+        return _pass(x, g, factors, rows_per_block, dx, None, accumulate)
     exchanged = [factor.transpose(k, k + 1) for k, factor in enumerate(factors)]
-    d_factors = _Pass(g, x, exchanged, rows_per_block).run(None, dx, accumulate)
+    d_factors = _pass(g, x, exchanged, rows_per_block, None, dx, accumulate)
     return [gradient.transpose(k, k + 1) for k, gradient in enumerate(d_factors)]
 
 
-class _Pass:
-    """One pass over the rows. x expands over the second factor, g over the first."""
+def _pass(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    factors: Sequence[torch.Tensor],
+    rows_per_block: int,
+    dx: torch.Tensor | None,
+    dg: torch.Tensor | None,
+    accumulate: bool,
+) -> list[torch.Tensor]:
+    """One pass over the rows: x expands over the second factor, g over the first.
 
-    def __init__(self, x: torch.Tensor, g: torch.Tensor, factors: Sequence[torch.Tensor], rows_per_block: int):
-        first, second = factors
-        self.x, self.g, self.rows_per_block = x, g, rows_per_block
-        self.n1, self.m1, self.r = first.shape
-        _, self.n2, self.m2 = second.shape
-        self.first = first.permute(2, 0, 1).reshape(self.r * self.n1, self.m1)
-        self.second = second.contiguous()
-
-    def run(self, dx: torch.Tensor | None, dg: torch.Tensor | None, accumulate: bool) -> list[torch.Tensor]:
-        """Return the gradients of the factors, (n1, m1, r) and (r, n2, m2); write that of x or of g where asked for."""
-        m1, n1, m2, n2, r = self.m1, self.n1, self.m2, self.n2, self.r
-        d_first: torch.Tensor | None = None
-        d_second: torch.Tensor | None = None
-        x_modes: torch.Tensor | None = None
-        for rows in blocks(len(self.x), self.rows_per_block):
-            count = rows.stop - rows.start
-            if x_modes is None or x_modes.shape[1] != count:
-                x_modes, g_modes, x_wide, g_wide = self._memory(count)
-                x_flat, g_flat = x_modes.view(n1 * count, n2).expand(r, -1, -1), g_modes.view(m1, count * m2)
-                x_wide_flat, g_wide_flat = x_wide.view(r * n1, count * m2), g_wide.view(r * n1, count * m2)
-            x_modes.copy_(self.x[rows].view(count, n1, n2).transpose(0, 1))
-            g_modes.copy_(self.g[rows].view(count, m1, m2).transpose(0, 1))
-            torch.bmm(x_flat, self.second, out=x_wide)
-            torch.mm(self.first, g_flat, out=g_wide_flat)
-            d_first = add_product(d_first, x_wide_flat, g_flat.t())
-            d_second = add_product(d_second, x_flat.transpose(1, 2), g_wide)
-            if dx is not None:
-                for k, wide in enumerate(g_wide):
-                    x_flat[0].addmm_(wide, self.second[k].t(), beta=0 if k == 0 else 1)
-                _write_rows(dx[rows].view(count, n1, n2), x_modes, accumulate)
-            if dg is not None:
-                torch.mm(self.first.t(), x_wide_flat, out=g_flat)
-                _write_rows(dg[rows].view(count, m1, m2), g_modes, accumulate)
-        assert d_first is not None  # there is at least one block
-        assert d_second is not None
-        return [d_first.reshape(r, n1, m1).permute(1, 2, 0), d_second]
-
-    def _memory(self, count: int) -> list[torch.Tensor]:
-        """Buffers for `count` rows: x and g with their rows between the modes, and what each expands to."""
-        wide = (self.r, self.n1 * count, self.m2)
-        sizes = ((self.n1, count, self.n2), (self.m1, count, self.m2), wide, wide)
-        return [self.x.new_empty(size) for size in sizes]
+    Returns the gradients of the factors, (n1, m1, r) and (r, n2, m2); writes that of x or of g where asked for.
+    """
+    (n1, m1, r), (_, n2, m2) = (factor.shape for factor in factors)
+    first, second = factors[0].permute(2, 0, 1).reshape(r * n1, m1), factors[1].contiguous()
+    d_first: torch.Tensor | None = None
+    d_second: torch.Tensor | None = None
+    x_modes: torch.Tensor | None = None
+    for rows in blocks(len(x), rows_per_block):
+        count = rows.stop - rows.start
+        if x_modes is None or x_modes.shape[1] != count:
+            sizes = (n1, count, n2), (m1, count, m2), (r, n1 * count, m2), (r, n1 * count, m2)
+            x_modes, g_modes, x_wide, g_wide = (x.new_empty(size) for size in sizes)
+            x_flat, g_flat = x_modes.view(n1 * count, n2).expand(r, -1, -1), g_modes.view(m1, count * m2)
+            x_wide_flat, g_wide_flat = x_wide.view(r * n1, count * m2), g_wide.view(r * n1, count * m2)
+        x_modes.copy_(x[rows].view(count, n1, n2).transpose(0, 1))
+        g_modes.copy_(g[rows].view(count, m1, m2).transpose(0, 1))
+        torch.bmm(x_flat, second, out=x_wide)
+        torch.mm(first, g_flat, out=g_wide_flat)
+        d_first = add_product(d_first, x_wide_flat, g_flat.t())
+        d_second = add_product(d_second, x_flat.transpose(1, 2), g_wide)
+        if dx is not None:
+            for k, wide in enumerate(g_wide):
+                x_flat[0].addmm_(wide, second[k].t(), beta=0 if k == 0 else 1)
+            _write_rows(dx[rows].view(count, n1, n2), x_modes, accumulate)
+        if dg is not None:
+            torch.mm(first.t(), x_wide_flat, out=g_flat)
+            _write_rows(dg[rows].view(count, m1, m2), g_modes, accumulate)
+    assert d_first is not None  # there is at least one block
+    assert d_second is not None
+    return [d_first.reshape(r, n1, m1).permute(1, 2, 0), d_second]
 
 
 def _write_rows(out: torch.Tensor, between: torch.Tensor, accumulate: bool) -> None:

@@ -98,13 +98,7 @@ class ContractionSpec:
 
     def key(self, backward: bool) -> str:
         """The problem of a pass, as a string."""
-        sides = ["x".join(map(str, sizes)) for sizes in (self.inputs, self.outputs, self.ranks)]
-        wanted = ("x" if self.x_gradient else "") + ("c" if self.core_gradients else "")
-        kind = "ring" if self.closed else "train"
-        beside = "beside" if self.with_dense_weight else "alone"
-        return " ".join(
-            [kind, *sides, str(self.rows), self.dtype, beside, self.save, wanted if backward else "forward"]
-        )
+        return f"backward: {self}" if backward else f"forward: {replace(self, x_gradient=True, core_gradients=True)}"
 
     def factor_shapes(self, groups: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
         """Shapes (left, n, m, right) of the merged factors; the two factors of a ring as a train."""
@@ -179,15 +173,15 @@ def _all_plans(d: int, closed: bool) -> list[Plan]:
 
 
 def _allows(strategy: str, plan: Plan, backward: bool) -> bool:
+    chain, two = plan.kind == "chain", len(plan.groups) == 2
     if plan.kind in ("paired", "hybrid") and not backward:
         return False
-    if strategy in ("auto", "measured"):
-        return True
-    if strategy == "hybrid":
-        return plan.kind == ("hybrid" if backward else "full")
-    if strategy == "full":
-        return plan.kind == "full"
-    if strategy == "two_factor":
-        return plan.kind in ("chain", "paired") and len(plan.groups) == 2
-    by_core = plan.kind == "chain" and len(plan.groups) == sum(plan.groups)
-    return by_core and plan.right_to_left == (strategy == "right_to_left")
+    return {
+        "auto": True,
+        "measured": True,
+        "full": plan.kind == "full",
+        "hybrid": plan.kind == ("hybrid" if backward else "full"),
+        "two_factor": two and plan.kind in ("chain", "paired"),
+        "left_to_right": chain and len(plan.groups) == sum(plan.groups) and not plan.right_to_left,
+        "right_to_left": chain and len(plan.groups) == sum(plan.groups) and plan.right_to_left,
+    }[strategy]
