@@ -18,7 +18,7 @@ import time
 import torch
 
 from t3nsor.contraction.cost_model import counts, first_plan, predicted
-from t3nsor.contraction.measuring import fastest, time_plans
+from t3nsor.contraction.measuring import time_plans
 from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
 from t3nsor.machine import Machine, Rates, item_size, machine
 from t3nsor.shapes import auto_shape, skewed_shape
@@ -96,7 +96,7 @@ def fit(timings: list[Timing]) -> Rates:
     for _, _, seconds, counted in timings:
         best = min(seconds.values())
         done = {plan: torch.tensor(numbers, dtype=torch.float64) for plan, numbers in counted.items()}
-        start = done[fastest(seconds)]
+        start = done[min(seconds, key=seconds.__getitem__)]
         for plan, taken in seconds.items():
             slower = (taken - best) / best
             rows += [(done[plan] - start) / best, done[plan] / taken]
@@ -141,7 +141,9 @@ def calibrate(args: argparse.Namespace, found: Machine, dtype: str, seconds: flo
         held_out = sorted([*regret(others, fit(some)), *regret(some, fit(others))])
         print(f"  fitted rates      {shown(held_out)} (each half by the rates of the other half)")
     found.fitted[item_size(dtype)] = fit(timings)
-    found.choices |= {spec.key(backward): fastest(seconds).code for spec, backward, seconds, _ in timings}
+    found.choices |= {
+        spec.key(backward): min(seconds, key=seconds.__getitem__).code for spec, backward, seconds, _ in timings
+    }
 
 
 def main(arguments: list[str]) -> int:

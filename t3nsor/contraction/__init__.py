@@ -11,8 +11,8 @@
             chain, full or paired                multiply, block by block
               gemm.write_product, add_product      torch.mm, torch.bmm and the like
 
-Under torch.compile the node is a custom op, `autograd.contract`, which calls the engine when it runs; torch.export gets
-plain operations, see `exporting`. Imports point down only: ops, exporting and autograd, measuring, engine, cost_model,
-then factors, chain, full and paired, then gemm and plans. `explain` shows what the cost model predicts, `measuring`
-times plans. From the rest of t3nsor the engine imports cores, shapes, errors, autocast, machine, tensor_train.
+Under torch.compile the node is a custom op, see `compiled`; torch.export gets plain operations. `measuring` times
+plans, `explain` shows what is predicted. Imports point down only: ops, compiled, measuring, autograd, engine,
+cost_model, then factors, chain, full and paired, then gemm and plans; of the rest of t3nsor they reach cores, shapes,
+errors, autocast, machine, timing, tensor_train.
 """

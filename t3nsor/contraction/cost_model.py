@@ -129,7 +129,7 @@ class _Counter:
         if product and (builds or spec.with_dense_weight):
             self.gemm(1, spec.rows, self.n, self.m)
         if plan.kind == "chain":
-            self.chain_backward() if backward else self.chain_forward()
+            self.chain(backward)
         elif plan.kind == "full":
             if backward and spec.core_gradients:
                 self.full_gradients()
@@ -159,20 +159,16 @@ class _Counter:
                 self.copy(left * n * m * right, 4 if backward else 2)
             start += size
 
-    def chain_forward(self) -> None:
-        for step in steps_of(self.spec, self.plan):
-            self._step(step, step.outer, step.inner)
-
-    def chain_backward(self) -> None:
-        steps = steps_of(self.spec, self.plan)
-        kept = keeps_states(self.spec, self.plan)
+    def chain(self, backward: bool) -> None:
+        steps, gradients = steps_of(self.spec, self.plan), backward and self.spec.core_gradients
+        again = gradients and not keeps_states(self.spec, self.plan)
         for k, step in enumerate(steps):
-            if self.spec.core_gradients:
-                self._gradient(step)
-                if k < len(steps) - 1 and not kept:
-                    self._step(step, step.outer, step.inner)
-            if k > 0 or self.spec.x_gradient:
+            if not backward or (again and k < len(steps) - 1):
+                self._step(step, step.outer, step.inner)
+            if backward and (k > 0 or self.spec.x_gradient):
                 self._step(step, step.inner, step.outer)
+            if gradients:
+                self._gradient(step)
 
     def build(self) -> None:
         (_, n1, m1, r), (_, n2, m2, _) = self.spec.factor_shapes(self.plan.groups)

@@ -106,10 +106,9 @@ def contraction_for(
     save: str = "fast",
 ) -> Contraction:
     """Return the contraction of x (.., in) with the cores of a train or a ring, alone or beside a dense weight."""
+    rows, shapes = x.numel() // x.shape[-1], [core.shape for core in cores]
     if torch.jit.is_tracing():  # sizes are tensors there
-        rows, shapes = int(x.numel()) // int(x.shape[-1]), [torch.Size(map(int, core.shape)) for core in cores]
-    else:
-        rows, shapes = x.numel() // x.shape[-1], [core.shape for core in cores]
+        rows, shapes = int(rows), [torch.Size(map(int, shape)) for shape in shapes]
     rows = rounded_row_count(rows)
     return _chosen_contraction(strategy, save, closed, with_dense_weight, rows, x.dtype, x.device, *shapes)
 

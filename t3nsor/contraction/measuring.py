@@ -23,27 +23,19 @@ MOST_ROWS = 4096  # beyond, more rows take proportionally longer with every plan
 def contraction_of(
     x: torch.Tensor, cores: Sequence[torch.Tensor], closed: bool, beside: bool, strategy: str | Plan, save: str
 ) -> Contraction:
-    """`contraction_for` operands, whose plans are timed first if the strategy is "measured"."""
+    """`contraction_for` operands; for "measured", passes that the machine's file does not know are timed first."""
     contraction = contraction_for(x, cores, closed, beside, strategy, save)
     if strategy == "measured" and not contraction.is_measured and not in_transform():
-        _measure(contraction, x.device)
+        spec, found = contraction.spec, machine(x.device.type)
+        missing = [backward for backward in (False, True) if spec.key(backward) not in found.choices]
+        for backward in missing:
+            seconds = time_plans(spec, backward, x.device)
+            found.choices[spec.key(backward)] = min(seconds, key=seconds.__getitem__).code
+        if missing:
+            found.save()
+        contraction.plan_again()
+        contraction.is_measured = True
     return contraction
-
-
-def _measure(contraction: Contraction, device: torch.device) -> None:
-    """Time the plans of the passes that are not known yet, and remember the fastest in the machine's file."""
-    spec, found = contraction.spec, machine(device.type)
-    missing = [backward for backward in (False, True) if spec.key(backward) not in found.choices]
-    for backward in missing:
-        found.choices[spec.key(backward)] = fastest(time_plans(spec, backward, device)).code
-    if missing:
-        found.save()
-    contraction.plan_again()
-    contraction.is_measured = True
-
-
-def fastest(seconds: dict[Plan, float]) -> Plan:
-    return min(seconds, key=lambda plan: seconds[plan])
 
 
 def time_plans(

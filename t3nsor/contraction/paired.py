@@ -52,8 +52,7 @@ def _pass(
     """
     (n1, m1, r), (_, n2, m2) = (factor.shape for factor in factors)
     first, second = factors[0].permute(2, 0, 1).reshape(r * n1, m1), factors[1].contiguous()
-    d_first: torch.Tensor | None = None
-    d_second: torch.Tensor | None = None
+    found: list = [None, None]
     x_modes: torch.Tensor | None = None
     for rows in blocks(len(x), rows_per_block):
         count = rows.stop - rows.start
@@ -66,8 +65,7 @@ def _pass(
         g_modes.copy_(g[rows].view(count, m1, m2).transpose(0, 1))
         torch.bmm(x_flat, second, out=x_wide)
         torch.mm(first, g_flat, out=g_wide_flat)
-        d_first = add_product(d_first, x_wide_flat, g_flat.t())
-        d_second = add_product(d_second, x_flat.transpose(1, 2), g_wide)
+        found = [add_product(found[0], x_wide_flat, g_flat.t()), add_product(found[1], x_flat.transpose(1, 2), g_wide)]
         if dx is not None:
             for k, wide in enumerate(g_wide):
                 x_flat[0].addmm_(wide, second[k].t(), beta=0 if k == 0 else 1)
@@ -75,8 +73,7 @@ def _pass(
         if dg is not None:
             torch.mm(first.t(), x_wide_flat, out=g_flat)
             _write_rows(dg[rows].view(count, m1, m2), g_modes, accumulate)
-    assert d_first is not None  # there is at least one block
-    assert d_second is not None
+    d_first, d_second = found
     return [d_first.reshape(r, n1, m1).permute(1, 2, 0), d_second]
 
 

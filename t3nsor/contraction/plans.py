@@ -80,10 +80,6 @@ class ContractionSpec:
     core_gradients: bool = True
     save: str = "fast"
 
-    @property
-    def d(self) -> int:
-        return len(self.inputs)
-
     @cached_property
     def in_features(self) -> int:
         return math.prod(self.inputs)
@@ -130,7 +126,7 @@ def candidates(spec: ContractionSpec, strategy: str | Plan = "auto", backward: b
     if isinstance(strategy, Plan):
         counterpart = {"hybrid": "full", "paired": "chain"}.get(strategy.kind, strategy.kind)
         return [strategy if backward else replace(strategy, kind=counterpart)]
-    every = _all_plans(spec.d, spec.closed)
+    every = _all_plans(len(spec.inputs), spec.closed)
     if spec.few_rows and strategy in ("auto", "measured"):
         return [plan for plan in every if plan.kind == "chain"]
     allowed = [plan for plan in every if _allows(strategy, plan, backward)]
