@@ -71,19 +71,18 @@ def state_size(spec: ContractionSpec, plan: Plan) -> int:
 
 def rows_per_block(spec: ContractionSpec, plan: Plan) -> int:
     """Rows that a chain or a pair handles at once, so that its states stay in cache."""
-    on_cpu = is_cpu(spec.device)
+    steps, sides = steps_of(spec, plan), spec.in_features + spec.out_features
     if plan.kind in ("paired", "hybrid"):
-        _, n1, m1, n2, m2, rank = pair_sizes(spec, plan)
-        widest = rank * n1 * m2 + (n1 * n2 + m1 * m2) // 2
-    else:
-        widest = max((s.batch * s.outer * s.rest for s in steps_of(spec, plan)[:-1]), default=0)
-    if widest == 0:  # a single step has no state to keep
+        _, n1, _, _, m2, rank = pair_sizes(spec, plan)
+        numbers, cache = rank * n1 * m2 + sides // 2, 1.5
+    elif len(steps) > 1:
+        numbers, cache = max(step.batch * step.outer * step.rest for step in steps[:-1]) + sides, 3.4
+    else:  # there is no state to keep
         return sys.maxsize
-    fitting = (1.5 if on_cpu else 256) * MEBIBYTE / (widest * item_size(spec.dtype))
-    if not on_cpu:
-        fitting = min(fitting, MOST_MATRICES / max(step.batch for step in steps_of(spec, plan)))
-    power = 2 ** max(4, int(math.log2(max(fitting, 1))))
-    return min(power, 128) if on_cpu else power
+    fitting = (cache if is_cpu(spec.device) else 256) * MEBIBYTE / (numbers * item_size(spec.dtype))
+    if not is_cpu(spec.device):
+        fitting = min(fitting, MOST_MATRICES / max(step.batch for step in steps))
+    return 2 ** max(4, int(math.log2(max(fitting, 1))))
 
 
 def modes_per_block(spec: ContractionSpec, plan: Plan) -> int:
@@ -186,10 +185,11 @@ class _Counter:
         rows, times = self.block, self.blocks
         self.copy(rows * self.n, times, run=n2)
         self.copy(rows * self.m, times, run=m2)
-        self.gemm(r, n1 * rows, n2, m2, times)
+        narrow = 4 if is_cpu(self.spec.device) and 1 < m2 < NARROW else 1  # batches, which are not transposed
+        self.gemm(r, n1 * rows, n2, m2, times * narrow)
         self.gemm(1, r * n1, m1, rows * m2, times)
         self.gemm(1, r * n1, rows * m2, m1, times)
-        self.gemm(r, n2, n1 * rows, m2, times)
+        self.gemm(r, n2, n1 * rows, m2, times * narrow)
         if item_size(self.spec.dtype) == 2:  # two of the products copy x for each rank
             self.copy(r * rows * self.n, 2 * times)
         if x_gradient:
