@@ -68,11 +68,12 @@ class TensorTrainAdapter(Adapter):
         return self.up_sampler(self.activation(self.down_sampler(y, down)), up)
 
     def _dense(self, y: torch.Tensor) -> list[torch.Tensor] | None:
-        layers = self.down_sampler, self.up_sampler
-        # The number of rows decides, which a compiled or exported graph does not fix.
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or any(layer.ring for layer in layers):
+        """The matrices of both layers, or None where the engine multiplies by their cores."""
+        # The number of rows decides, which a compiled graph or a trace does not fix.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return None
-        if not all(layer.takes_matrix for layer in layers):
+        layers, rows = (self.down_sampler, self.up_sampler), y.shape[:-1].numel()
+        if not all(layer.takes_matrix(rows) and not layer.ring for layer in layers):
             return None
         return dense_if_less_work([layer.weight.cores.forward() for layer in layers], y)
 

@@ -42,27 +42,26 @@ def dense_if_less_work(trains: Sequence[Sequence[torch.Tensor]], x: torch.Tensor
 
     x: (.., features), what the first train is multiplied by; the others get as many rows.
     """
-    shapes = [tuple(core.shape for core in cores) for cores in trains]
-    features = math.prod(shape[1] for shape in shapes[0])
-    if x.shape[-1:] != (features,) or not all(_multiplies(core, x) for cores in trains for core in cores):
+    shapes = tuple([tuple([core.shape for core in cores]) for cores in trains])
+    if x.dim() == 0 or not _are_less_work(x.shape[-1], x.numel(), *shapes):
         return None
-    if not are_alike(*shapes) or not all(is_less_work(each, x.numel() // features) for each in shapes):
-        return None
-    return dense_matrices(trains)
+    return dense_matrices(trains) if all(_multiplies(core, x) for cores in trains for core in cores) else None
 
 
 @lru_cache(maxsize=1024)
+def _are_less_work(features: int, numbers: int, *trains: tuple[Shape, ...]) -> bool:
+    """True if `dense_matrices` can multiply the trains, and x (.., features), of so many numbers, by all of them."""
+    fits = features == math.prod(shape[1] for shape in trains[0])
+    return fits and are_alike(*trains) and all(is_less_work(shapes, numbers // features) for shapes in trains)
+
+
 def are_alike(*trains: tuple[Shape, ...]) -> bool:
     """True if `dense_matrices` can multiply trains with cores of these shapes together."""
     return len({tuple((left, n * m, right) for left, n, m, right in shapes) for shapes in trains}) == 1
 
 
-@lru_cache(maxsize=1024)
 def is_less_work(shapes: tuple[Shape, ...], rows: int) -> bool:
-    """True if rows times the matrix of a train is less work than rows times core after core, in either direction.
-
-    It must take no more multiplications, with those that build the matrix, and the matrix, which is kept for the
-    backward pass, must be no larger than what goes into the layer and comes out of it.
+    """True if rows times the matrix of a train, with building it, takes no more multiplications than core after core.
 
     shapes: (r_{k-1}, n_k, m_k, r_k) of each core.
     """
@@ -75,8 +74,7 @@ def is_less_work(shapes: tuple[Shape, ...], rows: int) -> bool:
     sizes = list(enumerate(map(math.prod, shapes)))
     by_core = min(sum(size * state(sides, k) for k, size in sizes) for sides in ((outputs, inputs), (inputs, outputs)))
     building = sum(size * math.prod(inputs[:k]) * math.prod(outputs[:k]) for k, size in sizes[1:])
-    features, entries = math.prod(inputs) + math.prod(outputs), math.prod(inputs) * math.prod(outputs)
-    return entries <= rows * features and rows * entries + building <= rows * by_core
+    return rows * math.prod(inputs) * math.prod(outputs) + building <= rows * by_core
 
 
 def _multiplies(core: torch.Tensor, x: torch.Tensor) -> bool:

@@ -111,9 +111,13 @@ class TTLinear(nn.Module):
         bias = None if self.bias is None else widened(self.bias, columns)
         return cut(self._product(widened(x, rows), bias), self.out_features)
 
-    @property
-    def takes_matrix(self) -> bool:
-        """True if `forward` may be given W: if it has one, not padded, and no order of contraction was asked for."""
+    def takes_matrix(self, rows: int) -> bool:
+        """True if `forward` may be given W, and keep it for the backward pass, with so many rows.
+
+        No order of contraction must have been asked for, and W must be no larger than what goes in and comes out.
+        """
+        if self.in_features * self.out_features > rows * (self.in_features + self.out_features):
+            return False
         left_open = self.strategy == "auto" and self.save == "fast"
         return left_open and self.cores_nonlinearity is None and not self.padded
 
