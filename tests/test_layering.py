@@ -39,7 +39,7 @@ BELOW_THE_ENGINE = ["t3nsor.tensor_train", "t3nsor.arithmetic", "t3nsor.cores", 
 BELOW_THE_ENGINE += ["t3nsor.scaling", "t3nsor.machine", "t3nsor.errors"]
 ENGINE = ["explain", "ops", "exporting", "autograd", "measuring", "torch_internals", "engine", "cost_model", "factors"]
 ENGINE = [f"t3nsor.contraction.{name}" for name in (*ENGINE, "chain", "full", "paired", "gemm", "plans")]
-T3NSOR = ["calibrate", "cross_layer", "embeddings", "norms", "layers", "excess", "automatic_shape"]
+T3NSOR = ["calibrate", "cross_layer", "joined", "embeddings", "norms", "layers", "excess", "automatic_shape"]
 T3NSOR += ["initializers", "decompositions"]
 T3NSOR = [*(f"t3nsor.{name}" for name in T3NSOR), *ENGINE, *BELOW_THE_ENGINE]
 
