@@ -8,6 +8,7 @@ from adapters.activations import get_activation
 from adapters.adapter_configuration import AdapterConfig
 from adapters.parts import SharedParts
 from adapters.tensor_train_linear import TensorTrainLinear
+from t3nsor.joined import dense_if_less_work
 
 
 class Linear(nn.Linear):
@@ -55,8 +56,26 @@ class TensorTrainAdapter(Adapter):
 
     down: d_model -> hidden is initialised with Glorot's variance, up: hidden -> d_model with zero (its last core is
     zero), so the adapted model initially equals the backbone. Parameters of a matrix: sum of r_{k-1} n_k m_k r_k, plus
-    the bias.
+    the bias. Where the dense matrices are less work than core after core, they are built, both together.
     """
+
+    down_sampler: TensorTrainLinear
+    up_sampler: TensorTrainLinear
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """y: (.., d_model) -> (.., d_model)."""
+        down, up = self._dense(y) or (None, None)
+        return self.up_sampler(self.activation(self.down_sampler(y, down)), up)
+
+    def _dense(self, y: torch.Tensor) -> list[torch.Tensor] | None:
+        """The matrices of both layers, or None where the engine multiplies by their cores."""
+        # The number of rows decides, which a compiled graph or a trace does not fix.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return None
+        layers, rows = (self.down_sampler, self.up_sampler), y.shape[:-1].numel()
+        if not all(layer.takes_matrix(rows) and not layer.ring for layer in layers):
+            return None
+        return dense_if_less_work([layer.weight.cores.forward() for layer in layers], y)
 
     @staticmethod
     def _linear(

@@ -67,7 +67,8 @@ class TensorTrainKeys:
     tt_save: Literal["fast", "least"] = key(
         "fast",
         "What a tensor train keeps for the backward pass beside its input and cores. fast: what is computed between "
-        "the cores where it is no larger than the input; least: nothing, which takes a little longer.",
+        "the cores where it is no larger than the input, and an adapter's matrices where they are no larger than input "
+        "and output; least: nothing, which takes a little longer.",
     )
     use_checkpointing: bool = key(
         False,

@@ -76,8 +76,8 @@ class TensorTrainLinear(TTLinear):
             raise ConfigError(f"{'tt_shape' if config.tt_shape else 'tt_d'}: {error}") from None
         self.tt_bias = bias_of(config, out_features) if bias and config.use_TTBias else None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = super().forward(x)
+    def forward(self, x: torch.Tensor, matrix: torch.Tensor | None = None) -> torch.Tensor:
+        y = super().forward(x, matrix)
         return y if self.tt_bias is None else self.tt_bias(y)
 
     def _share(self, config: AdapterConfig, shared: SharedParts, role: str) -> None:

@@ -73,8 +73,8 @@ def merge_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
     if len(cores) == 1:
         return cores[0]
     product = _product(cores)
-    product = product.reshape(*product.shape[:-2], *_modes(cores), product.shape[-1])
-    return _inputs_first(product, len(cores), trailing=1)
+    product = product.reshape(*product.shape[:-2], *modes_of(cores), product.shape[-1])
+    return inputs_first(product, len(cores), trailing=1)
 
 
 def close_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -92,7 +92,7 @@ def close_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
         left, right = left.movedim(-3, -1).flatten(-2), right.movedim(-1, -2).flatten(-3, -2)
     with without_autocast(left.device):
         product = left @ right
-    return _inputs_first(product.reshape(*product.shape[:-2], *_modes(cores)), len(cores), trailing=0)
+    return inputs_first(product.reshape(*product.shape[:-2], *modes_of(cores)), len(cores), trailing=0)
 
 
 def _product(cores: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -106,11 +106,12 @@ def _product(cores: Sequence[torch.Tensor]) -> torch.Tensor:
     return product.reshape(*left.shape[:-1], *right.shape[-2:]).flatten(-3, -2)
 
 
-def _modes(cores: Sequence[torch.Tensor]) -> list[int]:
+def modes_of(cores: Sequence[torch.Tensor]) -> list[int]:
+    """n_1, m_1, .., n_d, m_d of matrix cores."""
     return [size for core in cores for size in core.shape[-3:-1]]
 
 
-def _inputs_first(product: torch.Tensor, d: int, trailing: int) -> torch.Tensor:
+def inputs_first(product: torch.Tensor, d: int, trailing: int) -> torch.Tensor:
     """(.., n_1, m_1, .., n_d, m_d, *trailing) -> (.., n_1 * .. * n_d, m_1 * .. * m_d, *trailing)."""
     start = product.dim() - trailing - 2 * d
     inputs, outputs = range(start, start + 2 * d, 2), range(start + 1, start + 2 * d, 2)

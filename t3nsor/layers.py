@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import linear
 from torch.nn.functional import pad as pad_with_zeros
 from torch.utils.checkpoint import checkpoint
 
@@ -95,8 +96,13 @@ class TTLinear(nn.Module):
         self.padded = cores.shape != (in_features, out_features)
         self.bias = nn.Parameter(torch.zeros(out_features, dtype=cores.dtype, device=cores.device)) if bias else None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: (.., in_features) -> (.., out_features)."""
+    def forward(self, x: torch.Tensor, matrix: torch.Tensor | None = None) -> torch.Tensor:
+        """x: (.., in_features) -> (.., out_features).
+
+        matrix: W, what `full` returns, from whoever has built it already; only where `takes_matrix`, and not checked.
+        """
+        if matrix is not None:
+            return linear(x, matrix.to(x.dtype).t(), None if self.bias is None else self.bias.to(x.dtype))
         if not self.padded:
             return self._product(x, self.bias)
         rows, columns = self.weight.shape
@@ -104,6 +110,16 @@ class TTLinear(nn.Module):
             raise ShapeError(f"x has shape {tuple(x.shape)}; its last dimension must be {self.in_features}")
         bias = None if self.bias is None else widened(self.bias, columns)
         return cut(self._product(widened(x, rows), bias), self.out_features)
+
+    def takes_matrix(self, rows: int) -> bool:
+        """True if `forward` may be given W, and keep it for the backward pass, with so many rows.
+
+        No order of contraction must have been asked for, and W must be no larger than what goes in and comes out.
+        """
+        if self.in_features * self.out_features > rows * (self.in_features + self.out_features):
+            return False
+        left_open = self.strategy == "auto" and self.save == "fast"
+        return left_open and self.cores_nonlinearity is None and not self.padded
 
     def reset_parameters(self) -> None:
         """Draw the cores again, as at the start, and set the bias to zero. Raises ShapeError if they were given."""

@@ -54,8 +54,7 @@ def test_update_ranks_on_a_device_without_float64(there):
     assert found.matrix_rank == pytest.approx(wanted.matrix_rank, rel=1e-3)
 
 
-# Kernels of a training step for each block of T5-base, relative to peft's LoRA: what the methods take now. The TT
-# adapter is to come down to 1.25.
+# Kernels of a training step for each block of T5-base, relative to peft's LoRA: what the methods take now.
 A_BLOCK = {
     "LoRA": 0.956,
     "square": 1.0,
@@ -64,7 +63,7 @@ A_BLOCK = {
     "cross-layer": 1.203,
     "bottleneck": 1.03,
     "compacter": 1.295,
-    "TT adapter": 1.398,
+    "TT adapter": 1.236,
     "intrinsic": 1.685,
     "intrinsic said": 1.995,
 }

@@ -37,11 +37,9 @@ HEAVY = {"transformers", "datasets", "wandb", "matplotlib", "peft", "sklearn", "
 # BELOW_THE_ENGINE.
 BELOW_THE_ENGINE = ["t3nsor.tensor_train", "t3nsor.arithmetic", "t3nsor.cores", "t3nsor.shapes", "t3nsor.autocast"]
 BELOW_THE_ENGINE += ["t3nsor.scaling", "t3nsor.machine", "t3nsor.timing", "t3nsor.errors"]
-ENGINE = ["explain", "ops", "compiled", "measuring", "autograd", "engine", "cost_model", "factors"]
-ENGINE = [
-    f"t3nsor.contraction.{name}" for name in (*ENGINE, "chain", "full", "paired", "gemm", "torch_internals", "plans")
-]
-T3NSOR = ["calibrate", "cross_layer", "embeddings", "norms", "layers", "excess", "automatic_shape"]
+ENGINE = ["explain", "ops", "compiled", "measuring", "autograd", "engine", "cost_model", "factors", "chain", "full"]
+ENGINE = [f"t3nsor.contraction.{name}" for name in (*ENGINE, "paired", "gemm", "torch_internals", "plans")]
+T3NSOR = ["calibrate", "cross_layer", "joined", "embeddings", "norms", "layers", "excess", "automatic_shape"]
 T3NSOR += ["initializers", "decompositions"]
 T3NSOR = [*(f"t3nsor.{name}" for name in T3NSOR), *ENGINE, *BELOW_THE_ENGINE]
 
