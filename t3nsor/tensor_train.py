@@ -39,7 +39,7 @@ class Cores(nn.Module):
 
     def forward(self) -> list[torch.Tensor]:
         """The cores. Whoever computes with them calls this, so that hooks can load what is offloaded."""
-        return list(self)
+        return [getattr(self, name) for name in self.names]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -50,7 +50,9 @@ class ChainStep:
         if self.by_rows and self.rest > 1:
             return product(operand, matrix).reshape(-1, self.rest, modes).transpose(1, 2)
         if memory is None:
-            return product(operand, matrix) if self.by_rows else torch.bmm(_for_each(operand, matrix), operand)
+            if self.by_rows:
+                return product(operand, matrix)
+            return torch.bmm(matrix.t().expand(operand.shape[0], -1, -1), operand)
         out = memory[: operand.shape[0] * modes * self.rest]
         self.multiply_into(out, operand, matrix, None)
         return out

@@ -214,7 +214,7 @@ def compose(schedule: Schedule, operands: Operands) -> torch.Tensor:
     if schedule.plan.kind == "full":
         dense = dense_matrix(cores, scale, x.dtype).t()
         return functional.linear(x, dense if weight is None else weight + dense, bias)
-    state = x.reshape(-1, x.shape[-1])
+    state = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
     for step, matrix in zip(schedule.chain.steps, schedule.factors(operands), strict=True):
         state = step.multiply(step.operand(state, step.inner), matrix)
     y = state.reshape(*x.shape[:-1], schedule.spec.out_features)

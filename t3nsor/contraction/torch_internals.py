@@ -14,7 +14,7 @@ def in_transform() -> bool:
     would work in most of them, but takes as long to call as a small product.
     """
     forward_mode = forward_ad._current_level >= 0
-    return forward_mode or torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
+    return forward_mode or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
 
 
 def is_legacy_batched(tensor: torch.Tensor) -> bool:
