@@ -57,8 +57,19 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 def pytest_collection_finish():
     """Take what is imported and collected out of garbage collection: every run collects twice, at 0.3 s each."""
+    freeze()
+
+
+def pytest_runtest_teardown():
+    """And what tests imported: a first run imports as much again, which the runs after it would pay for."""
+    if len(sys.modules) > freeze.modules + 50:
+        freeze()
+
+
+def freeze() -> None:
     gc.collect()
     gc.freeze()
+    freeze.modules = len(sys.modules)
 
 
 @pytest.fixture

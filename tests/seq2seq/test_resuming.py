@@ -211,7 +211,7 @@ def test_with_no_whole_checkpoint_nothing_is_trained_or_lost(stopped, capfd):
     before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     assert run(stopped) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert "checkpoint-6: optimizer.pt is missing" in line
+    assert "checkpoint-6: optimizer.pt, which run_facts.json lists, is missing" in line
     assert "checkpoint-3: rng_state.pth was changed" in line
     assert "resume_from_checkpoint to false" in line
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
