@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage, stoppe
     act(stopped / "checkpoint-6" / name)
     assert run(stopped) == 0
     warning = next(line for line in capfd.readouterr().err.splitlines() if "cannot be used" in line)
-    assert f"checkpoint-6 cannot be used: {name} " in warning
+    assert f"checkpoint-6 cannot be used: {name}" in warning
     assert warning.endswith("going on from checkpoint-3")
     assert_same(stopped, whole)
 
