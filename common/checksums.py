@@ -43,7 +43,7 @@ def damage(content: Mapping[str, object], directory: Path, name: str) -> str | N
         if other == ITSELF:
             continue
         if Path(other).name != other or not (directory / other).is_file():
-            return f"{other} is missing"
+            return f"{other}, which {name} lists, is missing"
         if sha256_of(directory / other) != expected:
             return f"{other} was changed after it was written"
     return None

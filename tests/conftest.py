@@ -57,8 +57,19 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 def pytest_collection_finish():
     """Take what is imported and collected out of garbage collection: every run collects twice, at 0.3 s each."""
+    freeze()
+
+
+def pytest_runtest_teardown():
+    """And what tests imported: a first run imports as much again, which the runs after it would pay for."""
+    if len(sys.modules) > freeze.modules + 50:
+        freeze()
+
+
+def freeze() -> None:
     gc.collect()
     gc.freeze()
+    freeze.modules = len(sys.modules)
 
 
 @pytest.fixture
@@ -75,17 +86,26 @@ def shallow_config(tiny_config) -> T5Config:
 @pytest.fixture(scope="session")
 def tiny_t5(tmp_path_factory) -> Path:
     """A directory with a random model of `tiny_config`. Tests read it only."""
-    directory = tmp_path_factory.mktemp("tiny_t5")
+    return written_t5(tmp_path_factory.mktemp("tiny_t5"), TINY)
+
+
+@pytest.fixture(scope="session")
+def shallow_t5(tmp_path_factory) -> Path:
+    """The same of `shallow_config`."""
+    return written_t5(tmp_path_factory.mktemp("shallow_t5"), TINIEST)
+
+
+def written_t5(directory: Path, sizes: dict[str, int]) -> Path:
     torch.manual_seed(0)
-    config = T5Config(**TINY, vocab_size=120, dropout_rate=0.0, decoder_start_token_id=0)
+    config = T5Config(**sizes, vocab_size=120, dropout_rate=0.0, decoder_start_token_id=0)
     T5ForConditionalGeneration(config).save_pretrained(directory)
     return directory
 
 
 @pytest.fixture(scope="session")
-def loaded_t5(tiny_t5):
-    """loaded_t5(dtype) -> a copy of the model that was loaded from `tiny_t5` in this dtype."""
-    load = cache(lambda dtype: T5ForConditionalGeneration.from_pretrained(tiny_t5, dtype=dtype))
+def loaded_t5(shallow_t5):
+    """loaded_t5(dtype) -> a copy of the model that was loaded from `shallow_t5` in this dtype."""
+    load = cache(lambda dtype: T5ForConditionalGeneration.from_pretrained(shallow_t5, dtype=dtype))
     return lambda dtype=torch.float32: copy.deepcopy(load(dtype))
 
 

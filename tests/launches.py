@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache, partial
 
 import torch
@@ -22,19 +23,24 @@ def of_block(name: str) -> float:
     return _launches_a_block(LAUNCHING[name]) / _launches_a_block(LAUNCHING["peft LoRA"])
 
 
-def _adapted(backbone: T5Config, **keys: object) -> nn.Module:
-    return modify_model_after_init(T5ForConditionalGeneration(backbone), AdapterConfig(**keys))
+@cache
+def _backbone(cls: type[nn.Module], depth: int) -> nn.Module:
+    """A random backbone, to be copied: drawing its numbers takes as long as a training step."""
+    return cls(T5Config(**BASE, num_layers=depth))
 
 
-def _with_peft(backbone: T5Config) -> nn.Module:
-    return get_peft_model(
-        transformers.T5ForConditionalGeneration(backbone), LoraConfig(r=8, target_modules=["wi", "wo"])
-    )
+def _adapted(depth: int, **keys: object) -> nn.Module:
+    return modify_model_after_init(deepcopy(_backbone(T5ForConditionalGeneration, depth)), AdapterConfig(**keys))
+
+
+def _with_peft(depth: int) -> nn.Module:
+    backbone = deepcopy(_backbone(transformers.T5ForConditionalGeneration, depth))
+    return get_peft_model(backbone, LoraConfig(r=8, target_modules=["wi", "wo"]))
 
 
 TT, AFTER = {"use_TTLoRA": True, "tt_rank": 8, "tt_d": 2}, {"train_task_adapters": True}
 SUBSPACE = {"intrinsic_model": True, "intrinsic_dim": 3000}
-LAUNCHING: dict[str, Callable[[T5Config], nn.Module]] = {
+LAUNCHING: dict[str, Callable[[int], nn.Module]] = {
     "peft LoRA": _with_peft,
     "LoRA": partial(_adapted, use_LoRA=True, lora_rank=8),
     "square": partial(_adapted, **TT),
@@ -50,14 +56,14 @@ LAUNCHING: dict[str, Callable[[T5Config], nn.Module]] = {
 
 
 @cache
-def _launches_a_block(build: Callable[[T5Config], nn.Module]) -> int:
+def _launches_a_block(build: Callable[[int], nn.Module]) -> int:
     """What a second block of both stacks adds to a training step of 512 source and 64 target tokens."""
     one, two = (sum(_launched(build, depth).values()) for depth in (1, 2))
     return two - one
 
 
-def _launched(build: Callable[[T5Config], nn.Module], depth: int) -> Counter:
-    model = move(build(T5Config(**BASE, num_layers=depth)).train())
+def _launched(build: Callable[[int], nn.Module], depth: int) -> Counter:
+    model = move(build(depth).train())
     batch = {"input_ids": torch.ones(8, 64, dtype=torch.long), "labels": torch.ones(8, 8, dtype=torch.long)}
     batch = {name: on_device(tensor) for name, tensor in batch.items()}
     with Watcher() as watcher:

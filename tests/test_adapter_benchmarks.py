@@ -76,7 +76,7 @@ def steps(lines: list[str]) -> list[dict[str, str]]:
 
 
 def test_steps_of_peft_methods_are_timed_and_weighed(run):
-    sizes = ["--rounds", 2, "--rows", 2, "--length", 16, "--hidden", 64, "--intermediate", 96, "--rank", 2]
+    sizes = ["--rounds", 2, "--rows", 2, "--length", 64, "--hidden", 192, "--intermediate", 192, "--rank", 8]
     dtypes = ["--dtypes", "float32", "bfloat16"]
     status, lines, errors = run(
         "training_step", "--model", "llama-block", *sizes, *dtypes, "--methods", "tt_lora skewed"
@@ -85,10 +85,10 @@ def test_steps_of_peft_methods_are_timed_and_weighed(run):
     rows = steps(lines)
     assert [row["dtype"] for row in rows] == ["float32"] * 2 + ["bfloat16"] * 2
     for lora, ours in (rows[:2], rows[2:]):
-        assert (lora["name"], ours["name"]) == ("peft LoRA r2", "tt_lora skewed")
+        assert (lora["name"], ours["name"]) == ("peft LoRA r8", "tt_lora skewed")
         assert lora["parameters"] == ours["parameters"]  # a skewed train has the parameters of LoRA
-        assert ours["/ equal"].endswith("(r2)")
-        assert float(ours["saved"]) > 0.5  # more than LoRA's where so little is saved, as autograd works there
+        assert ours["/ equal"].endswith("(r8)")
+        assert float(ours["saved"]) <= 1  # layers are too large here for autograd's own operations, which save more
 
 
 def test_whole_steps_of_t5_are_timed_beside_loras_of_equal_size_and_rank(run):

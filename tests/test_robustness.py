@@ -24,9 +24,9 @@ def attacks(monkeypatch):
         del sys.modules[name]
 
 
-def test_a_few_trials_of_every_campaign_and_none_twice(tmp_path):
-    command = [sys.executable, SCRIPT, "--quick", "--output_dir", str(tmp_path / "out")]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+def test_a_few_trials_of_every_campaign_and_none_twice(run_script, tmp_path):
+    arguments = ["--quick", "--output_dir", str(tmp_path / "out")]
+    first = subprocess.run([sys.executable, SCRIPT, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert first.returncode == 0, first.stdout + first.stderr
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in first.stdout.splitlines() if line[:1] == "|"
@@ -40,8 +40,8 @@ def test_a_few_trials_of_every_campaign_and_none_twice(tmp_path):
     trials = (tmp_path / "out/trials.jsonl").read_text()
     assert trials.count("\n") == sum(int(row[1]) for row in rows[2:])
     (tmp_path / "out/trials.jsonl").write_text(trials + '\n{"campaign": "dry", "tri')  # killed while it wrote
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert again.stdout == first.stdout
+    status, lines, _ = run_script(SCRIPT, *arguments)  # in this process, which may: nothing is forked
+    assert (status, lines) == (0, first.stdout.splitlines())
     assert (tmp_path / "out/trials.jsonl").read_text().startswith(trials)
     assert len((tmp_path / "out/trials.jsonl").read_text()) < len(trials) + 40, "nothing was tried again"
 

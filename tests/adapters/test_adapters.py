@@ -17,9 +17,7 @@ from adapters import (
 )
 from adapters.activations import ACTIVATIONS
 from adapters.hypercomplex import HypercomplexLinear
-from adapters.intrinsic import IntrinsicSubspace
 from adapters.sites import AFTER_SUBLAYER, BESIDE_LINEAR, INSTEAD_OF_NORM
-from adapters.walsh_hadamard import hadamard_factors, walsh_hadamard
 from common.errors import ConfigError
 from tests.methods import AFTER, BESIDE, CASES, FLAGS, NORMS, config_for
 
@@ -253,41 +251,6 @@ def test_cores_are_shared_by_the_tasks_too():
     assert first[1] is not second[1]
 
 
-@pytest.mark.parametrize("size", [1, 2, 8, 64, 128, 4096])
-def test_walsh_hadamard_is_the_matrix(size):
-    h = torch.ones(1, 1, dtype=torch.float64)
-    while len(h) < size:
-        h = torch.kron(h, torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64))
-    x = torch.randn(3, size, dtype=torch.float64)
-    factors = [factor.double() for factor in hadamard_factors(size)]
-    assert torch.allclose(walsh_hadamard(x, factors), x @ h)
-
-
-@pytest.mark.parametrize("case", ["intrinsic_model", "intrinsic dense", "intrinsic_said", "intrinsic normalized"])
-def test_the_projection_nearly_keeps_lengths_and_is_drawn_again(case):
-    config = config_for(case, intrinsic_dim=60)
-    subspace, again = (IntrinsicSubspace(config, [5000, 300]) for _ in range(2))
-    columns = []
-    for k in range(20):
-        with torch.no_grad():
-            for one in (subspace, again):
-                one.theta.zero_()
-                one.theta[k] = 1
-        assert torch.equal(subspace.delta(0, torch.float32), again.delta(0, torch.float32))
-        columns.append(subspace.delta(0, torch.float64))
-    gram = torch.stack(columns) @ torch.stack(columns).T
-    assert torch.allclose(gram, torch.eye(20, dtype=torch.float64), atol=0.1)
-    other = IntrinsicSubspace(config_for(case, intrinsic_dim=60, intrinsic_seed=1), [5000, 300])
-    with torch.no_grad():
-        other.theta[19] = 1
-    assert not torch.allclose(other.delta(0, torch.float32), subspace.delta(0, torch.float32), atol=1e-3)
-    other.check_saved({other.fingerprint: other.fingerprint})
-    with torch.no_grad():
-        other.fingerprint.copy_(subspace.fingerprint)
-    with pytest.raises(ConfigError, match="cannot be reproduced"):
-        other.check_saved({other.fingerprint: other.fingerprint})
-
-
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("last", [False, True])
 def test_activated_cores_receive_gradients(activation, last):
@@ -392,9 +355,6 @@ def test_a_linear_layer_keeps_its_keys_and_its_weight():
             lambda: adapter_of(config_for("tensor_train_single", tt_d="auto", share_cores=[7]), 48),
             "share_cores contains 7",
         ),
-        (lambda: IntrinsicSubspace(config_for("intrinsic_model"), [9, 9]), "has only 18 parameters"),
-        (lambda: IntrinsicSubspace(config_for("intrinsic_said", intrinsic_dim=2), [9, 9]), "intrinsic_dim is 2"),
-        (lambda: IntrinsicSubspace(config_for("intrinsic dense"), [10**9]), 'intrinsic_projection is "dense"'),
     ],
 )
 def test_what_does_not_fit_the_model(build_it, words):

@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage, stoppe
     act(stopped / "checkpoint-6" / name)
     assert run(stopped) == 0
     warning = next(line for line in capfd.readouterr().err.splitlines() if "cannot be used" in line)
-    assert f"checkpoint-6 cannot be used: {name} " in warning
+    assert f"checkpoint-6 cannot be used: {name}" in warning
     assert warning.endswith("going on from checkpoint-3")
     assert_same(stopped, whole)
 
@@ -211,7 +211,7 @@ def test_with_no_whole_checkpoint_nothing_is_trained_or_lost(stopped, capfd):
     before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     assert run(stopped) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert "checkpoint-6: optimizer.pt is missing" in line
+    assert "checkpoint-6: optimizer.pt, which run_facts.json lists, is missing" in line
     assert "checkpoint-3: rng_state.pth was changed" in line
     assert "resume_from_checkpoint to false" in line
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before

@@ -20,7 +20,7 @@ OURS, OLDER = "lab_adapter.json", "adapter_config.json"
 
 
 @pytest.fixture
-def model(loaded_t5, tiny_t5):
+def model(loaded_t5):
     model = loaded_t5()
     model.attach_adapters(config_for("use_LoRA"))
     return moved(model).eval()
@@ -34,10 +34,10 @@ def older(model, tmp_path):
     return tmp_path / "older"
 
 
-def test_libraries_are_not_misled(model, tiny_t5, tmp_path):
+def test_libraries_are_not_misled(model, shallow_t5, tmp_path):
     model.save_adapter(tmp_path / "a")
     assert find_adapter_config_file(str(tmp_path / "a")) is None
-    plain = PlainT5.from_pretrained(tiny_t5)
+    plain = PlainT5.from_pretrained(shallow_t5)
     for load in (partial(PeftModel.from_pretrained, plain), AutoPeftModel.from_pretrained):
         with pytest.raises(ValueError, match="Can't find 'adapter_config.json'"):
             load(str(tmp_path / "a"))
@@ -45,14 +45,14 @@ def test_libraries_are_not_misled(model, tiny_t5, tmp_path):
         AutoModel.from_pretrained(str(tmp_path / "a"))
 
 
-def test_the_older_name(model, older, loaded_t5, tiny_t5, batch):
+def test_the_older_name(model, older, loaded_t5, shallow_t5, batch):
     expected = logits(model, batch)
     assert torch.equal(logits(T5ForConditionalGeneration.from_pretrained(older).eval(), batch), expected)
     fresh = loaded_t5()
     fresh.attach_adapters(config_for("use_LoRA"))
     fresh.load_adapter(older)
     assert torch.equal(logits(fresh.eval(), batch), expected)
-    assert base_of(str(older)) == str(tiny_t5)
+    assert base_of(str(older)) == str(shallow_t5)
     with pytest.raises(ConfigError, match="contains an adapter or a run"):
         model.merge_and_export(older)
     content = json.loads((older / OLDER).read_text())

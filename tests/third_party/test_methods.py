@@ -103,11 +103,11 @@ def test_half_precision_and_autocast(shallow_config, batch, case):
     ("case", "dtype"),
     [(case, torch.float16) for case in CASES] + [(case, torch.bfloat16) for case in ONE_A_SITE],
 )
-def test_a_backbone_loaded_in_half_precision(tiny_t5, batch, case, dtype):
+def test_a_backbone_loaded_in_half_precision(shallow_t5, batch, case, dtype):
     """In float16 T5 keeps `wo` in float32: adapters after it and beside it meet another precision than their own."""
     norm_before = {"add_layer_norm_before_adapter": True}
     config = config_for(case, **norm_before, unfreeze_layer_norms="intrinsic" not in case)
-    model = T5ForConditionalGeneration.from_pretrained(tiny_t5, dtype=dtype, adapter_config=config)
+    model = T5ForConditionalGeneration.from_pretrained(shallow_t5, dtype=dtype, adapter_config=config)
     freeze_model_params(model)
     for mode in (True, False):
         loss = model.train(mode)(**batch).loss
@@ -117,10 +117,10 @@ def test_a_backbone_loaded_in_half_precision(tiny_t5, batch, case, dtype):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_other_shapes_of_t5(tiny_config, batch, case):
+def test_other_shapes_of_t5(shallow_config, batch, case):
     """As in T5 v1.1: gated feed-forward, untied head; and attention heads that do not add up to the model's width."""
-    other = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "d_kv": 12, "num_layers": 1}
-    config = changed(tiny_config, **other)
+    other = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "d_kv": 12}
+    config = changed(shallow_config, **other)
     torch.manual_seed(0)
     plain = T5ForConditionalGeneration(config).eval()
     targets = {} if case == "ia3" else {"lora_targets": ["wi", "wo", "q", "o"]}
