@@ -160,48 +160,31 @@ def gradients(
 
     kept: the states that `values` returned, or nothing.
     """
-    (x, weight, _, cores, scale), (_, need_weight, *need_cores) = operands, needed
-    spec, plan = schedule.spec, schedule.plan
+    (x, weight, _, cores, scale), (need_x, need_weight, *need_cores) = operands, needed
+    spec, plan, beside, need_any = schedule.spec, schedule.plan, weight is not None, any(need_cores)
     rows, g = x.reshape(-1, x.shape[-1]).contiguous(), g.reshape(-1, g.shape[-1]).contiguous()
-    dx, d_factors = torch.empty_like(rows) if needed[0] else None, None
+    factors = schedule.factors(operands) if need_x or need_any else []
+    paired = partial(pair_gradients, rows, g, factors, schedule.rows_per_block, not plan.right_to_left)
+    dx, d_factors = torch.empty_like(rows) if need_x else None, None
+    if factors and plan.kind in ("chain", "paired"):
+        if dx is not None and weight is not None:
+            torch.mm(g, weight.to(g.dtype), out=dx)
+        if plan.kind == "paired":
+            d_factors = paired(dx, beside)
+        else:
+            d_factors = schedule.chain.backward(factors, rows, g, dx, beside, need_any, kept)
+    elif factors:
+        full = FullMatrix(factors, weight, schedule.modes_per_block)
+        if dx is not None:
+            full.input_gradient(g, dx)
+        if need_any:
+            d_factors = full.factor_gradients(rows, g) if plan.kind == "full" else paired(None, False)
     d_cores: Sequence[torch.Tensor | None] = [None] * len(cores)
-    if dx is not None or any(need_cores):
-        d_factors = _x_and_factor_gradients(
-            schedule, schedule.factors(operands), rows, g, weight, dx, any(need_cores), kept
-        )
     if d_factors is not None:
         found = zip(core_gradients(d_factors, cores, plan, spec, scale), cores, need_cores, strict=True)
         d_cores = [gradient.to(core.dtype).contiguous() if need else None for gradient, core, need in found]
     d_weight = (g.t() @ rows).to(weight.dtype) if need_weight and weight is not None else None
     return [dx if dx is None else dx.view(x.shape), d_weight, *d_cores]
-
-
-def _x_and_factor_gradients(
-    schedule: Schedule,
-    factors: list[torch.Tensor],
-    rows: torch.Tensor,
-    g: torch.Tensor,
-    weight: torch.Tensor | None,
-    dx: torch.Tensor | None,
-    factor_gradients: bool,
-    kept: Sequence[torch.Tensor],
-) -> list[torch.Tensor] | None:
-    """Write the gradient of x into dx (rows, in) unless it is None; return those of what `plan_factors` returned."""
-    plan = schedule.plan
-    paired = partial(pair_gradients, rows, g, factors, schedule.rows_per_block, not plan.right_to_left)
-    if plan.kind in ("chain", "paired"):
-        beside = weight is not None
-        if dx is not None and weight is not None:
-            torch.mm(g, weight.to(g.dtype), out=dx)
-        if plan.kind == "paired":
-            return paired(dx, beside)
-        return schedule.chain.backward(factors, rows, g, dx, beside, factor_gradients, kept)
-    full = FullMatrix(factors, weight, schedule.modes_per_block)
-    if dx is not None:
-        full.input_gradient(g, dx)
-    if not factor_gradients:
-        return None
-    return full.factor_gradients(rows, g) if plan.kind == "full" else paired(None, False)
 
 
 def compose(schedule: Schedule, operands: Operands) -> torch.Tensor:

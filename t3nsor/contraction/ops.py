@@ -8,12 +8,16 @@ import torch
 from t3nsor.autocast import autocast_dtype, in_autocast_dtype, without_autocast
 from t3nsor.contraction.autograd import contract_eagerly
 from t3nsor.contraction.compiled import contract
-from t3nsor.contraction.engine import Operands, compose, exported_schedule
+from t3nsor.contraction.engine import Contraction, Operands, compose, exported_schedule
 from t3nsor.contraction.measuring import contraction_of
 from t3nsor.contraction.plans import Plan, check_strategy
-from t3nsor.contraction.torch_internals import is_exporting
+from t3nsor.contraction.torch_internals import is_any_autocast, is_exporting, is_tracing
 from t3nsor.errors import ShapeError
 from t3nsor.tensor_train import CoreChain
+
+MOST_KNOWN = 4096
+# The contractions of operands that fitted together, by what they look like: small products take as long as a check.
+_KNOWN: dict[tuple | None, Contraction] = {}
 
 
 def tt_matmul(
@@ -96,23 +100,37 @@ def contract_cores(
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= sys.float_info.max:
         raise ShapeError(f"scale is {scale!r}; it must be a finite number, which is not trained")
     check_strategy(strategy, len(cores), closed, save)
-    check_operands(x, weight, bias, cores)
-    autocast = autocast_dtype(x.device)
-    x = x if autocast is None else in_autocast_dtype(x)
+    plain = not (torch.compiler.is_compiling() or is_tracing() or is_any_autocast())
+    key = (strategy, save, closed, *map(_look, (x, weight, bias, *cores))) if plain else None
+    contraction = _KNOWN.get(key)
+    if contraction is None:
+        check_operands(x, weight, bias, cores)
+        x = in_autocast_dtype(x)
     bias = bias if bias is None or bias.dtype == x.dtype else bias.to(x.dtype)
+    operands = Operands(x, weight, bias, cores, float(scale))
     if is_exporting():
         shapes = [core.shape for core in cores]
-        found = exported_schedule(strategy, closed, weight is not None, x.dtype, x.device, *shapes)
-        return compose(found, Operands(x, weight, bias, cores, float(scale)))
+        return compose(exported_schedule(strategy, closed, weight is not None, x.dtype, x.device, *shapes), operands)
     if torch.compiler.is_compiling():
         code = strategy.code if isinstance(strategy, Plan) else strategy
         return contract(x, weight, bias, list(cores), closed, float(scale), code)
-    contraction = contraction_of(x, cores, closed, weight is not None, strategy, save)
-    operands = Operands(x, weight, bias, cores, float(scale))
-    if autocast is None:
+    if contraction is None:
+        contraction = contraction_of(x, cores, closed, weight is not None, strategy, save)
+        if plain and (strategy != "measured" or contraction.is_measured):
+            if len(_KNOWN) >= MOST_KNOWN:
+                _KNOWN.clear()
+            _KNOWN[key] = contraction
+    if plain:
         return contract_eagerly(contraction, operands)
     with without_autocast(x.device):
         return contract_eagerly(contraction, operands)
+
+
+def _look(operand: torch.Tensor | None) -> tuple | None:
+    """What decides whether an operand fits to others, and how it is contracted."""
+    if not isinstance(operand, torch.Tensor) or operand.is_nested:
+        return None
+    return operand.shape, operand.dtype, operand.device, operand.layout
 
 
 def _matrix_cores(tt: CoreChain) -> list[torch.Tensor]:
@@ -127,15 +145,7 @@ def _matrix_cores(tt: CoreChain) -> list[torch.Tensor]:
 def check_operands(
     x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, cores: Sequence[torch.Tensor]
 ) -> None:
-    """Raise ShapeError unless the operands fit together.
-
-    x: (.., in).
-    weight: (out, in) or None.
-    bias: (out,) or None.
-    cores: of a matrix in -> out, which is not checked.
-
-    Cores and bias may be float32 where x is in half precision.
-    """
+    """Raise ShapeError unless these `Operands` fit together; cores and bias may be float32 for x in half precision."""
     in_features = out_features = 1
     for core in cores:
         _, n, m, _ = core.shape
