@@ -24,7 +24,6 @@ from t3nsor.machine import Machine, Rates, item_size, machine
 from t3nsor.shapes import auto_shape, skewed_shape
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-MANY = 3.0  # times the least predicted time
 # A problem, a pass, and the seconds of its plans with what they do, as `counts` says.
 Timing = tuple[ContractionSpec, bool, dict[Plan, float], dict[Plan, tuple[float, ...]]]
 
@@ -81,7 +80,7 @@ def time_problems(specs: list[ContractionSpec], device: str, deadline: float) ->
     for spec, backward in jobs:
         if time.monotonic() > deadline:
             break
-        seconds = time_plans(spec, backward, torch.device(device), near=MANY)
+        seconds = time_plans(spec, backward, torch.device(device))
         firsts = {plan: first_plan(spec, plan) if backward else plan for plan in seconds}
         done = {plan: counts(spec, plan, backward, first) for plan, first in firsts.items()}
         timings.append((spec, backward, seconds, done))
@@ -136,11 +135,15 @@ def calibrate(args: argparse.Namespace, found: Machine, dtype: str, seconds: flo
     timings = time_problems(problems(args, dtype), args.device, start + seconds)
     some, others = timings[::2], timings[1::2]
     print(f"{dtype}: {len(timings)} problems in {time.monotonic() - start:.0f} s; time of the chosen plan / fastest:")
-    print(f"  before            {shown(regret(timings, found.rates(dtype)))}")
+    before = regret(timings, found.rates(dtype))
+    print(f"  before            {shown(before)}")
+    held_out = sorted([*regret(others, fit(some)), *regret(some, fit(others))]) if others else before
     if others:
-        held_out = sorted([*regret(others, fit(some)), *regret(some, fit(others))])
         print(f"  fitted rates      {shown(held_out)} (each half by the rates of the other half)")
-    found.fitted[item_size(dtype)] = fit(timings)
+    if sum(held_out) < sum(before):
+        found.fitted[item_size(dtype)] = fit(timings)
+    else:
+        print("  the rates stay as they are: they choose no worse than fitted ones")
     found.choices |= {
         spec.key(backward): min(seconds, key=seconds.__getitem__).code for spec, backward, seconds, _ in timings
     }

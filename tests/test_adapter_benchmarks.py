@@ -76,7 +76,7 @@ def steps(lines: list[str]) -> list[dict[str, str]]:
 
 
 def test_steps_of_peft_methods_are_timed_and_weighed(run):
-    sizes = ["--rounds", 2, "--rows", 2, "--length", 64, "--hidden", 192, "--intermediate", 192, "--rank", 8]
+    sizes = ["--rounds", 2, "--rows", 2, "--length", 64, "--hidden", 384, "--intermediate", 384, "--rank", 8]
     dtypes = ["--dtypes", "float32", "bfloat16"]
     status, lines, errors = run(
         "training_step", "--model", "llama-block", *sizes, *dtypes, "--methods", "tt_lora skewed"

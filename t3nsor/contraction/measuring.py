@@ -15,8 +15,8 @@ from t3nsor.contraction.torch_internals import in_transform
 from t3nsor.machine import machine
 from t3nsor.timing import in_turns
 
-NEAR = 2.0  # times the least predicted time: slower plans are not timed
-ROUNDS = 5
+NEAR = 1.4  # times the least predicted time: slower plans are not timed
+ROUNDS = 4
 MOST_ROWS = 4096  # beyond, more rows take proportionally longer with every plan
 
 
