@@ -125,25 +125,30 @@ def regret(timings: list[Timing], rates: Rates) -> list[float]:
     return sorted(found)
 
 
+def held_out_regret(timings: list[Timing]) -> list[float]:
+    """The regret of fitted rates: each half of the problems by those of the other half."""
+    some, others = timings[::2], timings[1::2]
+    return sorted([*regret(others, fit(some)), *regret(some, fit(others))])
+
+
 def shown(ratios: list[float]) -> str:
     return f"median {ratios[len(ratios) // 2]:.2f}, p90 {ratios[int(0.9 * len(ratios))]:.2f}, worst {ratios[-1]:.2f}"
 
 
 def calibrate(args: argparse.Namespace, found: Machine, dtype: str, seconds: float) -> None:
-    """Measure and fit one dtype; print the regret before and after, and keep what was found."""
+    """Measure one dtype; keep the fastest plans, and fitted rates if they choose better. Prints the regret of both."""
     start = time.monotonic()
     timings = time_problems(problems(args, dtype), args.device, start + seconds)
-    some, others = timings[::2], timings[1::2]
     print(f"{dtype}: {len(timings)} problems in {time.monotonic() - start:.0f} s; time of the chosen plan / fastest:")
     before = regret(timings, found.rates(dtype))
     print(f"  before            {shown(before)}")
-    held_out = sorted([*regret(others, fit(some)), *regret(some, fit(others))]) if others else before
-    if others:
-        print(f"  fitted rates      {shown(held_out)} (each half by the rates of the other half)")
-    if sum(held_out) < sum(before):
-        found.fitted[item_size(dtype)] = fit(timings)
-    else:
-        print("  the rates stay as they are: they choose no worse than fitted ones")
+    if len(timings) > 1:
+        fitted = held_out_regret(timings)
+        print(f"  fitted rates      {shown(fitted)} (each half by the rates of the other half)")
+        if sum(fitted) < sum(before):
+            found.fitted[item_size(dtype)] = fit(timings)
+        else:
+            print("  which choose no better: the rates stay as they are")
     found.choices |= {
         spec.key(backward): min(seconds, key=seconds.__getitem__).code for spec, backward, seconds, _ in timings
     }

@@ -26,7 +26,7 @@ from t3nsor.contraction.full import FullMatrix
 from t3nsor.contraction.paired import pair_gradients
 from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
 
-LITTLE = 2**18  # numbers
+LITTLE = 2**17  # numbers
 EXPORTED_ROWS = 128  # for which plans are chosen where programs are for any number of rows
 
 

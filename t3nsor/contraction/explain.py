@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from t3nsor.contraction.cost_model import choose_plan, cost, keeps_states, state_size
+from t3nsor.contraction.cost_model import choose_plan, cost, first_plan, state_size
+from t3nsor.contraction.engine import Training
 from t3nsor.contraction.plans import ContractionSpec, Plan, candidates, rounded_row_count
 from t3nsor.errors import ShapeError
 from t3nsor.machine import machine
@@ -78,9 +79,9 @@ def _print_plans(spec: ContractionSpec, rows: int, strategy: str | Plan, backwar
 
 
 def _kept(spec: ContractionSpec, strategy: str | Plan) -> str:
-    if spec.few_rows:
-        return "what autograd keeps, which with few rows is the fastest"
     plan = choose_plan(spec, strategy, backward=True)
-    share = state_size(spec, plan) / spec.in_features if keeps_states(spec, plan) else 0
-    between = f", and {share:.2f} of x between them" if share else ""
+    training = Training(spec, plan, first_plan(spec, plan, strategy))
+    if training.composes:
+        return "what autograd keeps, which is little here, and the fastest"
+    between = f", and {state_size(spec, plan) / spec.in_features:.2f} of x between them" if training.keeps else ""
     return f"x and the cores{between} (save: {spec.save})"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from t3nsor import TTLinear, explain, machine, random_matrix, tt_matmul
-from t3nsor.calibrate import fit, main, parse
+from t3nsor.calibrate import fit, held_out_regret, main, parse, regret
 from t3nsor.contraction import engine
 from t3nsor.contraction.cost_model import choose_plan, counts, predicted
 from t3nsor.contraction.engine import contraction_for
@@ -51,7 +51,8 @@ def test_calibration_is_kept_for_this_machine_and_decides(cache, capsys):
     (path,) = cache.iterdir()
     found = known()
     assert found.path == path
-    assert found.rates("float32") == found.fitted[4] != ASSUMED["cpu", 4]
+    kept = "the rates stay as they are" in shown
+    assert (found.rates("float32") == ASSUMED["cpu", 4]) is kept is (4 not in found.fitted)
     assert found.rates("float64") == ASSUMED["cpu", 8]
     for code in found.choices.values():
         assert code.split()[0] in ("chain", "full", "paired", "hybrid")
@@ -78,6 +79,8 @@ def test_the_rates_that_made_the_times_are_found_again():
                 seconds = {plan: predicted(numbers, rates) for plan, numbers in done.items()}
                 timings.append((spec, backward, seconds, done))
     assert list(fit(timings)) == pytest.approx(list(rates), rel=1e-3, abs=1e-15)
+    others = rates._replace(touch=0.0, call=1e-3)
+    assert sum(held_out_regret(timings)) == sum(regret(timings, rates)) < sum(regret(timings, others))
 
 
 def test_a_measured_problem_is_remembered(cache, monkeypatch):
@@ -108,10 +111,12 @@ def test_explain_says_where_a_choice_comes_from(capsys):
     assert "rates fitted on this machine" in shown
     assert shown.count("the fastest when measured") == 2
     assert [line for line in shown.splitlines() if "measured" in line and line.startswith("->")]
-    explain(TTLinear(768, 768, rank=2, auto_shape_mode="skewed", strategy="left_to_right"), 32)
+    explain(TTLinear(768, 768, rank=2, auto_shape_mode="skewed", strategy="left_to_right"), 512)
     assert "x and the cores, and 0.17 of x between them (save: fast)" in capsys.readouterr().out
-    explain(TTLinear(768, 768, rank=2, auto_shape_mode="skewed", strategy="left_to_right", save="least"), 32)
+    explain(TTLinear(768, 768, rank=2, auto_shape_mode="skewed", strategy="left_to_right", save="least"), 512)
     assert "x and the cores (save: least)" in capsys.readouterr().out
+    explain(layer, 32)
+    assert "kept for the backward pass: what autograd keeps" in capsys.readouterr().out
 
 
 def written(cache, **changes):
@@ -157,7 +162,7 @@ def test_a_damaged_file_or_that_of_another_machine_is_ignored_with_one_line(cach
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         main(SMALL)
-        assert known().fitted
+        assert known().choices
 
 
 def test_an_unknown_plan_in_the_file_is_not_chosen(cache):
