@@ -127,10 +127,10 @@ def contract_cores(
         return contract_eagerly(contraction, operands)
 
 
-def _look(operand: torch.Tensor | None) -> tuple | None:
+def _look(operand: torch.Tensor | None) -> tuple:
     """What decides whether an operand fits to others, and how it is contracted."""
     if not isinstance(operand, torch.Tensor) or operand.is_nested:
-        return None
+        return (type(operand),)
     return operand.shape, operand.dtype, operand.device, operand.layout
 
 
