@@ -63,9 +63,10 @@ def test_errors_state_what_was_given(call, words):
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-@pytest.mark.parametrize("wrong", ["text", [1.0], torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(2, 4)])])
-def test_what_is_no_dense_tensor_is_not_taken_for_a_missing_one(wrong):
+@pytest.mark.parametrize("kind", ["text", "list", "nested"])
+def test_what_is_no_dense_tensor_is_not_taken_for_a_missing_one(kind):
     """After a product without a weight and a bias, which is remembered."""
+    wrong = {"text": "text", "list": [1.0], "nested": torch.nested.nested_tensor([torch.ones(2, 4)] * 2)}[kind]
     tt_matmul(X, TT)
     for call in (lambda: linear_with_branch(X, wrong, TT), lambda: tt_matmul(X, TT, bias=wrong)):
         with pytest.raises(ShapeError, match="it must be"):
