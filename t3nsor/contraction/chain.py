@@ -153,9 +153,10 @@ class Chain:
         if base is not None and base is not y and last.batch > 1:
             base = y.copy_(base)
         for x_rows, y_rows in zip(self._blocks(x), self._blocks(y), strict=True):
-            operands = self._operands(matrices, x_rows, memory)
-            last.multiply_into(y_rows, operands[-1], matrices[-1], y_rows if base is y else base)
-            between += operands[1:] if keep else []
+            states = self._between(matrices, x_rows, memory)
+            operand = states[-1] if states else last.operand(x_rows, last.inner)
+            last.multiply_into(y_rows, operand, matrices[-1], y_rows if base is y else base)
+            between += states if keep else []
         return between
 
     def backward(
@@ -164,14 +165,13 @@ class Chain:
         x: torch.Tensor,
         g: torch.Tensor,
         dx: torch.Tensor | None,
-        accumulate: bool,
         matrix_gradients: bool,
         kept: Sequence[torch.Tensor] = (),
     ) -> list[torch.Tensor] | None:
         """Backpropagate g (rows, out).
 
         x: (rows, in).
-        dx: (rows, in), overwritten, or added to if `accumulate`; None: the gradient of x is not needed.
+        dx: (rows, in), overwritten; None: the gradient of x is not needed.
         kept: what `forward` returned; empty: it is computed again.
         Returns the gradients of the matrices, or None unless `matrix_gradients`.
         """
@@ -181,16 +181,17 @@ class Chain:
         dx_blocks = [None] * -(-len(x) // self.rows_per_block) if dx is None else self._blocks(dx)
         for number, (x_rows, d, dx_rows) in enumerate(zip(self._blocks(x), self._blocks(g), dx_blocks, strict=False)):
             if matrix_gradients:
-                operands = self._operands(matrices, x_rows, memory, kept[last * number : last * (number + 1)])
+                between = kept[last * number : last * (number + 1)] if kept else self._between(matrices, x_rows, memory)
             for k in range(last, -1, -1):
                 step = self.steps[k]
                 d = step.operand(d, step.outer)
                 if matrix_gradients:
-                    totals[k] = step.add_matrix_gradient(totals[k], operands[k], d)
+                    operand = between[k - 1] if k > 0 else step.operand(x_rows, step.inner)
+                    totals[k] = step.add_matrix_gradient(totals[k], operand, d)
                 if k > 0:
                     d = step.multiply(d, matrices[k].t(), d_memory[k - 1])
                 elif dx_rows is not None:
-                    step.multiply_into(dx_rows, d, matrices[0].t(), dx_rows if accumulate else None)
+                    step.multiply_into(dx_rows, d, matrices[0].t(), None)
         return [total for total in totals if total is not None] if matrix_gradients else None
 
     def _blocks(self, rows: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -203,18 +204,15 @@ class Chain:
         rows = min(self.rows_per_block, len(x))
         return [x.new_empty(rows * step.batch * step.outer * step.rest) for step in self.steps[:-1]]
 
-    def _operands(
-        self,
-        matrices: Sequence[torch.Tensor],
-        x: torch.Tensor,
-        memory: Sequence[torch.Tensor | None],
-        kept: Sequence[torch.Tensor] = (),
+    def _between(
+        self, matrices: Sequence[torch.Tensor], x: torch.Tensor, memory: Sequence[torch.Tensor | None]
     ) -> list[torch.Tensor]:
-        """The operand of each step; all but the first are computed unless they were kept."""
-        operands = [self.steps[0].operand(x, self.steps[0].inner), *kept]
-        for step, matrix, after, out in zip(self.steps, matrices, self.steps[len(operands) :], memory, strict=False):
-            operands.append(after.operand(step.multiply(operands[-1], matrix, out), after.inner))
-        return operands
+        """The operands of all steps but the first."""
+        between, operand = [], self.steps[0].operand(x, self.steps[0].inner)
+        for step, after, matrix, out in zip(self.steps, self.steps[1:], matrices, memory, strict=False):
+            operand = after.operand(step.multiply(operand, matrix, out), after.inner)
+            between.append(operand)
+        return between
 
 
 def _for_each(operand: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ from t3nsor.contraction.full import FullMatrix
 from t3nsor.contraction.paired import pair_gradients
 from t3nsor.contraction.plans import ContractionSpec, Plan, rounded_row_count
 
-LITTLE = 2**17  # numbers
+LITTLE = 2**18  # numbers
 EXPORTED_ROWS = 128  # for which plans are chosen where programs are for any number of rows
 
 
@@ -62,16 +62,17 @@ class Training:
     """The schedules of a backward pass with `plan` after a forward pass with `first`, see `first_plan`.
 
     keeps: True if the states between the steps, which are the same in both passes, are kept for the second.
-    composes: True if autograd's own operations, which are the cheapest to call, keep little for the backward pass.
+    composes: True if autograd's own operations, which are the cheapest to call, keep little more for the backward pass,
+        such as permuted copies of x.
     """
 
     def __init__(self, spec: ContractionSpec, plan: Plan, first: Plan):
         self.forward, self.backward = Schedule(spec, first), Schedule(spec, plan)
         self.keeps = keeps_states(spec, plan)
-        kept = spec.rows * (spec.in_features + state_size(spec, first))
+        more = spec.rows * (spec.in_features + (0 if self.keeps else state_size(spec, first)))
         if first.kind == "full":
-            kept = 4 * spec.in_features * spec.out_features
-        self.composes = spec.few_rows or (spec.save == "fast" and kept <= LITTLE)
+            more = 2 * spec.in_features * spec.out_features
+        self.composes = spec.few_rows or (spec.save == "fast" and more <= LITTLE)
 
 
 class Contraction:
@@ -161,24 +162,24 @@ def gradients(
     kept: the states that `values` returned, or nothing.
     """
     (x, weight, _, cores, scale), (need_x, need_weight, *need_cores) = operands, needed
-    spec, plan, beside, need_any = schedule.spec, schedule.plan, weight is not None, any(need_cores)
+    spec, plan, need_any = schedule.spec, schedule.plan, any(need_cores)
     rows, g = x.reshape(-1, x.shape[-1]).contiguous(), g.reshape(-1, g.shape[-1]).contiguous()
     factors = schedule.factors(operands) if need_x or need_any else []
     paired = partial(pair_gradients, rows, g, factors, schedule.rows_per_block, not plan.right_to_left)
     dx, d_factors = torch.empty_like(rows) if need_x else None, None
     if factors and plan.kind in ("chain", "paired"):
-        if dx is not None and weight is not None:
-            torch.mm(g, weight.to(g.dtype), out=dx)
         if plan.kind == "paired":
-            d_factors = paired(dx, beside)
+            d_factors = paired(dx)
         else:
-            d_factors = schedule.chain.backward(factors, rows, g, dx, beside, need_any, kept)
+            d_factors = schedule.chain.backward(factors, rows, g, dx, need_any, kept)
+        if dx is not None and weight is not None:
+            dx.addmm_(g, weight.to(g.dtype))
     elif factors:
         full = FullMatrix(factors, weight, schedule.modes_per_block)
         if dx is not None:
             full.input_gradient(g, dx)
         if need_any:
-            d_factors = full.factor_gradients(rows, g) if plan.kind == "full" else paired(None, False)
+            d_factors = full.factor_gradients(rows, g) if plan.kind == "full" else paired(None)
     d_cores: Sequence[torch.Tensor | None] = [None] * len(cores)
     if d_factors is not None:
         found = zip(core_gradients(d_factors, cores, plan, spec, scale), cores, need_cores, strict=True)

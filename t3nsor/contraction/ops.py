@@ -43,8 +43,8 @@ def tt_matmul(
             choice is kept in a file under XDG_CACHE_HOME.
     bias: (out_features,).
     save: what is kept for the backward pass beside x and the cores: "fast": what is computed between the cores where
-        it is no larger than x, or as a whole at most 2^17 numbers, "least": nothing. Up to 16 rows all is kept, under
-        torch.compile nothing.
+        it is no larger than x, and whatever else takes time to compute again up to 2^18 numbers, "least": nothing. Up
+        to 16 rows all is kept, under torch.compile nothing.
 
     Returns (.., out_features) in the dtype of x. Cores and bias may be float32 where x is in half precision, so that
     training them loses nothing.

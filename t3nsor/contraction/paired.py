@@ -18,7 +18,6 @@ def pair_gradients(
     rows_per_block: int,
     expands_g: bool,
     dx: torch.Tensor | None,
-    accumulate: bool,
 ) -> list[torch.Tensor]:
     """Return the gradients of the two factors of y[(j1 j2)] = sum over r, i1, i2 of
     x[(i1 i2)] first[i1, j1, r] second[r, i2, j2].
@@ -28,12 +27,12 @@ def pair_gradients(
     rows_per_block: rows handled at once.
     expands_g: expand g over the second factor and x over the first, instead of x over the second and g over the
         first. The sums are symmetric in x and g, so it is the same function with the modes of the factors exchanged.
-    dx: (rows, in), overwritten, or added to if `accumulate`; None: the gradient of x is not needed.
+    dx: (rows, in), overwritten; None: the gradient of x is not needed.
     """
     if not expands_g:
-        return _pass(x, g, factors, rows_per_block, dx, None, accumulate)
+        return _pass(x, g, factors, rows_per_block, dx, None)
     exchanged = [factor.transpose(k, k + 1) for k, factor in enumerate(factors)]
-    d_factors = _pass(g, x, exchanged, rows_per_block, None, dx, accumulate)
+    d_factors = _pass(g, x, exchanged, rows_per_block, None, dx)
     return [gradient.transpose(k, k + 1) for k, gradient in enumerate(d_factors)]
 
 
@@ -44,7 +43,6 @@ def _pass(
     rows_per_block: int,
     dx: torch.Tensor | None,
     dg: torch.Tensor | None,
-    accumulate: bool,
 ) -> list[torch.Tensor]:
     """One pass over the rows: x expands over the second factor, g over the first.
 
@@ -69,15 +67,9 @@ def _pass(
         if dx is not None:
             for k, wide in enumerate(g_wide):
                 x_flat[0].addmm_(wide, second[k].t(), beta=0 if k == 0 else 1)
-            _write_rows(dx[rows].view(count, n1, n2), x_modes, accumulate)
+            dx[rows].view(count, n1, n2).copy_(x_modes.transpose(0, 1))
         if dg is not None:
             torch.mm(first.t(), x_wide_flat, out=g_flat)
-            _write_rows(dg[rows].view(count, m1, m2), g_modes, accumulate)
+            dg[rows].view(count, m1, m2).copy_(g_modes.transpose(0, 1))
     d_first, d_second = found
     return [d_first.reshape(r, n1, m1).permute(1, 2, 0), d_second]
-
-
-def _write_rows(out: torch.Tensor, between: torch.Tensor, accumulate: bool) -> None:
-    """Set out (rows, modes, modes) = `between`, which has its rows between the modes, or add to it."""
-    by_rows = between.transpose(0, 1)
-    out.add_(by_rows) if accumulate else out.copy_(by_rows)
