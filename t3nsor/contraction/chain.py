@@ -198,11 +198,10 @@ class Chain:
         return [rows] if len(rows) <= self.rows_per_block else rows.split(self.rows_per_block)
 
     def _memory(self, x: torch.Tensor, unused: bool = False) -> list[torch.Tensor | None]:
-        """Memory for the states between the steps, of a block of rows."""
-        if unused:
+        """Memory for the states between the steps, of one block of rows after the other."""
+        if unused or len(x) <= self.rows_per_block:
             return [None] * len(self.steps)
-        rows = min(self.rows_per_block, len(x))
-        return [x.new_empty(rows * step.batch * step.outer * step.rest) for step in self.steps[:-1]]
+        return [x.new_empty(self.rows_per_block * step.batch * step.outer * step.rest) for step in self.steps[:-1]]
 
     def _between(
         self, matrices: Sequence[torch.Tensor], x: torch.Tensor, memory: Sequence[torch.Tensor | None]

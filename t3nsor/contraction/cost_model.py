@@ -8,6 +8,8 @@ import math
 import sys
 from functools import lru_cache
 
+import torch
+
 from t3nsor.contraction.chain import ChainStep, chain_steps, sums_small_products
 from t3nsor.contraction.gemm import NARROW
 from t3nsor.contraction.plans import ContractionSpec, Plan, candidates
@@ -15,6 +17,7 @@ from t3nsor.machine import MEBIBYTE, Rates, is_cpu, item_size, machine
 
 CACHE_LINE = 64  # bytes
 WHOLE_RUN, RUNS = 8, 0.4  # copies of runs of so many entries take this share of the time of single ones
+MOST_CACHES = 8  # beyond, states would take more memory than they save time
 MOST_MATRICES = 65535  # in a batched product on an accelerator
 
 
@@ -70,7 +73,7 @@ def state_size(spec: ContractionSpec, plan: Plan) -> int:
 
 
 def rows_per_block(spec: ContractionSpec, plan: Plan) -> int:
-    """Rows that a chain or a pair handles at once, so that its states stay in cache."""
+    """Rows that a chain or a pair handles at once, so that its states stay in the caches of the threads in use."""
     steps, sides = steps_of(spec, plan), spec.in_features + spec.out_features
     if plan.kind in ("paired", "hybrid"):
         _, n1, _, _, m2, rank = pair_sizes(spec, plan)
@@ -79,7 +82,8 @@ def rows_per_block(spec: ContractionSpec, plan: Plan) -> int:
         numbers, cache = max(step.batch * step.outer * step.rest for step in steps[:-1]) + sides, 3.4
     else:  # there is no state to keep
         return sys.maxsize
-    fitting = (cache if is_cpu(spec.device) else 256) * MEBIBYTE / (numbers * item_size(spec.dtype))
+    caches = cache * min(torch.get_num_threads(), MOST_CACHES) if is_cpu(spec.device) else 256
+    fitting = caches * MEBIBYTE / (numbers * item_size(spec.dtype))
     if not is_cpu(spec.device):
         fitting = min(fitting, MOST_MATRICES / max(step.batch for step in steps))
     return 2 ** max(4, int(math.log2(max(fitting, 1))))
