@@ -37,7 +37,7 @@ class Rates(NamedTuple):
     item: float
 
 
-ASSUMED = {
+ASSUMED = {  # for one thread of a CPU; further ones make large products faster, and little else
     ("cpu", 8): Rates(6.2e-11, 2e-10, 2.6e-9, 5e-6, 5e-7),
     ("cpu", 4): Rates(3.1e-11, 1e-10, 1.3e-9, 5e-6, 5e-7),
     ("cpu", 2): Rates(3.1e-11, 1e-10, 1.3e-9, 5e-6, 5e-7),
@@ -52,19 +52,21 @@ class Machine:
 
     kind: "cpu" or "cuda".
     name: what the figures hold for: the device, the threads in use, torch.
+    threads: that share the products on a CPU.
     fitted: the rates measured here, by the size of a number in bytes.
     choices: the code of the fastest plan of each problem that was measured.
     """
 
-    def __init__(self, kind: str, name: str):
-        self.kind, self.name = kind, name
+    def __init__(self, kind: str, name: str, threads: int = 1):
+        self.kind, self.name, self.threads = kind, name, threads
         self.fitted: dict[int, Rates] = {}
         self.choices: dict[str, str] = {}
         self._load()
 
     def rates(self, dtype: str) -> Rates:
         size = item_size(dtype)
-        return self.fitted.get(size) or ASSUMED[self.kind, size]
+        assumed = ASSUMED[self.kind, size]
+        return self.fitted.get(size) or assumed._replace(multiply=assumed.multiply / self.threads)
 
     @cached_property
     def path(self) -> Path:
@@ -122,7 +124,7 @@ def _machine(kind: str, number: int) -> Machine:
         device = f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}, threads: {number}"
     else:
         device = "unknown accelerator" if number < 0 else torch.cuda.get_device_name(number)
-    return Machine(kind, f"{device}, torch {torch.__version__}")
+    return Machine(kind, f"{device}, torch {torch.__version__}", number if kind == "cpu" else 1)
 
 
 def _processor() -> str:
