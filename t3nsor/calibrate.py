@@ -161,7 +161,8 @@ def main(arguments: list[str]) -> int:
     print(found.name)
     for dtype in args.dtypes:
         calibrate(args, found, dtype, args.seconds / len(args.dtypes))
-    found.save()
+    if not found.save():
+        return 1
     print(f"{found.path}: rates, and the fastest plans of {len(found.choices)} problems")
     return 0
 

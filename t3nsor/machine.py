@@ -79,19 +79,21 @@ class Machine:
             return "rates fitted on this machine"
         return "rates assumed for a generic machine; python -m t3nsor.calibrate measures those of this one"
 
-    def save(self) -> None:
-        """Write the file, whole or not at all. Warns if that cannot be done."""
+    def save(self) -> bool:
+        """Write the file, whole or not at all. Warns, and returns False, if that cannot be done."""
         found = {"machine": self.name, "rates": self.fitted, "choices": self.choices}
         unfinished = self.path.with_suffix(f".{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             unfinished.write_text(json.dumps(found, indent=1))
             unfinished.replace(self.path)
+            return True
         except OSError as error:
             with suppress(OSError):
                 unfinished.unlink()
             what = f"{self.path} cannot be written: {error.strerror}; what was measured is lost when this process ends"
             warnings.warn(f"{what}; XDG_CACHE_HOME names another directory", stacklevel=2)
+            return False
 
     def _load(self) -> None:
         try:
