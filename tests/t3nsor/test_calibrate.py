@@ -165,6 +165,12 @@ def test_a_damaged_file_or_that_of_another_machine_is_ignored_with_one_line(cach
         assert known().choices
 
 
+def test_threads_share_the_products_of_assumed_rates(cache):
+    one, two = (machine.Machine("cpu", "a machine", threads).rates("float32") for threads in (1, 2))
+    assert one == ASSUMED["cpu", 4]
+    assert two == one._replace(multiply=one.multiply / 2)
+
+
 def test_an_unknown_plan_in_the_file_is_not_chosen(cache):
     spec = ContractionSpec((2, 8), (8, 4), (1, 2, 1), False, 32)
     written(cache, choices={spec.key(False): "paired 1-1 0", spec.key(True): "chain 7-7 0"})

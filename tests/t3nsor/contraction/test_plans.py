@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from t3nsor import Plan, ShapeError
-from t3nsor.contraction.cost_model import choose_plan, cost, first_plan
+from t3nsor.contraction.cost_model import choose_plan, cost, first_plan, rows_per_block
 from t3nsor.contraction.plans import STRATEGIES, ContractionSpec, candidates
 from t3nsor.machine import ASSUMED
 from t3nsor.shapes import auto_shape
@@ -84,3 +85,12 @@ def test_errors_state_what_was_given(call, words):
     with pytest.raises(ShapeError) as error:
         call()
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("plan", [Plan("chain", (1, 2)), Plan("paired", (1, 2))], ids=str)
+def test_blocks_of_rows_grow_with_the_threads_whose_caches_they_fill(plan, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    one = rows_per_block(sizes(), plan)
+    for threads, times in ((2, 2), (8, 8), (64, 8)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert rows_per_block(sizes(), plan) == times * one
