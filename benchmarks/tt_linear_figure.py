@@ -26,7 +26,8 @@ def draw(report: dict, records: list[dict], path: Path) -> None:
     records = [r for r in records if layer_of(r) == layer_of(records[0])]
     if not records:
         return
-    columns, rows, ranks = (sorted({record["cell"][key] for record in records}) for key in ("d", "rows", "rank"))
+    rows, ranks = (sorted({record["cell"][key] for record in records}) for key in ("rows", "rank"))
+    columns = sorted({record["cell"]["d"] for record in records}, key=str)  # numbers before "skewed"
     options = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
     figure, panels = pyplot.subplots(len(MODES), len(columns), figsize=(1.5 + 2.6 * len(columns), 5), **options)
     for mode, line in zip(MODES, panels, strict=True):
@@ -53,7 +54,7 @@ def draw(report: dict, records: list[dict], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _speed_ups(records: list[dict], mode: str, d: int, rows: int) -> tuple[list[int], list[float]]:
+def _speed_ups(records: list[dict], mode: str, d: int | str, rows: int) -> tuple[list[int], list[float]]:
     """Ranks and speed-ups of the cells with these d and rows."""
     cells = [record for record in records if (record["cell"]["d"], record["cell"]["rows"]) == (d, rows)]
     cells.sort(key=lambda record: record["cell"]["rank"])

@@ -33,6 +33,18 @@ def test_a_small_grid_is_measured_and_resumed(run_script, tmp_path, monkeypatch)
     assert not [line for line in lines if "[1/1]" in line]
 
 
+def test_the_figure_has_a_panel_for_the_skewed_shape_beside_those_for_numbers_of_cores(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from tt_linear_figure import draw
+
+    layer = {"in_features": 8, "out_features": 8, "dtype": "float32", "rank": 2, "rows": 4}
+    alone = {mode: {"ratios": [0.5]} for mode in ("forward", "forward+backward")}
+    records = [{"cell": {**layer, "d": d}, "alone": alone} for d in ("skewed", 2, 3)]
+    draw({"machine": {"threads": 1, "device": "cpu", "cpu": "a CPU"}}, records, tmp_path / "found.png")
+    assert (tmp_path / "found.png").stat().st_size > 10_000
+
+
 def test_wrong_arguments_end_in_one_line(run_script):
     for arguments in (["--shapes", "6"], ["--quick", "--rows", "4"]):
         status, lines, errors = run_script(SCRIPT, *arguments)

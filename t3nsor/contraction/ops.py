@@ -101,7 +101,8 @@ def contract_cores(
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= sys.float_info.max:
         raise ShapeError(f"scale is {scale!r}; it must be a finite number, which is not trained")
     check_strategy(strategy, len(cores), closed, save)
-    plain = not (torch.compiler.is_compiling() or is_tracing() or is_any_autocast())
+    compiling = torch.compiler.is_compiling()
+    plain = not (compiling or is_tracing() or is_any_autocast())
     key = (strategy, save, closed, *map(_look, (x, weight, bias, *cores))) if plain else None
     contraction = _KNOWN.get(key)
     if contraction is None:
@@ -109,10 +110,10 @@ def contract_cores(
         x = in_autocast_dtype(x)
     bias = bias if bias is None or bias.dtype == x.dtype else bias.to(x.dtype)
     operands = Operands(x, weight, bias, cores, float(scale))
-    if is_exporting():
+    if compiling and is_exporting():
         shapes = [core.shape for core in cores]
         return compose(exported_schedule(strategy, closed, weight is not None, x.dtype, x.device, *shapes), operands)
-    if torch.compiler.is_compiling():
+    if compiling:
         code = strategy.code if isinstance(strategy, Plan) else strategy
         return contract(x, weight, bias, list(cores), closed, float(scale), code)
     if contraction is None:
