@@ -1,10 +1,8 @@
 """Compares two families of networks by how well each can be fitted to the other, or to a common base."""
 
-import functools
+import inspect
 import json
-import re
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,15 +10,19 @@ from torch import nn
 from torch.distributions import Distribution, Normal
 
 from common.errors import type_and_line
+from expressivity.contest import Contest
+from expressivity.described import described, settings_of
 from expressivity.errors import COUNT, NOT_NEGATIVE, SEED, SEVERAL, SHARE, ExpressivityError, each_is
-from expressivity.fitting import Errors, Fitter
+from expressivity.fitting import Fitter
+from expressivity.legacy import COMPARATOR, COMPARE, translated
 from expressivity.randomness import seeded
-from expressivity.results import FAMILIES, FIRST_LOOK, ComparisonResult, SizeResult
-from expressivity.spaces import ALLOWED, ArchitecturalSpace, trainable_parameters
+from expressivity.results import ComparisonResult, SizeResult
+from expressivity.sizes import trainable_parameters
+from expressivity.spaces import AUTO, DEFAULTS, ArchitecturalSpace
 from expressivity.targets import Source, outputs, sampled
+from expressivity.verdict import FAMILIES
 
 STATE = "comparison.json"
-LOOKS = 4  # minimum number of interim looks per size, at each of which the state is saved as well
 ALLOWED_OPTIONS = {
     "max_iterations": COUNT,
     "sub_iterations": COUNT,
@@ -33,57 +35,39 @@ ALLOWED_OPTIONS = {
 CRITERION, LAW = nn.MSELoss(), Normal(0.0, 1.0)
 
 
-@dataclass
-class Contest:
-    """The comparison of both families at one size.
-
-    sources: where the targets of each family come from; with a base, the same source for both.
-    fitters: what fits each family to its targets.
-    """
-
-    sources: dict[str, Source]
-    fitters: dict[str, Fitter]
-
-    def fit(self, numbers: range) -> tuple[dict[str, Errors], int]:
-        """Errors of both families on the targets with these numbers, and the number of rejected (constant) targets."""
-        a, b = (self.sources[family] for family in FAMILIES)
-        targets = {"A": a.draw(numbers)}
-        targets["B"] = targets["A"] if a is b else b.draw(numbers)
-        found = {family: self.fitters[family].fit(targets[family], numbers) for family in FAMILIES}
-        return found, targets["A"].redrawn + (0 if a is b else targets["B"].redrawn)
-
-    def targets_at_once(self, most: int) -> int:
-        """Number of targets per block: enough to fill the stacks, few enough to stop before `most` targets."""
-        filling = min(fitter.at_once // fitter.restarts for fitter in self.fitters.values())
-        return max(1, min(filling, max(FIRST_LOOK, most // LOOKS)))
-
-
 class ArchitectureComparator:
     """Compares two families, size by size, by the error that remains when a family is fitted to random targets.
 
     A, B: the families. Without a base each imitates the other: A is fitted to random members of B, and B to random
         members of A.
     base: a third family; A and B are both fitted to its members, on the same data.
-    criterion: the loss to minimise. Errors are divided by the loss of the mean output; for MSE this is the variance.
+    criterion: the loss to minimise, smallest where the output equals the target. Errors are 0 at a perfect imitation
+        and 1 at the best constant; for MSE the loss is divided by the variance of the target.
     law: distribution of the inputs, any object with `sample(shape)`.
     tolerance: without a base, the largest allowed difference between the measures of A and B, relative to the larger.
+        Unequal measures are an error, or a warning if a space is a legacy one.
     device: where to compute; None: CUDA if available, else the CPU.
+    spellings: A_space, B_space and base_space are accepted as well.
 
     Raises ExpressivityError if the families cannot be compared.
     """
 
     def __init__(
         self,
-        A: ArchitecturalSpace,
-        B: ArchitecturalSpace,
+        A: ArchitecturalSpace | None = None,
+        B: ArchitecturalSpace | None = None,
         base: ArchitecturalSpace | None = None,
         criterion: nn.Module = CRITERION,
         law: Distribution = LAW,
         *,
         tolerance: float = 0.0,
         device: str | torch.device | None = None,
+        **spellings,
     ):
-        self.spaces = {"A": A, "B": B} if base is None else {"A": A, "B": B, "base": base}
+        spaces = {"A": A, "B": B, "base": base}
+        known = {**dict.fromkeys(inspect.signature(ArchitectureComparator).parameters), **spaces}
+        spaces |= translated(spellings, COMPARATOR, known, "comparator")
+        self.spaces = {role: space for role, space in spaces.items() if role != "base" or space is not None}
         self.criterion, self.law, self.tolerance = criterion, law, tolerance
         for role, space in self.spaces.items():
             if not isinstance(space, ArchitecturalSpace):
@@ -93,7 +77,7 @@ class ArchitectureComparator:
         each_is([tolerance], NOT_NEGATIVE, "tolerance")
         self.count = self._count()
         self.measures = {role: [s.measured(k) for k in range(self.count)] for role, s in self.spaces.items()}
-        if base is None:
+        if "base" not in self.spaces:
             self._check_measures()
         self._check_sizes()
 
@@ -101,7 +85,8 @@ class ArchitectureComparator:
         self,
         max_iterations: int = 100,
         sub_iterations: int = 5,
-        variance_threshold: float = 0.0,
+        variance_threshold: float | None = None,
+        plot_mode: str | None = None,
         *,
         stop_when_decided: bool = True,
         confidence: float = 0.95,
@@ -111,14 +96,20 @@ class ArchitectureComparator:
         stack_size: int | None = None,
         fast: bool = True,
         progress: bool = True,
+        **spellings,
     ) -> ComparisonResult:
         """Fit both families to random targets at each size, until the result is settled.
+
+        First, at each size, a short search finds the learning rate of a family whose lr is "auto", or what another one
+        would gain. Besides the fits to the targets there are fits to members of the family itself, whose errors are its
+        floor, and fits with half the steps; both for the first `contest.CHECKED` targets.
 
         max_iterations: maximum number of targets per size.
         sub_iterations: restarts, i.e. fits per target from different initialisations.
         variance_threshold: a size is settled once the confidence interval of the difference is narrower than this, for
-            the minimum as well as for the mean over restarts.
-        stop_when_decided: a size is also settled once these intervals exclude zero.
+            the minimum as well as for the mean over restarts; None: 0.
+        plot_mode: "min" or "mean": show a plot at the end, as `plot` does.
+        stop_when_decided: a size is also settled once there is a winner, or a difference that the fits explain.
         confidence: confidence level of all intervals.
         evaluation_rows: number of fresh inputs per target.
         seed: seed of all random draws.
@@ -126,9 +117,13 @@ class ArchitectureComparator:
         stack_size: maximum number of networks fitted together; None: chosen from their memory use.
         fast: fit networks together where possible; False: one at a time.
         progress: show a progress bar on a terminal.
+        spellings: variance_threashold is accepted as well.
 
         Raises ExpressivityError if an option is invalid, `save_path` holds a different comparison, or all fits diverge.
         """
+        known = {**dict.fromkeys(inspect.signature(self.compare).parameters), "variance_threshold": variance_threshold}
+        old = translated(spellings, COMPARE, known, "compare").get("variance_threshold")
+        variance_threshold = next((each for each in (variance_threshold, old) if each is not None), 0.0)
         draws = {"seed": seed, "sub_iterations": sub_iterations, "evaluation_rows": evaluation_rows}
         check_options({**draws, "max_iterations": max_iterations, "variance_threshold": variance_threshold})
         check_options({"confidence": confidence, "stack_size": stack_size})
@@ -138,7 +133,10 @@ class ArchitectureComparator:
             for size in result.sizes:
                 contest = None
                 while size.targets < max_iterations and not size.settled(*rule):
-                    contest = contest or self.contest(size.index, draws, stack_size, fast)
+                    if contest is None:
+                        contest = self.contest(size.index, draws, stack_size, fast)
+                        size.found = size.found or contest.tune()
+                        contest.use(size.found)
                     block = contest.targets_at_once(max_iterations)
                     numbers = range(size.targets, min(size.targets + block, max_iterations))
                     size.add(*contest.fit(numbers))
@@ -146,6 +144,8 @@ class ArchitectureComparator:
                     if save_path is not None:
                         result.to_json(Path(save_path, STATE))
                 bar.update((size.index + 1) * max_iterations - bar.n)  # count a settled size as done
+        if plot_mode is not None:
+            self.plot(plot_mode)
         return result
 
     def plot(self, statistic: str, path=None):
@@ -156,8 +156,8 @@ class ArchitectureComparator:
 
     def _start(self, draws: dict, confidence: float, save_path) -> ComparisonResult:
         """The saved result of the same comparison, to resume from, or an empty one."""
-        settings = {**draws, "spaces": {role: _settings(space) for role, space in self.spaces.items()}}
-        settings |= {"criterion": _described(self.criterion), "law": _described(self.law)}
+        settings = {**draws, "spaces": {role: settings_of(space) for role, space in self.spaces.items()}}
+        settings |= {"criterion": described(self.criterion), "law": described(self.law)}
         settings |= {"measures": self.measures, "dtype": str(torch.get_default_dtype())}
         settings = json.loads(json.dumps(settings))
         names = {role: space.name for role, space in self.spaces.items()}
@@ -179,17 +179,29 @@ class ArchitectureComparator:
         """The comparison at one size; draws: seed, sub_iterations and evaluation_rows, as in `compare`."""
         seed, restarts, rows = draws["seed"], draws["sub_iterations"], draws["evaluation_rows"]
         targets = {"A": "base", "B": "base"} if "base" in self.spaces else {"A": "B", "B": "A"}
-        known = {role: Source(self.spaces[role], index, self.law, rows, seed, self.device) for role in targets.values()}
-        sources, fitters = {family: known[targets[family]] for family in FAMILIES}, {}
-        for family in FAMILIES:
-            fitter = Fitter(self.spaces[family], index, restarts, self.criterion, seed, self.device, stack_size, fast)
-            fitter.probe(sources[family].draw(range(1)))
-            if fitter.obstacle and fast:
-                warnings.warn(
-                    f"{fitter.space.where(index)}: networks are fitted one at a time: {fitter.obstacle}", stacklevel=3
-                )
-            fitters[family] = fitter
-        return Contest(sources, fitters)
+
+        def source(role: str, fitted: int) -> Source:
+            return Source(self.spaces[role], index, self.law, fitted, rows, seed, self.device)
+
+        sources = {family: source(role, self.spaces[role].rows(index)) for family, role in targets.items()}
+        own = {family: source(family, sources[family].rows) for family in FAMILIES}
+        lr = {family: self.spaces[family].at("lr", index) for family in FAMILIES}
+        common = {"criterion": self.criterion, "seed": seed, "device": self.device}
+        fitters = {
+            family: Fitter(
+                self.spaces[family],
+                index,
+                restarts,
+                lr=DEFAULTS["lr"] if lr[family] == AUTO else lr[family],
+                stack_size=stack_size,
+                fast=fast,
+                **common,
+            )
+            for family in FAMILIES
+        }
+        contest = Contest(sources, own, fitters)
+        contest.probe()
+        return contest
 
     def _count(self) -> int:
         """The number of sizes, the same for all spaces."""
@@ -201,12 +213,16 @@ class ArchitectureComparator:
 
     def _check_measures(self) -> None:
         a, b = self.measures["A"], self.measures["B"]
-        if any(abs(x - y) > self.tolerance * max(x, y) for x, y in zip(a, b, strict=True)):
-            raise ExpressivityError(
-                "without a base, A and B must have the same measure at each size "
-                f"(within tolerance {self.tolerance:g}); {self.spaces['A'].name!r} has {a}, "
-                f"{self.spaces['B'].name!r} has {b}; change their parameters, set tolerance, or give a base"
-            )
+        if all(abs(x - y) <= self.tolerance * max(x, y) for x, y in zip(a, b, strict=True)):
+            return
+        message = (
+            "without a base, A and B must have the same measure at each size "
+            f"(within tolerance {self.tolerance:g}); {self.spaces['A'].name!r} has {a}, "
+            f"{self.spaces['B'].name!r} has {b}; change their parameters, set tolerance, or give a base"
+        )
+        if not any(space.legacy for space in self.spaces.values()):
+            raise ExpressivityError(message)
+        warnings.warn(message, stacklevel=3)
 
     def _check_sizes(self) -> None:
         """Raise ExpressivityError unless all networks have the same sizes and those to fit have parameters."""
@@ -247,31 +263,6 @@ def check_options(given: dict) -> None:
     for name, value in given.items():
         if name in ALLOWED_OPTIONS and not (name == "stack_size" and value is None):
             each_is([value], ALLOWED_OPTIONS[name], name)
-
-
-def _settings(space: ArchitecturalSpace) -> dict:
-    """The settings of a space that affect results, used to recognise a saved comparison."""
-    keys = ("name", "input_size", "architecture", "parameters", "optimizer", "train", *ALLOWED)
-    return {key: _described(getattr(space, key)) for key in keys}
-
-
-def _described(value) -> str:
-    """A description of a value that is stable across processes."""
-    if isinstance(value, torch.Tensor):
-        return f"{value.dtype}{value.tolist()}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={_described(each)}" for key, each in value.items())
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_described, value))}]"
-    if isinstance(value, functools.partial):
-        return f"{_described(value.func)}({_described(value.args)}, {_described(value.keywords)})"
-    if isinstance(value, nn.Module):  # weights are re-initialised anyway; options may be missing from its repr
-        options = {key: each for key, each in vars(value).items() if isinstance(each, int | float | str)}
-        return f"{value!r}({_described(options)})"
-    if isinstance(value, Distribution):
-        return f"{type(value).__qualname__}({_described(vars(value))})"
-    name = getattr(value, "__qualname__", None)
-    return f"{value.__module__}.{name}" if name else re.sub(r" at 0x\w+", "", repr(value))
 
 
 def _bar(total: int, shown: bool):

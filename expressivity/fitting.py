@@ -1,6 +1,5 @@
 """Fits members of a space to targets and measures the errors that remain."""
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -8,16 +7,16 @@ import torch
 from torch import nn
 
 from common.errors import type_and_line
-from expressivity.devices import stack_limits, where_float64_is
+from expressivity.devices import stack_limits
 from expressivity.errors import ExpressivityError
 from expressivity.looped import fit_one
 from expressivity.randomness import seed_of, seeded
 from expressivity.recipe import Recipe
-from expressivity.spaces import ArchitecturalSpace, trainable_parameters
+from expressivity.scoring import Scale, relative_errors, scale_of
+from expressivity.sizes import trainable_parameters
+from expressivity.spaces import ArchitecturalSpace
 from expressivity.stacked import fit_stack, why_not_stacked
 from expressivity.targets import Targets, dtype_of, in_dtype_of
-
-ROWS_AT_ONCE = 64  # rows per forward pass in evaluation, or a mini-batch if that is larger
 
 
 @dataclass
@@ -41,6 +40,7 @@ class Fitter:
     criterion: the loss to minimise.
     seed: seed of initialisations, order of rows and dropout.
     device: where to compute.
+    lr: initial learning rate.
     stack_size: maximum number of networks fitted together; None: chosen from their memory use.
     fast: fit networks together where possible.
     obstacle: why networks are fitted one at a time; None: they are fitted together. Set by `probe`.
@@ -53,6 +53,7 @@ class Fitter:
     criterion: nn.Module
     seed: int
     device: torch.device
+    lr: float
     stack_size: int | None = None
     fast: bool = True
     obstacle: str | None = None
@@ -62,7 +63,7 @@ class Fitter:
         """Find out, on a few rows of a target, whether networks can be fitted together, and their memory use."""
         if not self.fast:
             self.obstacle = "fast is false"
-        elif self.space.train is not None:
+        elif not self.has_recipe:
             self.obstacle = "the space sets train, a training routine of its own"
         else:
             few = slice(0, 2 * self.recipe.mini_batch_size)
@@ -78,6 +79,11 @@ class Fitter:
                 self.bytes_each = 2 * data + bytes_of_step(pair[0], x[: self.recipe.mini_batch_size])
 
     @property
+    def has_recipe(self) -> bool:
+        """Whether the built-in routine fits, which knows a learning rate and a budget."""
+        return self.space.at("train", self.index) is None
+
+    @property
     def at_once(self) -> int:
         """Number of networks fitted together."""
         if self.obstacle:
@@ -87,54 +93,71 @@ class Fitter:
         networks, limit = stack_limits(self.device)
         return max(1, min(networks, limit // self.bytes_each))
 
-    def fit(self, targets: Targets, numbers: range) -> Errors:
+    def fit(self, targets: Targets, numbers: range, budget: float = 1.0) -> Errors:
         """Fit `restarts` networks to each target.
 
         numbers: the numbers of the targets, from which the seeds of the fits are derived.
+        budget: share of the steps to make.
 
-        Raises ExpressivityError if all fits diverge or one fails.
+        Raises ExpressivityError if a fit fails, or the criterion is unusable.
         """
         starts = [(place, number, restart) for place, number in enumerate(numbers) for restart in range(self.restarts)]
-        at_once = self.at_once
-        found = [self._fit_and_measure(starts[k : k + at_once], targets) for k in range(0, len(starts), at_once)]
-        fresh, training = (torch.cat(parts).view(len(numbers), self.restarts) for parts in zip(*found, strict=True))
-        if fresh.isnan().all():
-            where = self.space.where(self.index)
-            raise ExpressivityError(f"{where}: all {len(starts)} fits diverged; lower lr or grad_clamp")
-        return Errors(fresh, training)
+        scales, recipe = self._scales(targets), replace(self.recipe, budget=budget)
+        parts = [starts[k : k + self.at_once] for k in range(0, len(starts), self.at_once)]
+        found = [self._fit_and_measure(part, targets, scales, recipe) for part in parts]
+        return Errors(*(torch.cat(part).view(len(numbers), self.restarts) for part in zip(*found, strict=True)))
+
+    def fit_with(self, rates: list[float], targets: Targets, budget: float) -> torch.Tensor:
+        """Errors on fresh rows, (rates, targets, restarts), of fits with several learning rates.
+
+        budget: share of the steps to make.
+        """
+        numbers, scales = range(len(targets.x)), self._scales(targets)
+        starts = [(number, number, restart) for number in numbers for restart in range(self.restarts)]
+        at_once = self.at_once // len(starts)
+        if not at_once:
+            fits = [replace(self, lr=lr).fit(targets, numbers, budget).fresh for lr in rates]
+            return torch.stack(fits)
+        recipe = replace(self.recipe, budget=budget)
+        parts = [tuple(rates[k : k + at_once]) for k in range(0, len(rates), at_once)]
+        found = [self._fit_and_measure(starts * len(part), targets, scales, recipe, part)[0] for part in parts]
+        return torch.cat(found).view(len(rates), len(numbers), self.restarts)
+
+    def _scales(self, targets: Targets) -> tuple[Scale, Scale]:
+        return scale_of(targets.fresh_y, self.criterion), scale_of(targets.y, self.criterion)
 
     @property
     def recipe(self) -> Recipe:
-        return Recipe.of(self.space, self.index, self.criterion, seed_of(self.seed, self.index))
+        return Recipe.of(self.space, self.index, self.criterion, seed_of(self.seed, self.index), self.lr)
 
     def network(self, number: int, restart: int) -> nn.Module:
         """The initial network of a fit; families of the same class draw the same one."""
         with seeded("start", self.seed, self.index, number, restart):
             return self.space.build(self.index)
 
-    def _fit_and_measure(self, starts, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+    def _fit_and_measure(self, starts, targets: Targets, scales: tuple[Scale, Scale], recipe: Recipe, rates=()):
         """Relative errors of N fits, (N,) on fresh rows and (N,) on the rows of the fit."""
         networks = [self.network(number, restart) for _, number, restart in starts]
         owner = torch.tensor([place for place, _, _ in starts], device=self.device)
         x, fresh_x = (in_dtype_of(networks[0], rows) for rows in (targets.x, targets.fresh_x))
         y = targets.y.to(dtype_of(networks[0]))
         with seeded("fit", self.seed, self.index, *starts[0]):  # for dropout and the like
-            model = self._fit_networks(networks, x, y, owner)
-        pairs = (fresh_x, targets.fresh_y), (x, targets.y)
-        at_once = max(ROWS_AT_ONCE, self.recipe.mini_batch_size)
+            model = self._fit_networks(networks, x, y, owner, recipe, rates)
+        pairs = zip((fresh_x, x), (targets.fresh_y, targets.y), scales, strict=True)
+        measure = partial(relative_errors, model, owner=owner, criterion=self.criterion, at_once=recipe.mini_batch_size)
         try:
-            return tuple(relative_errors(model, x, y, owner, self.criterion, at_once) for x, y in pairs)
+            return tuple(measure(rows, wanted, scale=scale) for rows, wanted, scale in pairs)
         except Exception as error:  # a user's module, routine or criterion may raise anything
             where = self.space.where(self.index)
             raise ExpressivityError(f"{where}: evaluating a fitted network failed: {type_and_line(error)}") from error
 
-    def _fit_networks(self, networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, owner: torch.Tensor):
+    def _fit_networks(self, networks: list[nn.Module], x, y, owner: torch.Tensor, recipe: Recipe, rates):
         """The fitted networks as one function, (N, rows, ..) -> (N, rows, ..)."""
         where = self.space.where(self.index)
         try:
             if not self.obstacle:
-                return fit_stack(networks, x, y, owner, self.recipe)
-            routine = self.space.train or partial(fit_one, recipe=self.recipe)
+                return fit_stack(networks, x, y, owner, recipe, rates)
+            routine = self.space.at("train", self.index) or partial(fit_one, recipe=recipe)
             copies = x[owner[0]].clone(), y[owner[0]].clone()  # a routine may modify them in place
             fitted = routine(networks[0].to(self.device), *copies)
         except Exception as error:  # a user's module or routine may raise anything
@@ -169,28 +192,3 @@ class _Single:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self.network(x[0])[None]
-
-
-@torch.no_grad()
-def relative_errors(
-    model, x: torch.Tensor, y: torch.Tensor, owner: torch.Tensor, criterion, rows_at_once: int = ROWS_AT_ONCE
-) -> torch.Tensor:
-    """The loss of each fitted network, relative to that of the mean output; for MSE this is the target's variance.
-
-    model: (N, rows, *input_size) -> (N, rows, *output_size).
-    x, y: (targets, rows, ..).
-    owner: (N,), the index of the target to which each network was fitted.
-    rows_at_once: number of rows per forward pass.
-
-    Returns (N,) in float64, nan where an error is not finite. Raises ValueError on a shape mismatch.
-    """
-    output = torch.cat([model(part[owner]) for part in x.split(rows_at_once, dim=1)], dim=1)
-    if output.shape[1:] != y.shape[1:]:
-        raise ValueError(f"shape mismatch: output {tuple(output.shape[2:])} and target {tuple(y.shape[2:])} per row")
-    output, wanted = where_float64_is(output), where_float64_is(y).double()
-    constants = [criterion(each.mean(0, keepdim=True).expand_as(each), each) for each in wanted]
-    pairs = zip(output, owner.tolist(), strict=True)
-    # One copy at the end: reading every number would wait for the device once for each network.
-    errors = [criterion(each.double(), wanted[place]) / constants[place] for each, place in pairs]
-    found = torch.stack([error.reshape(()) for error in errors]).to("cpu", torch.float64)
-    return torch.where(found.isfinite(), found, math.nan)

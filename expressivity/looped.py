@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from expressivity.recipe import Recipe
+from expressivity.recipe import Recipe, set_rate
 
 
 def fit_one(network: nn.Module, x: torch.Tensor, y: torch.Tensor, recipe: Recipe) -> nn.Module:
@@ -15,7 +15,8 @@ def fit_one(network: nn.Module, x: torch.Tensor, y: torch.Tensor, recipe: Recipe
     y: (rows, *output_size), the targets.
     """
     trained = [p for p in network.parameters() if p.requires_grad]
-    optimizer = recipe.optimizer(trained, lr=recipe.lr)
+    # Other kernels round every operation to the precision of the parameters: in float16 the eps of Adam becomes 0.
+    optimizer = recipe.make_optimizer(trained, fused=any(p.dtype.itemsize < 4 for p in trained))
     network.train()
 
     def loss(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
@@ -28,8 +29,7 @@ def fit_one(network: nn.Module, x: torch.Tensor, y: torch.Tensor, recipe: Recipe
 
     for order, steps in recipe.epochs(len(x)):
         inputs, outputs = x[order], y[order]
-        for lr, part in steps:
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+        for decay, part in steps:
+            set_rate(optimizer, decay)
             optimizer.step(partial(loss, inputs[part], outputs[part]))
     return network

@@ -1,5 +1,6 @@
 """The built-in training routine: hyperparameters, order of rows and learning rates, for single and stacked fits."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ import torch
 
 from expressivity.randomness import seeded
 from expressivity.spaces import ArchitecturalSpace
+
+FUSED = {torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD}  # with fused kernels on both CPU and CUDA
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Recipe:
     grad_clamp: bound on the absolute value of each entry of the gradient; None: no bound.
     criterion: the loss to minimise.
     seed: seed of the order of the rows.
+    budget: share of the steps that are made; the learning rate decays over these.
     """
 
     lr: float
@@ -30,23 +34,48 @@ class Recipe:
     grad_clamp: float | None
     criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     seed: int
+    budget: float = 1.0
 
     @classmethod
-    def of(cls, space: ArchitecturalSpace, index: int, criterion, seed: int) -> "Recipe":
-        keys = ("lr", "epoch", "mini_batch_size", "optimizer", "grad_clamp")
-        return cls(*(space.at(key, index) for key in keys), criterion, seed)
+    def of(cls, space: ArchitecturalSpace, index: int, criterion, seed: int, lr: float) -> "Recipe":
+        keys = ("epoch", "mini_batch_size", "optimizer", "grad_clamp")
+        return cls(lr, *(space.at(key, index) for key in keys), criterion, seed)
+
+    def make_optimizer(self, parameters: list, fused: bool) -> torch.optim.Optimizer:
+        """The optimiser of `parameters`; fused: by a fused kernel, if there is one and the caller chose no other form.
+
+        Each of its groups keeps its initial learning rate as "initial_lr".
+        """
+        given = getattr(self.optimizer, "keywords", {})
+        free = not {"fused", "foreach", "capturable", "differentiable"} & given.keys()
+        fused = fused and free and unwrapped(self.optimizer) in FUSED
+        optimizer = self.optimizer(parameters, lr=self.lr, **({"fused": True} if fused else {}))
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
 
     def epochs(self, rows: int) -> Iterator[tuple[torch.Tensor, list[tuple[float, slice]]]]:
-        """For each epoch, the order of the rows and a list of steps (learning rate, slice of that order).
+        """For each epoch, the order of the rows and a list of steps (part of the initial learning rate, slice of rows).
 
         The order depends only on the seed, so a network sees the same batches alone and in a stack. The learning rate
         decays to 0 along a cosine: at a constant rate the remaining error would be dominated by the optimiser's noise.
         """
-        starts = range(0, rows, self.mini_batch_size)
-        for epoch in range(self.epoch):
+        parts = [slice(start, start + self.mini_batch_size) for start in range(0, rows, self.mini_batch_size)]
+        total = max(1, round(self.budget * self.epoch * len(parts)))
+        for epoch, begin in enumerate(range(0, total, len(parts))):
             with seeded("order", self.seed, epoch):
                 order = torch.randperm(rows)
-            done = [(epoch + number / len(starts)) / self.epoch for number in range(len(starts))]
-            rates = [self.lr * (1 + math.cos(math.pi * part)) / 2 for part in done]
-            parts = [slice(start, start + self.mini_batch_size) for start in starts]
-            yield order, list(zip(rates, parts, strict=True))
+            done = [(begin + number) / total for number in range(min(len(parts), total - begin))]
+            decay = [(1 + math.cos(math.pi * part)) / 2 for part in done]
+            yield order, list(zip(decay, parts, strict=False))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, decay: float) -> None:
+    """Set the learning rate of each group to this part of its initial one."""
+    for group in optimizer.param_groups:
+        group["lr"] = decay * group["initial_lr"]
+
+
+def unwrapped(optimizer):
+    """The optimiser class, taken out of functools.partial if necessary."""
+    return optimizer.func if isinstance(optimizer, functools.partial) else optimizer

@@ -1,8 +1,9 @@
-"""Results of a comparison: the errors of all fits, and the estimates, tables and figures made from them."""
+"""Results of a comparison: the errors of all fits, and the tables and figures made from them."""
 
 import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,43 +14,11 @@ from common.files import write_file, write_json
 from common.json_text import read_json
 from common.tables import csv_text
 from expressivity.errors import ExpressivityError
-from expressivity.intervals import Interval, confidence_interval
+from expressivity.intervals import Interval
+from expressivity.search import Found, Trial
+from expressivity.verdict import FAMILIES, FIRST_LOOK, STATISTICS, WORST, Estimate, estimated
 
-FAMILIES = ("A", "B")
-STATISTICS = {
-    "min": lambda errors: _replace_diverged(errors).amin(1),
-    "mean": lambda errors: _replace_diverged(errors).mean(1),
-}
-DIVERGED = 1.0  # the error that a diverged fit counts as, that of the best constant
-FIRST_LOOK = 32  # number of targets from which intervals are used: the mean of fewer may be far from normal
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Estimates at one size for one statistic over restarts.
-
-    statistic: "min" or "mean".
-    targets: number of targets.
-    errors: mean error on fresh rows over targets, by family.
-    training: mean error on the training rows, by family.
-    difference: mean paired difference of the errors, A - B.
-    """
-
-    statistic: str
-    targets: int
-    errors: dict[str, Interval]
-    training: dict[str, float]
-    difference: Interval
-
-    @property
-    def winner(self) -> str:
-        """The family with the smaller error, "A" or "B"; "undecided" if the interval contains zero.
-
-        Always "undecided" for fewer than FIRST_LOOK targets.
-        """
-        if self.targets < FIRST_LOOK or not self.difference.excludes_zero:
-            return "undecided"
-        return "A" if self.difference.high < 0 else "B"
+KINDS = ("fresh", "training", "half", "floor", "optimum")
 
 
 @dataclass
@@ -58,23 +27,38 @@ class SizeResult:
 
     index: index of the size.
     measures: measures of A, B and the base, if any.
-    fresh: errors on fresh rows by family, (targets, restarts), relative to the variance of the target; nan for a
-        diverged fit, which counts as 1, the error of the best constant.
-    training: the same on the training rows.
+    errors: by kind and family, (targets, restarts), relative to the best constant; nan for a diverged fit. Kinds:
+        fresh: on fresh rows.
+        training: on the training rows.
+        half: on fresh rows, after fits with half the steps; of the first targets only.
+        floor: on fresh rows, of fits to members of the family itself; of the first targets only.
+        optimum: (targets, 1), of the best member of the family for the rows of the fit, where there is a closed form.
+    found: by family, the learning rate and the search for it; empty before the search.
     redrawn: number of constant targets that were rejected and drawn again.
     """
 
     index: int
     measures: dict[str, float]
-    fresh: dict[str, torch.Tensor]
-    training: dict[str, torch.Tensor]
+    errors: dict[str, dict[str, torch.Tensor]]
+    found: dict[str, Found] = field(default_factory=dict)
     redrawn: int = 0
 
     @classmethod
     def empty(cls, index: int, measures: dict[str, float], restarts: int) -> "SizeResult":
         """The result of a size before its first target."""
-        fresh, training = ({f: torch.empty(0, restarts, dtype=torch.float64) for f in FAMILIES} for _ in range(2))
-        return cls(index, measures, fresh, training)
+        width = {kind: 1 if kind == "optimum" else restarts for kind in KINDS}
+        errors = {k: {f: torch.empty(0, width[k], dtype=torch.float64) for f in FAMILIES} for k in KINDS}
+        return cls(index, measures, errors)
+
+    @property
+    def fresh(self) -> dict[str, torch.Tensor]:
+        """Errors on fresh rows, by family."""
+        return self.errors["fresh"]
+
+    @property
+    def training(self) -> dict[str, torch.Tensor]:
+        """Errors on the training rows, by family."""
+        return self.errors["training"]
 
     @property
     def targets(self) -> int:
@@ -86,43 +70,37 @@ class SizeResult:
         """Number of diverged fits by family."""
         return {family: int(self.fresh[family].isnan().sum()) for family in FAMILIES}
 
-    def add(self, found: dict, redrawn: int) -> None:
+    @property
+    def bounded(self) -> dict[str, float]:
+        """Share of the fits that count as 1, by family: diverged, or worse than the best constant."""
+        return {f: (~(self.fresh[f] <= WORST)).double().mean().item() for f in FAMILIES}
+
+    def add(self, found: dict[str, dict[str, torch.Tensor]], redrawn: int) -> None:
         """Append the errors on further targets.
 
-        found: fitting.Errors by family.
+        found: errors by kind and family.
         redrawn: number of targets rejected while drawing them.
         """
         self.redrawn += redrawn
-        for family, errors in found.items():
-            self.fresh[family] = torch.cat([self.fresh[family], errors.fresh])
-            self.training[family] = torch.cat([self.training[family], errors.training])
+        for kind, errors in found.items():
+            for family, each in errors.items():
+                self.errors[kind][family] = torch.cat([self.errors[kind][family], each])
 
     def estimate(self, statistic: str, confidence: float) -> Estimate:
         """Estimate the errors and their difference from the targets so far. statistic: "min" or "mean"."""
-        over_restarts = STATISTICS[statistic]
-        values = {family: over_restarts(self.fresh[family]) for family in FAMILIES}
-        return Estimate(
-            statistic,
-            self.targets,
-            {family: confidence_interval(values[family], confidence) for family in FAMILIES},
-            {family: over_restarts(self.training[family]).mean().item() for family in FAMILIES},
-            self._difference(statistic, confidence),
-        )
-
-    def _difference(self, statistic: str, confidence: float) -> Interval:
-        a, b = (STATISTICS[statistic](self.fresh[family]) for family in FAMILIES)
-        return confidence_interval(a - b, confidence)
+        gains = {family: self.found[family].gain if self.found else 0.0 for family in FAMILIES}
+        return estimated(statistic, confidence, self.errors, gains, mutual="base" not in self.measures)
 
     def settled(self, confidence: float, variance_threshold: float, stop_when_decided: bool) -> bool:
-        """True if, for both statistics, the interval of the difference is narrow enough or excludes zero.
+        """True if, for both statistics, the interval of the difference is narrow enough or there is a verdict.
 
         variance_threshold: the width below which an interval is narrow enough.
-        stop_when_decided: False: excluding zero does not suffice.
+        stop_when_decided: False: a verdict does not suffice.
         """
         if self.targets < FIRST_LOOK:
             return False
-        differences = [self._difference(statistic, confidence) for statistic in STATISTICS]
-        return all(d.width < variance_threshold or (stop_when_decided and d.excludes_zero) for d in differences)
+        estimates = [self.estimate(statistic, confidence) for statistic in STATISTICS]
+        return all(e.difference.width < variance_threshold or (stop_when_decided and e.final) for e in estimates)
 
 
 @dataclass
@@ -133,12 +111,19 @@ class ComparisonResult:
     confidence: confidence level of all intervals.
     settings: everything that the random draws and fits depend on.
     sizes: one SizeResult per size.
+
+    It unpacks into four lists of mean errors by size: minimum over restarts and mean over restarts of A, then of B.
     """
 
     names: dict[str, str]
     confidence: float
     settings: dict
     sizes: list[SizeResult] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[list[float]]:
+        for family in FAMILIES:
+            for statistic in STATISTICS:
+                yield [estimate.errors[family].mean for estimate in self.estimates(statistic)]
 
     def estimates(self, statistic: str) -> list[Estimate]:
         """One Estimate per size. statistic: "min" or "mean" over restarts."""
@@ -147,15 +132,24 @@ class ComparisonResult:
     def rows(self) -> list[dict]:
         """Rows of the CSV file, one per size and statistic."""
         begun = [size for size in self.sizes if size.targets]
-        return [_row(size, size.estimate(s, self.confidence)) for s in STATISTICS for size in begun]
+        return [self._row(size, size.estimate(s, self.confidence)) for s in STATISTICS for size in begun]
+
+    def advice(self) -> list[str]:
+        """What to change at each size that is underfitted, one line each."""
+        found = []
+        for size in self.sizes:
+            given = {size.estimate(s, self.confidence).advice(self.names): s for s in STATISTICS if size.targets}
+            found += [f"size {size.index}, {s}: underfitted; {advice}" for advice, s in given.items() if advice]
+        return found
 
     def density(self, index: int, statistic: str = "min") -> dict[str, torch.Tensor]:
-        """Sorted errors at the size `index` by family, (targets,), one per target.
+        """Sorted errors at the size `index` by family, (targets,), one per target; those above 1 as they are.
 
         The share of targets fitted to within eps is the share of these errors that are at most eps.
         """
-        over_restarts = STATISTICS[_checked(statistic)]
-        return {family: over_restarts(self.sizes[index].fresh[family]).sort().values for family in FAMILIES}
+        over_restarts = {"min": torch.amin, "mean": torch.mean}[_checked(statistic)]
+        fresh = {family: errors.nan_to_num(nan=WORST) for family, errors in self.sizes[index].fresh.items()}
+        return {family: over_restarts(errors, dim=1).sort().values for family, errors in fresh.items()}
 
     def share_within(self, eps: float, index: int, statistic: str = "min") -> dict[str, float]:
         """Share of the targets at the size `index` that each family fits to within the relative error eps."""
@@ -181,10 +175,9 @@ class ComparisonResult:
         """Write everything, including the errors of all fits, in the form that `from_json` reads."""
         whole = {"names": self.names, "confidence": self.confidence, "settings": self.settings, "sizes": []}
         for size in self.sizes:
-            errors = {
-                name: {f: rows.tolist() for f, rows in vars(size)[name].items()} for name in ("fresh", "training")
-            }
-            whole["sizes"].append({**vars(size), **errors})
+            errors = {kind: {f: rows.tolist() for f, rows in each.items()} for kind, each in size.errors.items()}
+            found = {family: asdict(each) for family, each in size.found.items()}
+            whole["sizes"].append({**vars(size), "errors": errors, "found": found})
         whole["estimates"] = self.rows()
         write_json(path, sealed(whole, {}))
 
@@ -196,31 +189,45 @@ class ComparisonResult:
             fault = damage(whole, Path(path).parent, Path(path).name) if is_sealed(whole) else None
             if fault is not None:
                 raise ExpressivityError(f"{path} cannot be used: {fault}; delete it to start over")
-            sizes = [
-                SizeResult(**{**size, "fresh": _tensors(size["fresh"]), "training": _tensors(size["training"])})
-                for size in whole["sizes"]
-            ]
-            return cls(dict(whole["names"]), float(whole["confidence"]), dict(whole["settings"]), sizes)
+            settings = dict(whole["settings"])
+            sizes = [_read_size(size, settings["sub_iterations"]) for size in whole["sizes"]]
+            return cls(dict(whole["names"]), float(whole["confidence"]), settings, sizes)
         except ExpressivityError:
             raise
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
             raise ExpressivityError(f"{path} cannot be read as a comparison result: {type_and_line(error)}") from None
 
+    def _row(self, size: SizeResult, estimate: Estimate) -> dict:
+        row = {"size": size.index, "statistic": estimate.statistic}
+        row |= {f"measure_{name}": value for name, value in size.measures.items()}
+        row |= {"targets": size.targets, "restarts": size.fresh["A"].shape[1]}
+        row |= {f"lr_{family}": size.found[family].lr if size.found else None for family in FAMILIES}
+        intervals: dict[str, Interval] = {f"error_{family}": estimate.errors[family] for family in FAMILIES}
+        intervals |= {"difference": estimate.difference}
+        intervals |= {f"floor_{family}": estimate.floors[family] for family in FAMILIES}
+        for name, interval in intervals.items():
+            row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        for family in FAMILIES:
+            movement, optimum = estimate.movements[family], estimate.optima[family]
+            row |= {f"half_budget_{family}": None if movement is None else estimate.errors[family].mean + movement.mean}
+            row |= {f"gain_of_lr_{family}": estimate.gains[family], f"slack_{family}": estimate.slack(family)}
+            row |= {f"optimum_{family}": optimum}
+            row |= {f"gap_{family}": None if optimum is None else estimate.errors[family].mean - optimum}
+            row |= {f"training_error_{family}": estimate.training[family]}
+            row |= {f"share_at_1_{family}": size.bounded[family], f"diverged_{family}": size.diverged[family]}
+        return row | {"redrawn": size.redrawn, "winner": estimate.winner}
 
-def _row(size: SizeResult, estimate: Estimate) -> dict:
-    row = {"size": size.index, "statistic": estimate.statistic}
-    row |= {f"measure_{name}": value for name, value in size.measures.items()}
-    row |= {"targets": size.targets, "restarts": size.fresh["A"].shape[1]}
-    intervals = {f"error_{family}": estimate.errors[family] for family in FAMILIES}
-    for name, interval in {**intervals, "difference": estimate.difference}.items():
-        row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    row |= {f"training_error_{family}": estimate.training[family] for family in FAMILIES}
-    row |= {f"diverged_{family}": number for family, number in size.diverged.items()}
-    return row | {"redrawn": size.redrawn, "winner": estimate.winner}
 
-
-def _replace_diverged(errors: torch.Tensor) -> torch.Tensor:
-    return errors.nan_to_num(nan=DIVERGED)
+def _read_size(given: dict, restarts: int) -> SizeResult:
+    if "errors" not in given:
+        raise ValueError("it is of an earlier version, without floors; delete it to start over")
+    widths = {kind: 1 if kind == "optimum" else restarts for kind in KINDS}
+    errors = {kind: _tensors(given["errors"][kind], width) for kind, width in widths.items()}
+    found = {
+        family: Found(**{**each, "trials": tuple(Trial(**trial) for trial in each["trials"])})
+        for family, each in given["found"].items()
+    }
+    return SizeResult(**{**given, "errors": errors, "found": found})
 
 
 def _checked(statistic: str) -> str:
@@ -229,10 +236,6 @@ def _checked(statistic: str) -> str:
     return statistic
 
 
-def _lists(errors: dict[str, torch.Tensor]) -> dict[str, list]:
-    return {family: rows.tolist() for family, rows in errors.items()}
-
-
-def _tensors(errors: dict[str, list]) -> dict[str, torch.Tensor]:
+def _tensors(errors: dict[str, list], width: int) -> dict[str, torch.Tensor]:
     numbers = {f: [[math.nan if e is None else e for e in row] for row in rows] for f, rows in errors.items()}
-    return {f: torch.tensor(rows, dtype=torch.float64) for f, rows in numbers.items()}
+    return {f: torch.tensor(rows, dtype=torch.float64).view(len(rows), width) for f, rows in numbers.items()}

@@ -1,7 +1,7 @@
 """Families of networks with one member per size."""
 
+import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 
 import torch
 from torch import nn
@@ -9,12 +9,15 @@ from torch.nn.parameter import is_lazy
 
 from common.errors import type_and_line
 from expressivity.errors import COUNT, POSITIVE, SEVERAL, ExpressivityError, each_is
+from expressivity.legacy import DEFAULTS as LEGACY_DEFAULTS
+from expressivity.legacy import MODES, translated
+from expressivity.legacy import SPACE as SPELLINGS
 from expressivity.randomness import redrawn, seeded
+from expressivity.sizes import MEASURES, UNITS
 
-# Spellings used in existing scripts.
-LEGACY = {"mesure": "measure", "mesurement": "measure", "automatic_mesurement_mode": "automatic_measurement_mode"}
+AUTO = "auto"
 ALLOWED = {
-    "lr": POSITIVE,
+    "lr": (f"{POSITIVE[0]}, or {AUTO!r}", POSITIVE[1]),
     "epoch": COUNT,
     "batch_size": SEVERAL,
     "automatic_batch_size_scale": POSITIVE,
@@ -22,45 +25,40 @@ ALLOWED = {
     "mini_batch_size": COUNT,
     "grad_clamp": POSITIVE,
 }
-
-
-def trainable_parameters(network: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def information(network: nn.Module) -> int:
-    """Bits of all trainable parameters."""
-    return sum(8 * p.element_size() * p.numel() for p in network.parameters() if p.requires_grad)
-
-
-MEASURES = {"information": information, "parameters": trainable_parameters}
+DEFAULTS = {"lr": 0.01, "optimizer": torch.optim.Adam}
+Routine = Callable[[nn.Module, torch.Tensor, torch.Tensor], nn.Module]
 
 
 class ArchitecturalSpace:
     """A family of networks with one member per size, and the way its members are fitted.
 
-    Every argument that takes a number also takes a list of numbers, one per size.
+    Every argument that takes a number also takes a list of numbers, one per size, and so does train.
 
     input_size: shape of one input, without the batch dimension.
     name: name in messages, tables and figures; None: the name of the architecture.
     architecture: class or callable that builds a network; its initialisation is the distribution of the weights. Or a
         list with one item per size, of callables or of modules that are re-initialised by `reset_parameters`.
     parameters: keywords of `architecture`, a dict for all sizes or a list with one dict per size.
-    lr: initial learning rate; it decays to 0 along half a cosine.
+    lr: initial learning rate, which decays to 0 along half a cosine; "auto": found for each size by a short search.
     epoch: number of passes over the data.
     batch_size: number of rows on which a network is fitted to a target of this space.
-    automatic_batch_size_scale: instead of batch_size, the number of rows per unit of the target's measure; 1 if neither
-        is given.
+    automatic_batch_size_scale: instead of batch_size, the number of rows per trainable parameter of the target; 1 if
+        neither is given.
     measure: the size of a member, to compare families at equal size.
-    automatic_measurement_mode: used if measure is None: "information" (bits of all trainable parameters) or
-        "parameters" (their number).
+    automatic_measurement_mode: used if measure is None: "information" (bits of all weights, see
+        `expressivity.sizes.information`) or "parameters" (number of trainable parameters).
     mini_batch_size: number of rows per step.
     optimizer: `optimizer(parameters, lr=lr)` makes the optimiser.
     grad_clamp: each entry of the gradient is clamped to +-grad_clamp; None: not clamped.
     train: training routine used instead of the built-in one; train(network, inputs, outputs) returns the fitted
         network.
-    legacy: the spellings mesure, mesurement and automatic_mesurement_mode are accepted as well.
+    lr_candidates: learning rates that the search tries, for all sizes; None: from 0.0003 to 1 and on, if the best one
+        is at an end.
+    frozen_base: the parameters that are not trained, such as those of a pretrained network, are the same ones in all
+        fits to a target, and in both families if these have the same ones.
+    legacy: use the defaults of the first version of this comparison: AdamW with lr 0.001, rows by the measure (in bits
+        or not), and a warning where measures are unequal.
+    spellings: legacy spellings of these keywords, such as mesurement.
 
     Raises ExpressivityError if an argument is invalid.
     """
@@ -71,27 +69,36 @@ class ArchitecturalSpace:
         name: str | None = None,
         architecture: Callable[..., nn.Module] | list | None = None,
         parameters: dict | list[dict] | None = None,
-        lr: float | list[float] = 0.01,
+        lr: float | str | list[float | str] | None = None,
         epoch: int | list[int] = 10,
         batch_size: int | list[int] | None = None,
         automatic_batch_size_scale: float | list[float] | None = None,
         measure: float | list[float] | None = None,
         automatic_measurement_mode: str | None = "information",
         mini_batch_size: int | list[int] = 16,
-        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         grad_clamp: float | list[float] | None = 1.0,
-        train: Callable[[nn.Module, torch.Tensor, torch.Tensor], nn.Module] | None = None,
-        **legacy,
+        train: Routine | list[Routine] | None = None,
+        lr_candidates: list[float] | None = None,
+        frozen_base: bool = False,
+        legacy: bool = False,
+        **spellings,
     ):
+        known = {**dict.fromkeys(inspect.signature(ArchitecturalSpace).parameters), "measure": measure}
         given = {"measure": measure, "automatic_measurement_mode": automatic_measurement_mode}
-        given |= _translate_legacy(legacy, given, name)
+        given |= translated(spellings, SPELLINGS, known, f"space {name!r}")
+        defaults, mode = LEGACY_DEFAULTS if legacy else DEFAULTS, given["automatic_measurement_mode"]
         self.input_size = tuple(input_size) if isinstance(input_size, list | tuple) else (input_size,)
         self.name = name or getattr(architecture, "__name__", None) or "unnamed"
         self.architecture, self.parameters = architecture, {} if parameters is None else parameters
-        self.lr, self.epoch, self.mini_batch_size = lr, epoch, mini_batch_size
+        self.lr = defaults["lr"] if lr is None else lr
+        self.epoch, self.mini_batch_size = epoch, mini_batch_size
         self.batch_size, self.automatic_batch_size_scale = batch_size, automatic_batch_size_scale
-        self.measure, self.automatic_measurement_mode = given["measure"], given["automatic_measurement_mode"]
-        self.optimizer, self.grad_clamp, self.train = optimizer, grad_clamp, train
+        self.measure = given["measure"]
+        self.automatic_measurement_mode = MODES.get(mode, mode) if isinstance(mode, str) else mode
+        self.optimizer = defaults["optimizer"] if optimizer is None else optimizer
+        self.grad_clamp, self.train, self.lr_candidates = grad_clamp, train, lr_candidates
+        self.frozen_base, self.legacy = frozen_base, legacy
         self._check()
         self.count = self._count()
         self._measures = {}
@@ -122,27 +129,33 @@ class ArchitecturalSpace:
     def measured(self, index: int) -> float:
         """The measure of a member: the given one, else the automatic one."""
         given = self.at("measure", index)
-        return self._automatic_measure(index) if given is None else given
+        return self._automatic(self.automatic_measurement_mode, index) if given is None else given
 
     def rows(self, index: int) -> int:
         """Number of rows on which networks are fitted to a target of this size."""
-        given = self.at("batch_size", index)
-        if given is not None:
+        given, scale = self.at("batch_size", index), self.at("automatic_batch_size_scale", index)
+        if given is not None and scale is None:
             return given
-        scale = self.at("automatic_batch_size_scale", index)
-        return max(1, round((1 if scale is None else scale) * self.measured(index)))
+        unit = self.measured(index) if self.legacy else self._automatic("parameters", index)
+        return max(2, round((1 if scale is None else scale) * unit))
+
+    @property
+    def unit(self) -> str:
+        """What the measure counts."""
+        return UNITS[self.automatic_measurement_mode] if self.measure is None else "given measure"
 
     def where(self, index: int) -> str:
         """The space and size, as the beginning of an error message."""
         return f"space {self.name!r}, size {index}"
 
-    def _automatic_measure(self, index: int) -> int:
-        if index not in self._measures:
+    def _automatic(self, mode: str, index: int) -> int:
+        key = mode, index
+        if key not in self._measures:
             with seeded("measure", index):
-                self._measures[index] = MEASURES[self.automatic_measurement_mode](self.build(index))
-        if self._measures[index] == 0:
+                self._measures[key] = MEASURES[mode](self.build(index))
+        if self._measures[key] == 0:
             raise ExpressivityError(f"{self.where(index)}: the network has no trainable parameters")
-        return self._measures[index]
+        return self._measures[key]
 
     def _check_tensors(self, network: nn.Module, index: int) -> None:
         """Raise ExpressivityError for a network that cannot be measured and fitted."""
@@ -175,26 +188,42 @@ class ArchitecturalSpace:
             value = getattr(self, key)
             values = value if isinstance(value, list) else [value]
             needed = key in ("lr", "epoch", "mini_batch_size")
-            each_is([each for each in values if needed or each is not None], allowed, f"{what}: {key}")
+            searched = key == "lr" and AUTO in values
+            numbers = [each for each in values if each != AUTO] if searched else values
+            each_is([each for each in numbers if needed or each is not None], allowed, f"{what}: {key}")
         each_is(list(self.input_size), COUNT, f"{what}: input_size")
         if self.measure is None and self.automatic_measurement_mode not in list(MEASURES):
             raise ExpressivityError(
                 f"{what}: automatic_measurement_mode is {self.automatic_measurement_mode!r}; "
                 f"allowed: {', '.join(MEASURES)}, or give measure"
             )
-        if self.batch_size is not None and self.automatic_batch_size_scale is not None:
+        if self.batch_size is not None and self.automatic_batch_size_scale is not None and not self.legacy:
             raise ExpressivityError(f"{what}: batch_size and automatic_batch_size_scale are both set; set one")
         if "lr" in getattr(self.optimizer, "keywords", {}):
             raise ExpressivityError(
                 f"{what}: optimizer already sets lr; set lr of the space instead, which decays during a fit"
             )
-        for key in ("optimizer", "train"):
-            if getattr(self, key) is not None and not callable(getattr(self, key)):
-                raise ExpressivityError(f"{what}: {key} is {getattr(self, key)!r}; it must be callable")
+        routines = self.train if isinstance(self.train, list) else [self.train] if self.train is not None else []
+        for key, values in {"optimizer": [self.optimizer], "train": routines}.items():
+            for value in values:
+                if not callable(value) and not (value is None and isinstance(self.train, list)):
+                    raise ExpressivityError(f"{what}: {key} is {value!r}; it must be callable")
+        self._check_search(what)
+
+    def _check_search(self, what: str) -> None:
+        candidates = self.lr_candidates
+        if candidates is not None:
+            if not isinstance(candidates, list) or not candidates:
+                raise ExpressivityError(f"{what}: lr_candidates is {candidates!r}; it must be a list of learning rates")
+            each_is(candidates, POSITIVE, f"{what}: lr_candidates")
+        if self.train is not None and AUTO in (self.lr if isinstance(self.lr, list) else [self.lr]):
+            raise ExpressivityError(
+                f"{what}: lr is {AUTO!r}, but train is a routine of its own, which gets no learning rate; leave lr out"
+            )
 
     def _count(self) -> int | None:
         """Number of sizes; None if no argument is a list."""
-        keys = ("architecture", "parameters", *ALLOWED)
+        keys = ("architecture", "parameters", "train", *ALLOWED)
         lengths = {key: len(getattr(self, key)) for key in keys if isinstance(getattr(self, key), list)}
         if len(set(lengths.values())) > 1:
             shown = ", ".join(f"{key} {length}" for key, length in lengths.items())
@@ -206,22 +235,6 @@ class ArchitecturalSpace:
                 f"space {self.name!r}: {', '.join(lengths)} is an empty list; it must have one item per size"
             )
         return next(iter(lengths.values()), None)
-
-
-def _translate_legacy(legacy: dict, given: dict, name: str | None) -> dict:
-    """Map legacy spellings of keywords to current ones. Raises ExpressivityError for any other keyword."""
-    for key in legacy:
-        if key not in LEGACY:
-            near = get_close_matches(key, [*ALLOWED, "automatic_measurement_mode", "optimizer", "train", "name"], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ExpressivityError(f"space {name!r}: unknown keyword {key}{hint}")
-    mapped = {}
-    for key, value in legacy.items():
-        current = LEGACY[key]
-        if current in mapped or (current == "measure" and given["measure"] is not None and value is not None):
-            raise ExpressivityError(f"space {name!r}: {key} and {current} are the same keyword; set only {current}")
-        mapped[current] = value
-    return mapped
 
 
 def _formatted(keywords: dict) -> str:

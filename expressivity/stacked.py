@@ -1,16 +1,15 @@
 """Fits networks of one architecture together: stacked parameters, one forward pass and one optimiser step for all."""
 
-import functools
+import math
 
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
 from common.errors import type_and_line
-from expressivity.recipe import Recipe
+from expressivity.recipe import FUSED, Recipe, set_rate, unwrapped
 
 # Elementwise optimisers, for which a step on stacked tensors equals a step on each of them.
-FUSED = {torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD}  # with fused kernels on both CPU and CUDA
 ELEMENTWISE = FUSED | {
     torch.optim.Adadelta,
     torch.optim.Adagrad,
@@ -28,22 +27,31 @@ class Stack:
 
     networks: the networks; their parameters are copied.
     device: where to compute.
+    groups: number of groups of equal size into which the networks are divided, in order.
 
-    The attribute `flat` holds all trainable parameters in one tensor, so an optimiser step is a single operation.
+    The attribute `flats` holds the trainable parameters of each group in one tensor, so an optimiser step is a single
+    operation per group.
     """
 
-    def __init__(self, networks: list[nn.Module], device: torch.device):
+    def __init__(self, networks: list[nn.Module], device: torch.device, groups: int = 1):
         trained = [name for name, parameter in networks[0].named_parameters() if parameter.requires_grad]
         kept = [dict(network.named_parameters()) | dict(network.named_buffers()) for network in networks]
         self.fixed = {name: torch.stack([each[name].detach() for each in kept]).to(device) for name in kept[0]}
         self.template = networks[0].to(device)  # after its tensors were stacked with those of the others
-        self.shapes = {name: self.fixed[name].shape for name in trained}
-        self.flat = torch.cat([self.fixed.pop(name).flatten() for name in trained]).requires_grad_()
+        size = len(networks) // groups
+        self.shapes = {name: (size, *self.fixed[name].shape[1:]) for name in trained}
+        own = [self.fixed.pop(name).split(size) for name in trained]
+        self.flats = [
+            torch.cat([part.flatten() for part in group]).requires_grad_() for group in zip(*own, strict=True)
+        ]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All parameters and buffers by name, each of shape (N, *shape)."""
-        pieces = self.flat.split([shape.numel() for shape in self.shapes.values()])
-        trained = {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
+        groups = [flat.split([math.prod(shape) for shape in self.shapes.values()]) for flat in self.flats]
+        trained = {}
+        for (name, shape), pieces in zip(self.shapes.items(), zip(*groups, strict=True), strict=True):
+            views = [piece.view(shape) for piece in pieces]
+            trained[name] = torch.cat(views) if len(views) > 1 else views[0]
         return trained | self.fixed
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -57,7 +65,14 @@ class Stack:
         return vmap(function, randomness="different")(self.tensors(), *rows)
 
 
-def fit_stack(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, owner: torch.Tensor, recipe: Recipe):
+def fit_stack(
+    networks: list[nn.Module],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    owner: torch.Tensor,
+    recipe: Recipe,
+    rates: tuple[float, ...] = (),
+) -> Stack:
     """Fit all `networks` at once and return the Stack of the fitted networks.
 
     networks: N networks; left unchanged, except for the mode and device of the first one.
@@ -65,18 +80,21 @@ def fit_stack(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, owner
     y: (targets, rows, *output_size).
     owner: (N,), the index of the target to which each network is fitted.
     recipe: hyperparameters of the fit.
+    rates: learning rates of groups of equal size into which the networks are divided, in order; (): that of the recipe.
     """
-    stack = Stack(networks, x.device)
+    rates = rates or (recipe.lr,)
+    stack = Stack(networks, x.device, len(rates))
     stack.template.train()
-    optimizer = _optimizer(recipe, stack.flat)
+    groups = [{"params": [flat], "lr": lr} for flat, lr in zip(stack.flats, rates, strict=True)]
+    optimizer = recipe.make_optimizer(groups, fused=True)
     for order, steps in recipe.epochs(x.shape[1]):
         inputs, outputs = x[:, order], y[:, order]
-        for lr, part in steps:
-            optimizer.param_groups[0]["lr"] = lr
+        for decay, part in steps:
+            set_rate(optimizer, decay)
             optimizer.zero_grad()
             stack.losses(inputs[:, part][owner], outputs[:, part][owner], recipe.criterion).sum().backward()
             if recipe.grad_clamp is not None:
-                stack.flat.grad.clamp_(-recipe.grad_clamp, recipe.grad_clamp)
+                nn.utils.clip_grad_value_(stack.flats, recipe.grad_clamp)
             optimizer.step()
     stack.template.eval()
     return stack
@@ -89,7 +107,7 @@ def why_not_stacked(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor,
     x, y: a few rows of data, (rows, ..).
     recipe: hyperparameters of the fit.
     """
-    optimizer = _unwrapped(recipe.optimizer)
+    optimizer = unwrapped(recipe.optimizer)
     if optimizer not in ELEMENTWISE:
         return f"the optimizer {getattr(optimizer, '__name__', optimizer)} is not known to work elementwise"
     precisions = {parameter.dtype for parameter in networks[0].parameters() if parameter.requires_grad}
@@ -117,21 +135,9 @@ def _differ(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, recipe:
         slopes.append([torch.zeros_like(p) if p.grad is None else p.grad for p in trained])
         network.zero_grad()
     alone = torch.cat([torch.stack(each).flatten() for each in zip(*slopes, strict=True)])
-    return not (_close(*outputs) and _close(stack.flat.grad, alone))
+    return not (_close(*outputs) and _close(stack.flats[0].grad, alone))
 
 
 def _close(together: torch.Tensor, alone: torch.Tensor) -> bool:
     tolerance = torch.finfo(alone.dtype).eps ** 0.5
     return torch.allclose(together, alone, rtol=tolerance, atol=tolerance * alone.abs().max().item())
-
-
-def _optimizer(recipe: Recipe, flat: torch.Tensor) -> torch.optim.Optimizer:
-    given = getattr(recipe.optimizer, "keywords", {})
-    forms = {"fused", "foreach", "capturable", "differentiable"}  # mutually exclusive: respect the caller's choice
-    fused = {"fused": True} if _unwrapped(recipe.optimizer) in FUSED and not forms & given.keys() else {}
-    return recipe.optimizer([flat], lr=recipe.lr, **fused)
-
-
-def _unwrapped(optimizer):
-    """The optimiser class, taken out of functools.partial if necessary."""
-    return optimizer.func if isinstance(optimizer, functools.partial) else optimizer

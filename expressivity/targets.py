@@ -28,6 +28,11 @@ class Targets:
     fresh_y: torch.Tensor
     redrawn: int
 
+    def first(self, count: int) -> "Targets":
+        """The first `count` targets."""
+        parts = (self.x, self.y, self.fresh_x, self.fresh_y)
+        return Targets(*(part[:count] for part in parts), redrawn=self.redrawn)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -35,6 +40,7 @@ class Source:
 
     space, index: the space of the targets and the index of the size.
     law: distribution of the inputs.
+    rows: number of rows for the fit.
     fresh_rows: number of rows for the evaluation.
     seed: seed of the draws.
     device: where to put the data.
@@ -43,8 +49,9 @@ class Source:
     space: ArchitecturalSpace
     index: int
     law: object
+    rows: int
     fresh_rows: int
-    seed: int
+    seed: object
     device: torch.device
 
     def draw(self, numbers: range) -> Targets:
@@ -52,13 +59,13 @@ class Source:
 
         Raises ExpressivityError if a network cannot be built or evaluated, or if all attempts give constant networks.
         """
-        rows = self.space.rows(self.index)
-        drawn = [self._draw(number, rows) for number in numbers]
+        rows, drawn = self.rows, [self._draw(number) for number in numbers]
         x, y = (torch.stack([each[k] for each in drawn]).to(self.device) for k in (0, 1))
         parts = x[:, :rows], y[:, :rows], x[:, rows:], y[:, rows:]
         return Targets(*parts, redrawn=sum(each[2] for each in drawn))
 
-    def _draw(self, number: int, rows: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def _draw(self, number: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        rows = self.rows
         for attempt in range(MAX_ATTEMPTS):
             with seeded("target", self.seed, self.index, number, attempt):
                 x = sampled(self.law, rows + self.fresh_rows, self.space, self.index)

@@ -18,14 +18,22 @@ from tests.expressivity.quick import QUICK
 def test_with_a_base_both_fit_the_same_targets_on_the_same_rows(families, monkeypatch):
     seen = []
     fit = Fitter.fit
-    monkeypatch.setattr(
-        Fitter, "fit", lambda self, targets, numbers: seen.append(targets) or fit(self, targets, numbers)
-    )
+
+    def watch(self, targets, numbers, budget=1.0):
+        seen.append((self.space.name, budget, targets))
+        return fit(self, targets, numbers, budget)
+
+    monkeypatch.setattr(Fitter, "fit", watch)
     ArchitectureComparator(*families).compare(**QUICK)
-    assert len(seen) == 4
-    assert seen[0] is seen[1]
-    assert seen[2] is seen[3]
-    assert seen[0] is not seen[2]
+    assert [each[:2] for each in seen] == [
+        (name, budget) for name in ("low_rank", "n_diagonal") for budget in (1.0, 0.5, 1.0)
+    ] * 2  # to the target, with half the steps, and to members of the family
+    of_base = [targets for *_, targets in seen]
+    assert of_base[0] is of_base[3]
+    assert of_base[6] is of_base[9]
+    assert of_base[0] is not of_base[6]
+    assert torch.equal(of_base[0].y, of_base[1].y)
+    assert torch.equal(of_base[1].x, of_base[4].x)
 
 
 def test_without_one_each_fits_the_other(space, monkeypatch):
@@ -33,14 +41,16 @@ def test_without_one_each_fits_the_other(space, monkeypatch):
     seen = []
     fit = Fitter.fit
 
-    def watch(self, targets, numbers):
+    def watch(self, targets, numbers, budget=1.0):
         seen.append((self.space.name, targets))
-        return fit(self, targets, numbers)
+        return fit(self, targets, numbers, budget)
 
     monkeypatch.setattr(Fitter, "fit", watch)
     ArchitectureComparator(a, b, tolerance=0.0).compare(**QUICK)
-    (first, of_b), (second, of_a) = seen
+    (first, of_b), _, (_, own_of_a), (second, of_a), _, (_, own_of_b) = seen
     assert (first, second) == ("a", "b")
+    assert torch.equal(own_of_a.y, of_a.y)  # what b imitates is what a should reach
+    assert torch.equal(own_of_b.y, of_b.y)
     weights = [torch.linalg.lstsq(torch.cat([t.x[0], torch.ones(32, 1)], 1), t.y[0]).solution for t in (of_a, of_b)]
     assert not torch.allclose(*weights)
 
@@ -48,7 +58,12 @@ def test_without_one_each_fits_the_other(space, monkeypatch):
 def test_estimates_follow_from_the_errors(families):
     result = ArchitectureComparator(*families).compare(**QUICK)
     for size in result.sizes:
-        for statistic, over in (("min", lambda e: e.min(1).values), ("mean", lambda e: e.mean(1))):
+        size.fresh["A"][0] = torch.tensor([1e8, 0.3])  # counts as 1 and 0.3
+        bounded = lambda errors: torch.where(errors > 1, 1.0, errors)  # noqa: E731
+        for statistic, over in (
+            ("min", lambda e: bounded(e).min(1).values),
+            ("mean", lambda e: bounded(e).mean(1)),
+        ):
             estimate = size.estimate(statistic, 0.95)
             a, b = over(size.fresh["A"]), over(size.fresh["B"])
             assert estimate.errors["A"].mean == pytest.approx(a.mean().item())
@@ -73,9 +88,14 @@ def test_the_same_seed_repeats_it_and_another_does_not(families):
     assert not (first.sizes[0].fresh["A"] == first.sizes[1].fresh["A"]).any()
 
 
+def of_a_clear_case(space):
+    """Rank 1 against rank 5 of 6, with a budget that suffices."""
+    narrow, wide = (space("low_rank", width=6, rank=r, epoch=20, lr="auto") for r in (1, 5))
+    return ArchitectureComparator(narrow, wide, space(width=6, batch_size=128))
+
+
 def test_it_stops_when_decided_and_when_narrow(space):
-    narrow, wide = (space("low_rank", width=6, rank=r, epoch=10) for r in (1, 5))
-    comparator = ArchitectureComparator(narrow, wide, space(width=6))
+    comparator = of_a_clear_case(space)
     options = {"sub_iterations": 1, "stack_size": 16, "progress": False}
     decided = comparator.compare(96, **options).sizes[0]
     assert 32 <= decided.targets < 96
@@ -131,14 +151,14 @@ def test_fits_that_diverge_are_counted_as_the_best_constant(space):
     lost = size.fresh["A"].isnan()
     assert 5 < size.diverged["A"] == lost.sum() < 35
     assert size.diverged["B"] == 0
-    counted = torch.where(lost, 1.0, size.fresh["A"])
+    counted = torch.where(lost, 1.0, size.fresh["A"]).clamp_max(1)
+    assert size.bounded["A"] == (counted == 1).double().mean()
     assert size.estimate("mean", 0.95).errors["A"].mean == pytest.approx(counted.mean().item())
     assert size.estimate("min", 0.95).errors["A"].mean == pytest.approx(counted.amin(1).mean().item())
 
 
 def test_below_the_first_look_nothing_is_decided(space):
-    narrow, wide = (space("low_rank", width=6, rank=r, epoch=10) for r in (1, 5))
-    comparator = ArchitectureComparator(narrow, wide, space(width=6))
+    comparator = of_a_clear_case(space)
     for targets, winner in ((31, "undecided"), (32, "B")):
         (estimate,) = comparator.compare(targets, 1, progress=False, stop_when_decided=False).estimates("min")
         assert estimate.difference.excludes_zero
@@ -147,8 +167,7 @@ def test_below_the_first_look_nothing_is_decided(space):
 
 def test_of_many_targets_one_can_stop_early(space):
     """Even if all of them would fit into one stack."""
-    narrow, wide = (space("low_rank", width=6, rank=r, epoch=10) for r in (1, 5))
-    comparator = ArchitectureComparator(narrow, wide, space(width=6))
+    comparator = of_a_clear_case(space)
     assert comparator.compare(400, 1, progress=False).sizes[0].targets == 100
     assert comparator.compare(80, 1, progress=False).sizes[0].targets == 32
 
@@ -156,12 +175,14 @@ def test_of_many_targets_one_can_stop_early(space):
 def test_both_statistics_must_be_settled(families):
     result = ArchitectureComparator(*families).compare(**{**QUICK, "max_iterations": 40, "stop_when_decided": False})
     (size, _), rule = result.sizes, (0.95, 0.0, True)
-    worse = size.fresh["B"] + 1 + torch.rand(40, 2, generator=torch.Generator().manual_seed(0))
-    size.fresh["A"] = worse
+    size.found, random = {}, torch.rand(2, 40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    size.errors["floor"] = {family: torch.zeros(40, 2, dtype=torch.float64) for family in "AB"}
+    size.fresh.update(A=0.4 + 0.1 * random[0], B=0.1 * random[1])
+    size.errors["half"] = dict(size.fresh)
     assert size.settled(*rule)
-    noise = 1e6 * torch.randn(40, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    size.fresh["A"] = torch.cat([worse[:, :1], worse[:, 1:] + noise.abs()], 1)  # the mean is noise, the minimum is not
-    size.fresh["B"] = torch.cat([size.fresh["B"][:, :1], size.fresh["B"][:, 1:] + noise.flip(0).abs()], 1)
+    size.fresh["A"] = torch.stack([size.fresh["A"][:, 0], 0.2 + 0.6 * random[0, :, 0]], 1)  # the mean is noise
+    size.fresh["B"] = torch.stack([size.fresh["B"][:, 0], 0.85 + 0.1 * random[0, :, 1]], 1)
+    size.errors["half"] = dict(size.fresh)
     assert size.estimate("min", 0.95).difference.excludes_zero
     assert not size.estimate("mean", 0.95).difference.excludes_zero
     assert not size.settled(*rule)
@@ -257,7 +278,8 @@ def test_a_routine_of_the_users_own(space):
     exact = space(name="exact", train=solve)
     with pytest.warns(UserWarning, match="'exact', size 0: networks are fitted one at a time: the space sets train"):
         result = ArchitectureComparator(exact, space(), space()).compare(**QUICK)
-    assert calls == [((32, 4), (32, 4))] * 8
+    assert calls == [((32, 4), (32, 4))] * 16  # two fits to each of 4 targets, and as many to members of its own
+    assert result.estimates("min")[0].movements["A"] is None  # there is no budget to halve
     assert result.sizes[0].fresh["A"].max() < 1e-10
 
 

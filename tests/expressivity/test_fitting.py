@@ -2,17 +2,19 @@
 
 import copy
 import functools
+import math
 
 import pytest
 import torch
 from torch import nn
 
 from expressivity import ArchitecturalSpace, ArchitectureComparator
-from expressivity.fitting import Fitter, relative_errors
+from expressivity.fitting import Fitter
 from expressivity.looped import fit_one
 from expressivity.networks import DeepNetwork, Transformer
 from expressivity.networks.deep import LAYERS
 from expressivity.recipe import Recipe
+from expressivity.scoring import relative_errors, scale_of
 from expressivity.stacked import ELEMENTWISE, Stack, fit_stack, why_not_stacked
 from expressivity.targets import Source
 
@@ -114,17 +116,26 @@ def test_the_clamp_cuts_each_entry(double):
 
 
 def test_every_row_is_seen_once_an_epoch_and_the_rate_falls_to_zero():
-    how = recipe(epoch=3, lr=2.0)
+    how = recipe(epoch=3)
     epochs = list(how.epochs(33))
     for order, steps in epochs:
         seen = torch.cat([order[part] for _, part in steps])
         assert sorted(seen.tolist()) == list(range(33))
         assert [len(order[part]) for _, part in steps] == [7, 7, 7, 7, 5]
-    rates = [lr for _, steps in epochs for lr, _ in steps]
-    assert rates[0] == 2.0
-    assert rates == sorted(rates, reverse=True)
-    assert 0 < rates[-1] < 0.03
+    parts = [decay for _, steps in epochs for decay, _ in steps]
+    assert parts[0] == 1
+    assert parts == sorted(parts, reverse=True)
+    assert 0 < parts[-1] < 0.015
     assert epochs[0][0].tolist() != epochs[1][0].tolist()
+
+
+def test_a_smaller_budget_makes_fewer_steps_of_the_same_rows_and_decays_over_these():
+    whole, half, least = (list(recipe(epoch=3, budget=part).epochs(33)) for part in (1.0, 0.5, 0.001))
+    assert [len(steps) for _, steps in half] == [5, 3]  # 8 of 15
+    assert [len(steps) for _, steps in least] == [1]
+    assert all(torch.equal(one, other) for (one, _), (other, _) in zip(whole, half, strict=False))
+    parts = [decay for _, steps in half for decay, _ in steps]
+    assert parts == pytest.approx([(1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)])
 
 
 class Branching(nn.Linear):
@@ -221,12 +232,12 @@ def test_lbfgs_gets_its_closure(double):
 
 
 def fitter(space, **changes):
-    keys = {"restarts": 3, "criterion": nn.MSELoss(), "seed": 1, "device": torch.device("cpu")}
+    keys = {"restarts": 3, "criterion": nn.MSELoss(), "seed": 1, "device": torch.device("cpu"), "lr": 0.02}
     return Fitter(space, 0, **{**keys, **changes})
 
 
 def source(space, rows=64):
-    return Source(space, 0, torch.distributions.Normal(0, 1), rows, 1, torch.device("cpu"))
+    return Source(space, 0, torch.distributions.Normal(0, 1), space.rows(0), rows, 1, torch.device("cpu"))
 
 
 def test_the_size_of_the_stacks_does_not_matter(space, double):
@@ -276,13 +287,13 @@ def test_errors_are_relative_to_the_best_constant():
     def model(rows):
         return torch.cat([rows, rows[..., :2]], dim=-1)
 
-    found = relative_errors(model, x, y, owner, nn.MSELoss())
+    measure = functools.partial(relative_errors, x=x, y=y, owner=owner, criterion=nn.MSELoss(), at_once=16)
+    scale = scale_of(y, nn.MSELoss())
+    found = measure(model, scale=scale)
     for error, k in zip(found, owner, strict=True):
         naive = (model(x[k]) - y[k]).double().square().mean() / y[k].double().var(0, correction=0).mean()
         assert error.item() == pytest.approx(naive.item(), rel=1e-6)
-    constant = relative_errors(
-        lambda rows: y[owner].mean(1, keepdim=True).expand(3, rows.shape[1], 5), x, y, owner, nn.MSELoss()
-    )
+    constant = measure(lambda rows: y[owner].mean(1, keepdim=True).expand(3, rows.shape[1], 5), scale=scale)
     assert constant.tolist() == pytest.approx([1, 1, 1])
 
 
@@ -290,7 +301,8 @@ def test_a_stack_holds_what_its_networks_hold():
     torch.manual_seed(0)
     networks = [Tied() for _ in range(3)]
     stack = Stack(networks, torch.device("cpu"))
-    assert stack.flat.numel() == 3 * (16 + 4)
+    (flat,) = stack.flats
+    assert flat.numel() == 3 * (16 + 4)
     assert stack.tensors().keys() == {"first.weight", "first.bias", "second.bias"}
     assert torch.equal(stack.tensors()["first.weight"][1], networks[1].first.weight)
     assert why_not_stacked(networks[:2], torch.randn(8, 4), torch.randn(8, 4), recipe()) is None

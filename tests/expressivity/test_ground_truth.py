@@ -80,7 +80,7 @@ def test_a_low_rank_layer_comes_as_near_as_the_singular_values_allow(space, doub
 
 
 def test_wider_beats_narrower(space):
-    narrow, wide = (space("low_rank", width=6, depth=2, rank=r, epoch=20, batch_size=128) for r in (1, 3))
-    base = space(width=6, depth=2, batch_size=128)
+    narrow, wide = (space("low_rank", width=6, depth=2, rank=r, epoch=20, lr="auto") for r in (1, 3))
+    base = space(width=6, depth=2, batch_size=256)
     assert winners(ArchitectureComparator(narrow, wide, base).compare(64, 3, progress=False)) == ["B", "B"]
     assert winners(ArchitectureComparator(wide, narrow, base).compare(64, 3, progress=False)) == ["A", "A"]

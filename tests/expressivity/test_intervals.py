@@ -67,9 +67,11 @@ def errors_of(law, generator):
     return torch.rand(shape, generator=generator, dtype=torch.float64) - 0.5
 
 
-class Found:
-    def __init__(self, fresh):
-        self.fresh = self.training = fresh
+def found(errors):
+    """Errors of both families as a contest finds them, far from 0 and 1, with fits that leave nothing."""
+    fresh = {family: 0.5 + errors[family] / 100 for family in "AB"}
+    floor = {family: torch.zeros_like(each) for family, each in errors.items()}
+    return {"fresh": fresh, "training": fresh, "half": fresh, "floor": floor}
 
 
 def missed_and_stopped(law, threshold, stop_when_decided):
@@ -79,10 +81,10 @@ def missed_and_stopped(law, threshold, stop_when_decided):
     for _ in range(SIMULATIONS):
         size = SizeResult.empty(0, {"A": 1, "B": 1}, 1)
         a, b = errors_of(law, generator), torch.zeros(MOST, 1, dtype=torch.float64)
-        rule = 0.95, threshold, stop_when_decided
+        rule = 0.95, threshold / 100, stop_when_decided
         while size.targets < MOST and not size.settled(*rule):
             block = slice(size.targets, size.targets + BLOCK)
-            size.add({"A": Found(a[block]), "B": Found(b[block])}, redrawn=0)
+            size.add(found({"A": a[block], "B": b[block]}), redrawn=0)
         stopped += size.targets < MOST
         missed += size.estimate("min", 0.95).winner != "undecided"
     return missed / SIMULATIONS, stopped / SIMULATIONS

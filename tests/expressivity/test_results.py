@@ -16,7 +16,8 @@ from expressivity import (
     ExpressivityError,
 )
 from expressivity.comparator import STATE
-from expressivity.fitting import Fitter
+from expressivity.contest import Contest
+from expressivity.results import KINDS
 from tests.expressivity.quick import QUICK
 
 
@@ -28,28 +29,33 @@ def test_an_interrupted_comparison_goes_on_to_the_same_end(families, tmp_path, m
     comparator = ArchitectureComparator(*families)
     options = {**QUICK, "max_iterations": 6, "stack_size": 4}
     whole = comparator.compare(**options)
-    fit, calls = Fitter.fit, []
+    fit, calls, searches = Contest.fit, [], []
+    tune = Contest.tune
 
-    def broken(self, targets, numbers):
+    def broken(self, numbers):
         calls.append(numbers)
-        if len(calls) == 10:
+        if len(calls) == 5:
             raise Interrupted
-        return fit(self, targets, numbers)
+        return fit(self, numbers)
 
-    monkeypatch.setattr(Fitter, "fit", broken)
+    monkeypatch.setattr(Contest, "fit", broken)
+    monkeypatch.setattr(Contest, "tune", lambda self: searches.append(self) or tune(self))
     with pytest.raises(Interrupted):
         comparator.compare(**options, save_path=tmp_path / "run")
     saved = ComparisonResult.from_json(tmp_path / "run" / STATE)
     assert [size.targets for size in saved.sizes] == [6, 2]
     calls.clear()
+    searches.clear()
     resumed = comparator.compare(**options, save_path=tmp_path / "run")
-    assert calls == [range(2, 4)] * 2 + [range(4, 6)] * 2
+    assert calls == [range(2, 4), range(4, 6)]
+    assert not searches  # the learning rates of both sizes were saved
     for one, other in zip(whole.sizes, resumed.sizes, strict=True):
-        assert torch.equal(one.fresh["A"], other.fresh["A"])
-        assert torch.equal(one.training["B"], other.training["B"])
+        assert one.found == other.found
+        for kind in KINDS:
+            assert all(torch.equal(one.errors[kind][family], other.errors[kind][family]) for family in "AB")
     calls.clear()
     more = comparator.compare(**{**options, "max_iterations": 8}, save_path=tmp_path / "run")
-    assert calls == [range(6, 8)] * 4
+    assert calls == [range(6, 8)] * 2
     assert torch.equal(more.sizes[0].fresh["A"][:6], whole.sizes[0].fresh["A"])
     assert [path.name for path in (tmp_path / "run").iterdir()] == [STATE]
 
@@ -69,7 +75,7 @@ def test_another_comparison_does_not_go_on_with_it(families, space, tmp_path):
             comparator.compare(**QUICK | options, save_path=tmp_path)
     assert (tmp_path / STATE).read_bytes() == content
     whole = json.loads(content)
-    whole["sizes"][0]["fresh"]["A"][0][0] += 1e-12
+    whole["sizes"][0]["errors"]["fresh"]["A"][0][0] += 1e-12
     (tmp_path / STATE).write_text(json.dumps(whole))
     with pytest.raises(ExpressivityError, match=r"comparison.json was changed after it was written; delete it"):
         ArchitectureComparator(*families).compare(**QUICK, save_path=tmp_path)

@@ -1,0 +1,89 @@
+"""The comparison of two families at one size: their targets, their fits, and the checks of these fits."""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import torch
+
+from expressivity.errors import ExpressivityError
+from expressivity.fitting import Fitter
+from expressivity.search import ALONE, TARGETS, Found, search
+from expressivity.spaces import AUTO
+from expressivity.targets import Source, Targets
+from expressivity.verdict import FAMILIES, FIRST_LOOK
+
+LOOKS = 4  # minimum number of interim looks per size, at each of which the state is saved as well
+CHECKED = 64  # targets for which floors and errors at half the budget are measured
+
+
+@dataclass
+class Contest:
+    """Both families at one size.
+
+    sources: where the targets of each family come from; with a base, the same source for both.
+    own: the same for the members of each family itself, with as many rows.
+    fitters: what fits each family to its targets.
+    """
+
+    sources: dict[str, Source]
+    own: dict[str, Source]
+    fitters: dict[str, Fitter]
+
+    def fit(self, numbers: range) -> tuple[dict[str, dict[str, torch.Tensor]], int]:
+        """Fit both families to the targets with these numbers.
+
+        Returns errors by kind (see `results.SizeResult`) and family, and the number of rejected (constant) targets.
+        Raises ExpressivityError if all fits of a family diverge.
+        """
+        few = range(numbers.start, max(numbers.start, min(numbers.stop, CHECKED)))
+        drawn = {source: source.draw(numbers) for source in self.sources.values()}
+        kinds: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in ("fresh", "training", "half", "floor")}
+        for family, fitter in self.fitters.items():
+            targets = drawn[self.sources[family]]
+            found = fitter.fit(targets, numbers)
+            if found.fresh.isnan().all():
+                raise ExpressivityError(self._diverged(fitter, found.fresh.numel()))
+            kinds["fresh"][family], kinds["training"][family] = found.fresh, found.training
+            halved = few and fitter.has_recipe
+            none = found.fresh[:0]
+            kinds["half"][family] = fitter.fit(targets.first(len(few)), few, 0.5).fresh if halved else none
+            kinds["floor"][family] = fitter.fit(self._own(family, drawn, few), few).fresh if few else none
+        return kinds, sum(targets.redrawn for targets in drawn.values())
+
+    def _own(self, family: str, drawn: dict[Source, Targets], few: range) -> Targets:
+        source = self.own[family]
+        return drawn[source].first(len(few)) if source in drawn else source.draw(few)
+
+    def _diverged(self, fitter: Fitter, fits: int) -> str:
+        advice = "lower lr or grad_clamp" if fitter.has_recipe else "train returned networks that are not finite"
+        return f"{fitter.space.where(fitter.index)}: all {fits} fits diverged; {advice}"
+
+    def targets_at_once(self, most: int) -> int:
+        """Number of targets per block: enough to fill the stacks, few enough to stop before `most` targets."""
+        filling = min(fitter.at_once // fitter.restarts for fitter in self.fitters.values())
+        return max(1, min(filling, max(FIRST_LOOK, most // LOOKS)))
+
+    def tune(self) -> dict[str, Found]:
+        """Find the learning rate of each family on targets of its own; see `search.search`."""
+        found = {}
+        for family, fitter in self.fitters.items():
+            given, found[family] = fitter.space.at("lr", fitter.index), Found(fitter.lr, 0.0, fitter.lr)
+            if fitter.has_recipe:
+                source = replace(self.sources[family], seed=("search", self.sources[family].seed))
+                targets = source.draw(range(ALONE if fitter.obstacle else TARGETS))
+                rate = None if given == AUTO else given
+                found[family] = search(fitter, targets, rate, fitter.space.lr_candidates)
+        return found
+
+    def use(self, found: dict[str, Found]) -> None:
+        """Fit with these learning rates."""
+        for family in FAMILIES:
+            self.fitters[family].lr = found[family].lr
+
+    def probe(self) -> None:
+        """Find out which networks can be fitted together, and warn of those that cannot."""
+        for family, fitter in self.fitters.items():
+            fitter.probe(self.sources[family].draw(range(1)))
+            if fitter.obstacle and fitter.fast:
+                where = fitter.space.where(fitter.index)
+                warnings.warn(f"{where}: networks are fitted one at a time: {fitter.obstacle}", stacklevel=4)

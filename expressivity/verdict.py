@@ -1,0 +1,158 @@
+"""What the errors of one size say: estimates with intervals, what the fits explain of them, and a verdict.
+
+The error of a fit is an upper bound: it contains the distance of the family to the target and what the optimiser left.
+A family is called the winner only if the other one would remain behind even if better fits took from its error all that
+three measurements allow: its floor, the movement of its error, and the gain of another learning rate.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from expressivity.intervals import Interval, confidence_interval
+
+FAMILIES = ("A", "B")
+OTHER = {"A": "B", "B": "A"}
+WORST = 1.0  # errors above that of the best constant, and those of diverged fits, count as this
+
+
+def bounded(errors: torch.Tensor) -> torch.Tensor:
+    """Errors in which none is above WORST, so that one bad fit cannot decide an average."""
+    return errors.nan_to_num(nan=WORST).clamp_max(WORST)
+
+
+STATISTICS = {"min": lambda errors: bounded(errors).amin(1), "mean": lambda errors: bounded(errors).mean(1)}
+FIRST_LOOK = 32  # number of targets from which intervals are used: the mean of fewer may be far from normal
+UNDECIDED, UNDERFITTED = "undecided", "underfitted"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimates at one size for one statistic over restarts.
+
+    statistic: "min" or "mean".
+    targets: number of targets.
+    errors: mean error on fresh rows over targets, by family.
+    training: mean error on the training rows, by family.
+    difference: mean paired difference of the errors, A - B.
+    floors: mean error of each family on members of its own, where 0 could be reached.
+    movements: mean paired difference of the errors at half the budget and at the whole one; None: not measured.
+    gains: by how much another learning rate lowered the mean error of the search, by family.
+    optima: mean error of the best member of the family for the rows of the fit; None: no closed form.
+    mutual: whether each family imitates the other, so that the targets of one are members of the other.
+    """
+
+    statistic: str
+    targets: int
+    errors: dict[str, Interval]
+    training: dict[str, float]
+    difference: Interval
+    floors: dict[str, Interval]
+    movements: dict[str, Interval | None]
+    gains: dict[str, float]
+    optima: dict[str, float | None]
+    mutual: bool
+
+    @property
+    def winner(self) -> str:
+        """The family with the smaller error, "A" or "B", or why there is none.
+
+        "undecided": there are fewer than FIRST_LOOK targets, the interval of the difference contains zero, or the
+        better family is no better than a constant.
+        "underfitted": the difference may be due to the fits of the worse family; see `slack`.
+        """
+        leader = self.leader
+        if leader is None:
+            return UNDECIDED
+        return leader if self.margin > self.slack(OTHER[leader]) else UNDERFITTED
+
+    @property
+    def leader(self) -> str | None:
+        """The family whose errors are smaller by more than chance; None if there is none."""
+        if self.targets < FIRST_LOOK or not self.difference.excludes_zero:
+            return None
+        leader = "A" if self.difference.high < 0 else "B"
+        return leader if self.errors[leader].high < WORST else None
+
+    @property
+    def margin(self) -> float:
+        """The end of the interval of the difference that is nearer to zero, as a distance."""
+        return min(abs(self.difference.low), abs(self.difference.high))
+
+    def slack(self, family: str, upper: bool = True) -> float:
+        """By how much the error of a family may be too large because of its fits.
+
+        The sum of its floor, of the movement of its error from half the budget to the whole one, and of the gain of
+        another learning rate. If each family imitates the other, the larger floor counts: the targets of one family are
+        members of the other, and may be as hard to fit to as these are for their own family.
+
+        upper: use the upper ends of the intervals, not the means.
+        """
+
+        def end(interval: Interval) -> float:
+            return interval.high if upper else interval.mean
+
+        floor = max(end(self.floors[each]) for each in (FAMILIES if self.mutual else (family,)))
+        movement = self.movements[family]
+        return floor + (max(0.0, end(movement)) if movement else 0.0) + self.gains[family]
+
+    @property
+    def final(self) -> bool:
+        """Whether further targets would hardly change the verdict: a winner, or a difference that the fits explain."""
+        leader = self.leader
+        if leader is None:
+            return False
+        return self.winner == leader or abs(self.difference.mean) <= self.slack(OTHER[leader], upper=False)
+
+    def advice(self, names: dict[str, str]) -> str | None:
+        """What to change if the size is underfitted; names: of the families."""
+        leader = self.leader
+        if leader is None or self.winner != UNDERFITTED:
+            return None
+        family = OTHER[leader]
+        movement = self.movements[family]
+        parts = {
+            "floor": max(self.floors[each].mean for each in (FAMILIES if self.mutual else (family,))),
+            "movement": movement.mean if movement else 0.0,
+            "gain": self.gains[family],
+        }
+        cure = {
+            "floor": "its fits do not reach even members that can be reached: raise epoch or the rows",
+            "movement": "its error still falls with the budget: raise epoch",
+            "gain": 'another learning rate is better: set lr to "auto"',
+        }
+        shown = ", ".join(f"{name} {value:.2g}" for name, value in parts.items())
+        return f"{names[family]}: {cure[max(parts, key=parts.__getitem__)]} ({shown})"
+
+
+def estimated(
+    statistic: str,
+    confidence: float,
+    errors: dict[str, dict[str, torch.Tensor]],
+    gains: dict[str, float],
+    mutual: bool,
+) -> Estimate:
+    """The estimates for one statistic; errors, gains: as in `results.SizeResult`."""
+    over_restarts = STATISTICS[statistic]
+    values = {kind: {f: over_restarts(each[f]) for f in FAMILIES} for kind, each in errors.items()}
+
+    def intervals(kind: str) -> dict[str, Interval]:
+        return {family: confidence_interval(values[kind][family], confidence) for family in FAMILIES}
+
+    def movement(family: str) -> Interval | None:
+        half = values["half"][family]
+        return confidence_interval(half - values["fresh"][family][: len(half)], confidence) if len(half) else None
+
+    optima = {f: errors["optimum"][f].mean().item() if len(errors["optimum"][f]) else None for f in FAMILIES}
+    return Estimate(
+        statistic,
+        len(values["fresh"]["A"]),
+        intervals("fresh"),
+        {family: values["training"][family].mean().item() for family in FAMILIES},
+        confidence_interval(values["fresh"]["A"] - values["fresh"]["B"], confidence),
+        intervals("floor"),
+        {family: movement(family) for family in FAMILIES},
+        gains,
+        optima,
+        mutual,
+    )
