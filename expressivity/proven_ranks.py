@@ -1,10 +1,10 @@
 """What is proven about the separation rank of a plain train: a score function that is linear in each of its positions.
 
-Every train: the rank is at most the minimum cut of its chain of cores (for a split at one bond, that bond's rank;
-Oseledets 2011, https://doi.org/10.1137/090752286). Almost every train: no less than what one train reaches, as the trains
-below a rank solve polynomial equations. Khrulkov, Novikov and Oseledets 2018, https://arxiv.org/abs/1711.00811, Theorem 1
-gives such a train for odd and even positions, of rank min(n, r)^(N/2): a lower bound, which many trains exceed if
-1 < r < n.
+Every train: the rank is at most the minimum cut of its chain of cores; for a split at one bond, that bond's rank
+(Oseledets 2011, https://doi.org/10.1137/090752286). Almost every train: it is at least what any one train reaches, as
+those below a given rank solve polynomial equations. Khrulkov, Novikov and Oseledets 2018, Theorem 1,
+https://arxiv.org/abs/1711.00811, has such a train for odd against even positions, of rank min(n, r)^(N/2). This is a
+lower bound, which random trains exceed if 1 < r < n.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
 """Separation rank: how strongly a module ties two groups of its inputs together, from its values on a grid.
 
 M template vectors at each of N positions make M^N inputs, and the module's values on them the grid tensor. The rank of
-its matricisation, one group of positions as rows and the others as columns, is a lower bound of the number of products
-f(left) g(right) that the module is a sum of. Cohen, Sharir and Shashua 2016, https://arxiv.org/abs/1509.05009; Cohen and
-Shashua 2016, https://arxiv.org/abs/1603.00162; for trains Khrulkov, Novikov and Oseledets 2018,
-https://arxiv.org/abs/1711.00811, and with activations Khrulkov, Hrinchuk and Oseledets 2019,
+its matricisation, with one group of positions as rows and the others as columns, is a lower bound of the number of
+products f(left) g(right) of which the module is a sum. Cohen, Sharir and Shashua 2016,
+https://arxiv.org/abs/1509.05009; Cohen and Shashua 2016, https://arxiv.org/abs/1603.00162; for trains Khrulkov, Novikov
+and Oseledets 2018, https://arxiv.org/abs/1711.00811, and with activations Khrulkov, Hrinchuk and Oseledets 2019,
 https://arxiv.org/abs/1901.10801.
 """
 
@@ -19,9 +19,10 @@ from torch import nn
 
 from common.errors import type_and_line
 from expressivity.devices import available_memory
-from expressivity.errors import NOT_NEGATIVE, SEVERAL, ExpressivityError, each_is
+from expressivity.errors import SEVERAL, ExpressivityError, each_is
 
 PIECE = 2**22, 4096  # the most entries of the inputs, and the most inputs, that pass through the module at once
+PART = "a number, at least 0 and below 1", lambda value: 0 <= value < 1
 COPIES = 3  # of the grid in memory: itself, its matricisation, and what the decomposition writes over
 
 Templates = torch.Tensor | Sequence[torch.Tensor]
@@ -80,7 +81,7 @@ def rank_of_grid(grid: torch.Tensor, left: Left = None, tolerance: float | None 
     )
     if tolerance is None:
         tolerance = max(matrices.shape[1:]) * torch.finfo(grid.dtype).eps
-    each_is([tolerance], NOT_NEGATIVE, "tolerance")
+    each_is([tolerance], PART, "tolerance")
     values = torch.linalg.svdvals(matrices.double())
     ranks = (values > tolerance * values[:, :1]).sum(1).tolist()
     most = ranks.index(max(ranks))
