@@ -119,12 +119,14 @@ def test_the_rectifier_product_of_rank_one_reaches_the_full_rank():
 @pytest.mark.parametrize(("left", "indices"), [(None, [0, 1]), ("odd_even", [0, 2]), ([3, 1], [1, 3]), ({0}, [0])])
 def test_of_a_layer_of_t3nsor_each_output_is_a_score_function(left, indices, bias):
     torch.manual_seed(0)
-    modes = (2, 3, 3, 2)
-    layer = TTLinear(36, 16, rank=[2, 3, 2], shape=(modes, (2, 2, 2, 2)), bias=bias, dtype=torch.float64)
+    modes = (2, 3, 4, 2)
+    layer = TTLinear(48, 16, rank=[2, 3, 2], shape=(modes, (2, 2, 2, 2)), bias=bias, dtype=torch.float64)
     if bias:
         nn.init.normal_(layer.bias)
-    found = separation_rank(layer, [torch.eye(n) for n in modes], left, join="outer")
-    columns = layer(torch.eye(36, dtype=torch.float64)).T.detach().numpy()
+    units = [torch.eye(n) for n in modes]
+    found = separation_rank(layer, units, left, join="outer")
+    columns = layer(torch.eye(48, dtype=torch.float64)).T.detach().numpy()
+    assert np.allclose(grid_tensor(layer, units, join="outer").movedim(-1, 0).flatten(1).numpy(), columns)
     assert list(found.by_output) == [dense_rank(column.reshape(modes), indices) for column in columns]
     assert found.rank == max(found.by_output)
     assert found.rank <= plain_train_ranks(modes, [2, 3, 2], left).at_most + bias
