@@ -67,7 +67,7 @@ def make_probe(space: ArchitecturalSpace, index: int, law, modes: list[int], key
         elif len(size) == 1:
             templates = [torch.randn(m, n, dtype=torch.float64) for m, n in zip(numbers, modes, strict=True)]
         else:
-            templates = [torch.randn(numbers[0], size[1], dtype=torch.float64)] * size[0]
+            templates = [torch.randn(m, size[1], dtype=torch.float64) for m in numbers]
     # A single input has no circle, and the measures that need one say so.
     curve = circle(POINTS, max(2, math.prod(size)), seed=seed_of("circle", *key))[:, : math.prod(size)]
     return Probe(rows, curve.reshape(-1, *size), templates, "outer" if len(size) == 1 else "stacked")
