@@ -1,4 +1,8 @@
-"""What differs between devices: which have float64, and how many networks are fitted together."""
+"""What differs between devices: which have float64, how many networks are fitted together, and what memory is free."""
+
+import contextlib
+import os
+from pathlib import Path
 
 import torch
 
@@ -22,3 +26,16 @@ def stack_limits(device: torch.device) -> tuple[int, int]:
 def where_float64_is(x: torch.Tensor) -> torch.Tensor:
     """x, or a copy on the CPU if its device has no float64."""
     return x.cpu() if x.device.type in WITHOUT_FLOAT64 else x
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that a process can still take on this machine, within the limit of its container."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    with contextlib.suppress(OSError, ValueError):  # ValueError: "max", for no limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, max(0, limit - used))
+    return free

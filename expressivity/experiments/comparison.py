@@ -11,12 +11,15 @@ from torch.distributions import Laplace, Normal, Uniform
 
 from common.keys import REQUIRED, key
 from expressivity.comparator import STATE, ArchitectureComparator, check_options
-from expressivity.errors import ExpressivityError
+from expressivity.errors import SEVERAL, ExpressivityError, each_is
+from expressivity.measured_families import measure_families, measures_table, write_measures
+from expressivity.measures import MEASURES, check_measures
 from expressivity.named import NAMED, named
 from expressivity.results import FAMILIES, STATISTICS, ComparisonResult
 from expressivity.spaces import ArchitecturalSpace
 
 LAWS = {"normal": Normal(0.0, 1.0), "uniform": Uniform(-(3**0.5), 3**0.5), "laplace": Laplace(0.0, 0.5**0.5)}
+MEASURED = "measures.csv"
 CRITERIA = {"mse": nn.MSELoss, "l1": nn.L1Loss, "huber": nn.HuberLoss}
 
 
@@ -43,19 +46,36 @@ class ComparisonExperiment:
     stack_size: int | None = key(None, "Maximum number of networks fitted together; null: by their memory use.")
     fast: bool = key(True, "Fit networks together where possible; false: one at a time.")
 
+    measures: list[str] | None = key(
+        None, f"Measures of random networks of A and B, without training: {', '.join(MEASURES)}; null: none."
+    )
+    measure_networks: int = key(16, "Random networks of each family over which the measures are averaged.")
+
     trust_modules = False  # only the command line sets it
     incidental = ("max_iterations", "variance_threshold", "stop_when_decided", "confidence", "stack_size", "fast")
-    files = (STATE, "results.csv", *(f"{statistic}.png" for statistic in STATISTICS), "density.png")
+    incidental += ("measures", "measure_networks")
+    files = (STATE, "results.csv", *(f"{statistic}.png" for statistic in STATISTICS), "density.png", MEASURED)
+    measured = ()  # rows of the measures, once it has run
+
+    def __post_init__(self):
+        if self.measures is None:
+            self.files = self.files[:-1]
 
     def run(self, directory: Path, progress: bool) -> ComparisonResult:
         """Run the comparison, or resume the one in `directory`."""
         with _default_dtype(getattr(torch, self.dtype)):
             options = {name: getattr(self, name) for name in OPTIONS}
-            return self.comparator().compare(**options, save_path=directory, progress=progress)
+            comparator = self.comparator()
+            if self.measures is not None:
+                drawn = self.measure_networks, self.seed, self.confidence
+                self.measured = measure_families(comparator.spaces, LAWS[self.law], self.measures, *drawn)
+            return comparator.compare(**options, save_path=directory, progress=progress)
 
     def check(self) -> None:
         """Raise ExpressivityError if the configuration is invalid."""
         check_options({name: getattr(self, name) for name in OPTIONS})
+        check_measures(self.measures)
+        each_is([self.measure_networks], SEVERAL, "measure_networks")
         with _default_dtype(getattr(torch, self.dtype)):
             self.comparator()
 
@@ -69,16 +89,23 @@ class ComparisonExperiment:
 
     def write(self, result: ComparisonResult, directory: Path) -> None:
         """Write the JSON and CSV files and the figures."""
-        state, table, *plots, density = (directory / name for name in self.files)
+        state, table, *plots, density = (directory / name for name in self.files if name != MEASURED)
         result.to_json(state)
         result.to_csv(table)
         for statistic, path in zip(STATISTICS, plots, strict=True):
             result.plot(statistic, path)
         result.plot_density(density)
+        if self.measured:
+            write_measures(self.measured, directory / MEASURED)
+        else:
+            (directory / MEASURED).unlink(missing_ok=True)
 
     def tables(self, result: ComparisonResult) -> dict[str, list[dict]]:
         """Titles and rows of the tables to print."""
         found = {}
+        if self.measured:
+            title = f"measures without training, mean of {self.measure_networks} random networks of each family"
+            found[title] = measures_table(self.measured, result.names)
         for statistic in STATISTICS:
             rows = [_printed_row(row, result.names) for row in result.rows() if row["statistic"] == statistic]
             found[f"relative error, {statistic} over {result.settings['sub_iterations']} restarts"] = rows
