@@ -106,6 +106,8 @@ def run(settings: Run, experiment) -> None:
         experiment.write(result, directory)
     for title, rows in experiment.tables(result).items():
         print_table(title, rows)
+    for line in experiment.notes(result):
+        print(line)
     for name in experiment.files:
         print(directory / name)
 

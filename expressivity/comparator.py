@@ -158,6 +158,8 @@ class ArchitectureComparator:
         """The saved result of the same comparison, to resume from, or an empty one."""
         settings = {**draws, "spaces": {role: settings_of(space) for role, space in self.spaces.items()}}
         settings |= {"criterion": described(self.criterion), "law": described(self.law)}
+        units = {self.spaces[family].unit for family in FAMILIES}
+        settings |= {"unit": units.pop() if len(units) == 1 else "measure"}
         settings |= {"measures": self.measures, "dtype": str(torch.get_default_dtype())}
         settings = json.loads(json.dumps(settings))
         names = {role: space.name for role, space in self.spaces.items()}

@@ -1,4 +1,4 @@
-"""What a configuration file names: architectures, optimisers and training routines.
+"""What a configuration file names: architectures, optimisers, training routines, criteria and laws.
 
 A file may come from somebody else. It names what this project offers; any other importable object is looked up only if
 the command line says --trust_modules, and is called only if it can be what the key needs.
@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.distributions import Distribution, Laplace, Normal, Uniform
 
 from common.errors import type_and_line
+from expressivity.criteria import CRITERIA
 from expressivity.errors import ExpressivityError
 from expressivity.networks import ARCHITECTURES
 
@@ -29,6 +31,7 @@ class Kind(NamedTuple):
     known: built-in names.
     base: the class that a named class derives from; None: a class is wrong here.
     positional, keywords: what a named function is called with; None: keywords of the file.
+    returns: the class of what it returns; None: anything.
     needed: all that in words.
     """
 
@@ -36,33 +39,47 @@ class Kind(NamedTuple):
     base: type | None
     positional: int
     keywords: tuple[str, ...] | None
+    returns: type | None
     needed: str
 
 
+LAWS = {
+    "normal": functools.partial(Normal, loc=0.0, scale=1.0),
+    "uniform": functools.partial(Uniform, low=-(3**0.5), high=3**0.5),
+    "laplace": functools.partial(Laplace, loc=0.0, scale=0.5**0.5),
+}
 OPTIMIZERS = {name: each for name, each in vars(torch.optim).items() if inspect.isclass(each)}
 NAMED = {
-    "architecture": Kind(ARCHITECTURES, nn.Module, 0, None, "a class of torch modules, or a function that returns one"),
+    "architecture": Kind(
+        ARCHITECTURES, nn.Module, 0, None, nn.Module, "a class of torch modules, or a function that returns one"
+    ),
     "optimizer": Kind(
         {name: each for name, each in OPTIMIZERS.items() if issubclass(each, torch.optim.Optimizer)},
         torch.optim.Optimizer,
         1,
         ("lr",),
+        torch.optim.Optimizer,
         "a class of torch optimizers, or a function (parameters, lr) that returns one",
     ),
-    "train": Kind({}, None, 3, (), "a function (network, inputs, outputs) that returns the fitted network"),
+    "train": Kind({}, None, 3, (), None, "a function (network, inputs, outputs) that returns the fitted network"),
+    "criterion": Kind(
+        CRITERIA, nn.Module, 2, (), torch.Tensor, "a class of torch modules, or a function (output, target)"
+    ),
+    "law": Kind(LAWS, Distribution, 0, None, None, "a class of torch distributions, or an object with sample(shape)"),
 }
+WITH_OPTIONS = ("optimizer", "criterion", "law")  # may be an object with the key "name" and its options
 
 
 def named(given: object, kind: str, what: str, trusted: bool):
     """Return what a file names.
 
-    given: a built-in name, or module:name; for an optimizer also an object with the key "name" and its options.
+    given: a built-in name, or module:name; for WITH_OPTIONS also an object with the key "name" and its options.
     kind: a key of NAMED.
     what: the key to name in errors.
     trusted: whether modules of others may be imported.
     Raises ExpressivityError for what is unknown, needs trust, cannot be imported, or is something else.
     """
-    if kind == "optimizer" and isinstance(given, dict):
+    if kind in WITH_OPTIONS and isinstance(given, dict):
         options = {name: value for name, value in given.items() if name != "name"}
         found = named(given.get("name"), kind, what, trusted)
         return functools.partial(found, **options) if options else found
@@ -87,6 +104,8 @@ def named(given: object, kind: str, what: str, trusted: bool):
         raise ExpressivityError(f"{what} is {given!r}, which cannot be imported: {type_and_line(error)}") from error
     if inspect.isclass(found):
         fits = kind_of.base is not None and issubclass(found, kind_of.base)
+    elif kind == "law":
+        fits = not own and callable(getattr(found, "sample", None))
     else:
         fits = not own and _is_routine(found, kind_of)
     if not fits:
@@ -117,6 +136,23 @@ def _is_routine(found: object, kind: Kind) -> bool:
     except (TypeError, ValueError):  # it takes other arguments, or does not tell
         return False
     returned = signature.return_annotation
-    return (
-        kind.base is None or not inspect.isclass(returned) or issubclass(returned, (kind.base, inspect.Signature.empty))
-    )
+    unknown = kind.returns is None or not inspect.isclass(returned)
+    return unknown or issubclass(returned, (kind.returns, inspect.Signature.empty))
+
+
+def made(given: object, kind: str, trusted: bool):
+    """What a file names as its criterion or law, made with its options, of which lists become tensors.
+
+    Raises ExpressivityError as `named` does, and if it cannot be made.
+    """
+    found = named(given, kind, kind, trusted)
+    maker, options = getattr(found, "func", found), getattr(found, "keywords", {})
+    options = {name: torch.tensor(each) if isinstance(each, list) else each for name, each in options.items()}
+    try:
+        if kind == "criterion" and not inspect.isclass(maker):
+            return functools.partial(maker, **options) if options else maker
+        if kind == "law" and not callable(maker):
+            return maker
+        return maker(**options)
+    except Exception as error:  # a user's class may raise anything
+        raise ExpressivityError(f"{kind} is {given!r}, which cannot be made: {type_and_line(error)}") from error

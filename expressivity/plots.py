@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from common.errors import type_and_line
 from common.files import write_file
 from expressivity.errors import ExpressivityError
+from expressivity.verdict import WORST
 
 COLOURS = {"A": "#0072b2", "B": "#d55e00"}  # safe for colour-blind readers
 MARKERS = {"A": "o", "B": "s"}
@@ -16,30 +17,68 @@ MAX_DOWN = 0.98  # longest lower error bar, relative to the mean: the axis is lo
 
 
 def errors_by_size(result, statistic: str, path: str | os.PathLike | None) -> Figure:
-    """Plot the errors of a ComparisonResult, with intervals, against the measures; a ring marks the winner of a size.
+    """Plot a ComparisonResult: above, errors against the measures; below, what decides, the differences size by size.
+
+    Above: errors with intervals, floors as bands, the best constant as a line at 1; a grey line joins the two points
+    that are compared, a ring marks the winner. Below: A - B with its interval, the line at 0, and as a band what the
+    fits may explain, which an interval must leave for a winner.
 
     Writes the figure to `path` if given, and returns it.
     """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes, estimates = figure.subplots(), result.estimates(statistic)
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    above, below = figure.subplots(2, height_ratios=(2, 1))
+    begun = [size for size in result.sizes if size.targets]
+    estimates = [size.estimate(statistic, result.confidence) for size in begun]
     for family in COLOURS:
-        x = [size.measures[family] for size in result.sizes]
-        intervals = [estimate.errors[family] for estimate in estimates]
-        y = [interval.mean for interval in intervals]
-        down = [min(i.mean - i.low, MAX_DOWN * i.mean) for i in intervals]
-        up = [i.high - i.mean for i in intervals]
-        style = {"color": COLOURS[family], "marker": MARKERS[family], "markersize": 5, "linewidth": 1.5}
-        axes.errorbar(x, y, yerr=[down, up], capsize=3, label=label(result, family), **style)
-        training = [estimate.training[family] for estimate in estimates]
-        axes.plot(x, training, linestyle=":", linewidth=1, color=COLOURS[family])
-        won = [(a, b) for a, b, e in zip(x, y, estimates, strict=True) if e.winner == family]
-        axes.plot(*zip(*won, strict=True) if won else ([], []), "o", mfc="none", mec=COLOURS[family], ms=13)
-    axes.set(xlabel="measure", ylabel=f"relative error, {statistic} over restarts", yscale="log")
-    key = f"bars: {result.confidence:.0%} confidence; ring: decided; dotted: on the training rows"
-    axes.set_title(key, fontsize="small")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+        _draw_errors(above, result, family, begun, estimates)
+    for size, estimate in zip(begun, estimates, strict=True):
+        points = [(size.measures[family], estimate.errors[family].mean) for family in COLOURS]
+        above.plot(*zip(*points, strict=True), color="grey", linewidth=0.8, zorder=0)
+    above.axhline(1, color="black", linestyle="--", linewidth=0.8)
+    above.set(xlabel=result.unit, ylabel=f"relative error, {statistic} over restarts", yscale="log")
+    bars = f"bars: {result.confidence:.0%} confidence"
+    above.set_title(f"{bars}; ring: winner; dotted: training rows; bands: floors; dashed: constant", fontsize="small")
+    above.legend(fontsize="small")
+    _draw_differences(below, begun, estimates)
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
     return saved(figure, path)
+
+
+def _draw_errors(axes, result, family: str, sizes: list, estimates: list) -> None:
+    x = [size.measures[family] for size in sizes]
+    intervals = [estimate.errors[family] for estimate in estimates]
+    y = [interval.mean for interval in intervals]
+    down = [min(i.mean - i.low, MAX_DOWN * i.mean) for i in intervals]
+    up = [i.high - i.mean for i in intervals]
+    style = {"color": COLOURS[family], "marker": MARKERS[family], "markersize": 5, "linewidth": 1.5}
+    axes.errorbar(x, y, yerr=[down, up], capsize=3, label=label(result, family), **style)
+    training = [estimate.training[family] for estimate in estimates]
+    axes.plot(x, training, linestyle=":", linewidth=1, color=COLOURS[family])
+    floors = [estimate.floors[family] for estimate in estimates]
+    low = [max(floor.low, (1 - MAX_DOWN) * floor.mean) for floor in floors]
+    axes.fill_between(x, low, [floor.high for floor in floors], color=COLOURS[family], alpha=0.15, linewidth=0)
+    axes.plot(x, [floor.mean for floor in floors], color=COLOURS[family], alpha=0.4, linewidth=0.8)
+    won = [(a, b) for a, b, e in zip(x, y, estimates, strict=True) if e.winner == family]
+    axes.plot(*zip(*won, strict=True) if won else ([], []), "o", mfc="none", mec=COLOURS[family], ms=13)
+
+
+def _draw_differences(axes, sizes: list, estimates: list) -> None:
+    for place, estimate in enumerate(estimates):
+        difference, winner = estimate.difference, estimate.winner
+        colour = COLOURS.get(winner, "grey")
+        explained = [min(estimate.slack(family), WORST) for family in ("A", "B")]
+        axes.bar(place, sum(explained), bottom=-explained[1], width=0.6, color="grey", alpha=0.2, linewidth=0)
+        ends = [[difference.mean - difference.low], [difference.high - difference.mean]]
+        axes.errorbar([place], [difference.mean], yerr=ends, fmt="D", markersize=5, capsize=4, color=colour)
+        words = f"{winner} wins" if winner in COLOURS else winner
+        beside = {"xytext": (9, 0), "textcoords": "offset points", "fontsize": "small", "va": "center"}
+        axes.annotate(words, (place, difference.mean), **beside)
+    axes.axhline(0, color="black", linewidth=0.8)
+    labels = [f"size {s.index}: {s.measures['A']:g} and {s.measures['B']:g}" for s in sizes]
+    axes.set_xticks(range(len(sizes)), labels, fontsize="small")
+    axes.set(xlim=(-0.6, len(sizes) - 0.2), ylabel="error of A - error of B")
+    axes.set_title("below 0 A is better; band: what the fits may explain", fontsize="small")
 
 
 def densities(result, statistic: str, path: str | os.PathLike | None) -> Figure:

@@ -125,6 +125,11 @@ class ComparisonResult:
             for statistic in STATISTICS:
                 yield [estimate.errors[family].mean for estimate in self.estimates(statistic)]
 
+    @property
+    def unit(self) -> str:
+        """What the measures count: bits, trainable parameters, or something of the user's own."""
+        return self.settings.get("unit", "measure")
+
     def estimates(self, statistic: str) -> list[Estimate]:
         """One Estimate per size. statistic: "min" or "mean" over restarts."""
         return [size.estimate(_checked(statistic), self.confidence) for size in self.sizes]

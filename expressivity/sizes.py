@@ -47,5 +47,5 @@ def _bits(tensor: torch.Tensor) -> int:
     return 8 * tensor.element_size() * tensor.numel()
 
 
-MEASURES = {"information": information, "parameters": trainable_parameters}
+COUNTED = {"information": information, "parameters": trainable_parameters}
 UNITS = {"information": "bits", "parameters": "trainable parameters"}

@@ -13,7 +13,7 @@ from expressivity.legacy import DEFAULTS as LEGACY_DEFAULTS
 from expressivity.legacy import MODES, translated
 from expressivity.legacy import SPACE as SPELLINGS
 from expressivity.randomness import redrawn, seeded
-from expressivity.sizes import MEASURES, UNITS
+from expressivity.sizes import COUNTED, UNITS
 
 AUTO = "auto"
 ALLOWED = {
@@ -152,7 +152,7 @@ class ArchitecturalSpace:
         key = mode, index
         if key not in self._measures:
             with seeded("measure", index):
-                self._measures[key] = MEASURES[mode](self.build(index))
+                self._measures[key] = COUNTED[mode](self.build(index))
         if self._measures[key] == 0:
             raise ExpressivityError(f"{self.where(index)}: the network has no trainable parameters")
         return self._measures[key]
@@ -192,10 +192,10 @@ class ArchitecturalSpace:
             numbers = [each for each in values if each != AUTO] if searched else values
             each_is([each for each in numbers if needed or each is not None], allowed, f"{what}: {key}")
         each_is(list(self.input_size), COUNT, f"{what}: input_size")
-        if self.measure is None and self.automatic_measurement_mode not in list(MEASURES):
+        if self.measure is None and self.automatic_measurement_mode not in list(COUNTED):
             raise ExpressivityError(
                 f"{what}: automatic_measurement_mode is {self.automatic_measurement_mode!r}; "
-                f"allowed: {', '.join(MEASURES)}, or give measure"
+                f"allowed: {', '.join(COUNTED)}, or give measure"
             )
         if self.batch_size is not None and self.automatic_batch_size_scale is not None and not self.legacy:
             raise ExpressivityError(f"{what}: batch_size and automatic_batch_size_scale are both set; set one")
@@ -208,6 +208,9 @@ class ArchitecturalSpace:
             for value in values:
                 if not callable(value) and not (value is None and isinstance(self.train, list)):
                     raise ExpressivityError(f"{what}: {key} is {value!r}; it must be callable")
+        for key in ("frozen_base", "legacy"):
+            if not isinstance(getattr(self, key), bool):
+                raise ExpressivityError(f"{what}: {key} is {getattr(self, key)!r}; it must be true or false")
         self._check_search(what)
 
     def _check_search(self, what: str) -> None:

@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
-from torch.distributions import Laplace, Normal, Uniform
 
 from common.keys import REQUIRED, key
 from expressivity.comparator import STATE, ArchitectureComparator, check_options
+from expressivity.criteria import CRITERIA
 from expressivity.errors import SEVERAL, ExpressivityError, each_is
+from expressivity.experiments.printed import tables_of
 from expressivity.measured_families import measure_families, measures_table, write_measures
 from expressivity.measures import MEASURES, check_measures
-from expressivity.named import NAMED, named
-from expressivity.results import FAMILIES, STATISTICS, ComparisonResult
+from expressivity.named import LAWS, made, named
+from expressivity.results import ComparisonResult
 from expressivity.spaces import ArchitecturalSpace
+from expressivity.verdict import STATISTICS
 
-LAWS = {"normal": Normal(0.0, 1.0), "uniform": Uniform(-(3**0.5), 3**0.5), "laplace": Laplace(0.0, 0.5**0.5)}
 MEASURED = "measures.csv"
-CRITERIA = {"mse": nn.MSELoss, "l1": nn.L1Loss, "huber": nn.HuberLoss}
 
 
 @dataclass
@@ -32,14 +31,18 @@ class ComparisonExperiment:
     B: dict = key(REQUIRED, "The second family, likewise.")
     base: dict | None = key(None, "A third family that both imitate; null: A and B imitate each other.")
     shared: dict | None = key(None, "Keywords common to all families; its parameters are merged into theirs.")
-    criterion: Literal["mse", "l1", "huber"] = key("mse", "Loss to minimise.")
-    law: Literal["normal", "uniform", "laplace"] = key("normal", "Distribution of the inputs (mean 0, variance 1).")
+    criterion: str | dict = key(
+        "mse", f"Loss to minimise: {', '.join(CRITERIA)}, module:name, or an object with a name and options."
+    )
+    law: str | dict = key(
+        "normal", f"Distribution of the inputs: {', '.join(LAWS)} (mean 0, variance 1), module:name, or an object."
+    )
     tolerance: float = key(0.0, "Without a base: allowed difference of the measures, relative to the larger one.")
     dtype: Literal["float32", "float64"] = key("float32", "Precision of networks and data.")
     max_iterations: int = key(100, "Maximum number of targets per size.")
     sub_iterations: int = key(5, "Fits per target, from different initialisations.")
     variance_threshold: float = key(0.0, "A size is settled once the interval of A - B is narrower than this.")
-    stop_when_decided: bool = key(True, "A size is also settled once the interval of A - B excludes zero.")
+    stop_when_decided: bool = key(True, "A size is also settled once there is a winner, or the fits explain A - B.")
     confidence: float = key(0.95, "Confidence level of all intervals.")
     evaluation_rows: int = key(1024, "Fresh inputs per target.")
     seed: int = key(0, "Seed of all random draws.")
@@ -68,7 +71,7 @@ class ComparisonExperiment:
             comparator = self.comparator()
             if self.measures is not None:
                 drawn = self.measure_networks, self.seed, self.confidence
-                self.measured = measure_families(comparator.spaces, LAWS[self.law], self.measures, *drawn)
+                self.measured = measure_families(comparator.spaces, comparator.law, self.measures, *drawn)
             return comparator.compare(**options, save_path=directory, progress=progress)
 
     def check(self) -> None:
@@ -83,9 +86,8 @@ class ComparisonExperiment:
         """Build the comparator. Raises ExpressivityError if the configuration is invalid."""
         roles = {"A": self.A, "B": self.B} | ({} if self.base is None else {"base": self.base})
         spaces = {role: self._space(role, given) for role, given in roles.items()}
-        return ArchitectureComparator(
-            **spaces, criterion=CRITERIA[self.criterion](), law=LAWS[self.law], tolerance=self.tolerance
-        )
+        criterion, law = (made(getattr(self, kind), kind, self.trust_modules) for kind in ("criterion", "law"))
+        return ArchitectureComparator(**spaces, criterion=criterion, law=law, tolerance=self.tolerance)
 
     def write(self, result: ComparisonResult, directory: Path) -> None:
         """Write the JSON and CSV files and the figures."""
@@ -106,10 +108,11 @@ class ComparisonExperiment:
         if self.measured:
             title = f"measures without training, mean of {self.measure_networks} random networks of each family"
             found[title] = measures_table(self.measured, result.names)
-        for statistic in STATISTICS:
-            rows = [_printed_row(row, result.names) for row in result.rows() if row["statistic"] == statistic]
-            found[f"relative error, {statistic} over {result.settings['sub_iterations']} restarts"] = rows
-        return found
+        return found | tables_of(result)
+
+    def notes(self, result: ComparisonResult) -> list[str]:
+        """Lines to print below the tables."""
+        return result.advice()
 
     def _space(self, role: str, given: dict) -> ArchitecturalSpace:
         keywords = {**(self.shared or {}), **given}
@@ -122,28 +125,17 @@ class ComparisonExperiment:
             raise ExpressivityError(f"{role}.parameters must be an object or a list of objects, one per size")
         merged = [{**common, **part} for part in parts]
         keywords["parameters"] = merged if isinstance(own, list) else merged[0]
-        for kind in NAMED:
-            if kind in keywords or kind == "architecture":
-                keywords[kind] = named(keywords.get(kind), kind, f"{role}.{kind}", self.trust_modules)
+        for kind in ("architecture", "optimizer", "train"):
+            given = keywords.get(kind)
+            if isinstance(given, list):
+                each = enumerate(given)
+                keywords[kind] = [named(name, kind, f"{role}.{kind}[{k}]", self.trust_modules) for k, name in each]
+            elif given is not None or kind == "architecture":
+                keywords[kind] = named(given, kind, f"{role}.{kind}", self.trust_modules)
         if "input_size" in keywords:
             raise ExpressivityError(f"input_size is set in {role} or shared; set it at the top level of the file")
         size = self.input_size if isinstance(self.input_size, int) else tuple(self.input_size)
         return ArchitecturalSpace(size, **keywords)
-
-
-def _printed_row(row: dict, names: dict[str, str]) -> dict:
-    """A row of results as printed on the terminal."""
-
-    def interval(name: str) -> str:
-        return f"{row[name]:.4g} [{row[f'{name}_low']:.4g}, {row[f'{name}_high']:.4g}]"
-
-    shown = {"size": row["size"]}
-    shown |= {f"measure {role}": f"{row[f'measure_{role}']:g}" for role in names}
-    shown |= {"targets": row["targets"]}
-    shown |= {f"{role}: {names[role]}": interval(f"error_{role}") for role in FAMILIES}
-    diverged = ", ".join(str(row[f"diverged_{role}"]) for role in FAMILIES)
-    winner = row["winner"] if names["A"] == names["B"] else names.get(row["winner"], row["winner"])
-    return shown | {"A - B": interval("difference"), "diverged A, B": diverged, "winner": winner}
 
 
 OPTIONS = (

@@ -122,6 +122,10 @@ class TrajectoryExperiment:
         ]
         return {layers: rows}
 
+    def notes(self, result: list[Growth]) -> list[str]:
+        """Nothing to add to the tables."""
+        return []
+
     def rows(self, result: list[Growth]) -> list[dict]:
         """Rows of the CSV file, one per kind of network and layer."""
         by_layer = ("lengths", "predicted_lengths", "transitions", "patterns")
