@@ -3,7 +3,8 @@
     python benchmarks/expressivity.py [--cases n_diagonal transformer_4 ..] [--rounds 3]
 
 Networks, targets, data and optimiser are those of the shipped configurations n_diagonal and split_transformers;
-n_diagonal_32 is n_diagonal with 32 inputs. "together" fits as many networks at once as a comparison does; "one by one"
+n_diagonal_32 and n_diagonal_64 are n_diagonal with
+32 and 64 inputs, transformer_64 has width 64. "together" fits as many networks at once as a comparison does; "one by one"
 makes the fits to a single target. Times are per network, from its initialisation to its error on fresh rows. Each round
 times both in turn. The table shows medians, and for the ratio also the minimum and maximum over rounds.
 """
@@ -22,6 +23,7 @@ from arguments import Parser, whole  # noqa: E402
 from run_expressivity import load  # noqa: E402
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "expressivity"
+WIDE = '[{"width": 64}]'
 # Case: configuration, overrides, index of the size.
 CASES = {
     "n_diagonal": ("n_diagonal", [], 1),
@@ -29,6 +31,8 @@ CASES = {
     "transformer_4": ("split_transformers", [], 0),
     "transformer_8": ("split_transformers", [], 1),
     "transformer_16": ("split_transformers", [], 2),
+    "n_diagonal_64": ("n_diagonal", ["--input_size", "64", "--shared.parameters.width", "64"], 1),
+    "transformer_64": ("split_transformers", ["--A.parameters", WIDE, "--B.parameters", WIDE], 0),
 }
 ROW = "{:16} {:>8} {:>9} {:>12} {:>12} {:>7} {:>15}"
 COLUMNS = ("case", "weights", "together", "together /s", "one by one /s", "ratio", "of rounds")

@@ -10,6 +10,7 @@ import torch
 from expressivity.randomness import seeded
 from expressivity.spaces import ArchitecturalSpace
 
+SINGLE = torch.float32
 FUSED = {torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD}  # with fused kernels on both CPU and CUDA
 
 
@@ -74,6 +75,14 @@ def set_rate(optimizer: torch.optim.Optimizer, decay: float) -> None:
     """Set the learning rate of each group to this part of its initial one."""
     for group in optimizer.param_groups:
         group["lr"] = decay * group["initial_lr"]
+
+
+def master_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which the optimiser keeps parameters of this dtype: at least single precision.
+
+    In half precision most of its small steps would be rounded away, and the eps of Adam would be 0.
+    """
+    return SINGLE if dtype.itemsize < SINGLE.itemsize else dtype
 
 
 def unwrapped(optimizer):

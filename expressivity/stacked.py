@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from common.errors import type_and_line
-from expressivity.recipe import FUSED, Recipe, set_rate, unwrapped
+from expressivity.recipe import FUSED, Recipe, master_dtype, set_rate, unwrapped
 
 # Elementwise optimisers, for which a step on stacked tensors equals a step on each of them.
 ELEMENTWISE = FUSED | {
@@ -29,8 +29,8 @@ class Stack:
     device: where to compute.
     groups: number of groups of equal size into which the networks are divided, in order.
 
-    The attribute `flats` holds the trainable parameters of each group in one tensor, so an optimiser step is a single
-    operation per group.
+    The attribute `flats` holds the trainable parameters of each group in one tensor, at least in single precision, so
+    an optimiser step is a single operation per group.
     """
 
     def __init__(self, networks: list[nn.Module], device: torch.device, groups: int = 1):
@@ -41,13 +41,14 @@ class Stack:
         size = len(networks) // groups
         self.shapes = {name: (size, *self.fixed[name].shape[1:]) for name in trained}
         own = [self.fixed.pop(name).split(size) for name in trained]
-        self.flats = [
-            torch.cat([part.flatten() for part in group]).requires_grad_() for group in zip(*own, strict=True)
-        ]
+        flats = [torch.cat([part.flatten() for part in parts]) for parts in zip(*own, strict=True)]
+        self.dtype = flats[0].dtype
+        self.flats = [flat.to(master_dtype(self.dtype)).requires_grad_() for flat in flats]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All parameters and buffers by name, each of shape (N, *shape)."""
-        groups = [flat.split([math.prod(shape) for shape in self.shapes.values()]) for flat in self.flats]
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        groups = [flat.to(self.dtype).split(sizes) for flat in self.flats]
         trained = {}
         for (name, shape), pieces in zip(self.shapes.items(), zip(*groups, strict=True), strict=True):
             views = [piece.view(shape) for piece in pieces]
@@ -140,4 +141,4 @@ def _differ(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, recipe:
 
 def _close(together: torch.Tensor, alone: torch.Tensor) -> bool:
     tolerance = torch.finfo(alone.dtype).eps ** 0.5
-    return torch.allclose(together, alone, rtol=tolerance, atol=tolerance * alone.abs().max().item())
+    return torch.allclose(together.to(alone.dtype), alone, rtol=tolerance, atol=tolerance * alone.abs().max().item())

@@ -10,6 +10,7 @@ from expressivity.networks.layers import (
     FullLinear,
     LowRankLinear,
     NDiagonalLinear,
+    QuantizedLinear,
     TensorRingLinear,
     TensorTrainLinear,
 )
@@ -18,6 +19,7 @@ LAYERS = {
     "full": FullLinear,
     "low_rank": LowRankLinear,
     "n_diagonal": NDiagonalLinear,
+    "quantized": QuantizedLinear,
     "tt": TensorTrainLinear,
     "tr": TensorRingLinear,
 }

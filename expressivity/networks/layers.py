@@ -73,6 +73,32 @@ class NDiagonalLinear(StructuredLinear):
         return zeros.scatter(0, self.place, self.values).view(self.width, self.width)
 
 
+class QuantizedLinear(StructuredLinear):
+    """W with 2^bits equally spaced values per entry, trained through real ones: their gradient is that of W.
+
+    Straight-through estimator, https://arxiv.org/abs/1308.3432. The values lie between -2 and 2 standard deviations of
+    the initialisation; for 2 bits they are -2, -2/3, 2/3 and 2.
+    """
+
+    def __init__(self, width: int, gain: float, bits: int = 2, bias: bool = True):
+        super().__init__(width, bias)
+        if not 1 <= bits <= 8:
+            raise ValueError(f"bits is {bits}; it must be from 1 to 8")
+        self.bits, self.scale = bits, 2 * gain / math.sqrt(width)
+        self.weight = nn.Parameter(torch.randn(width, width) * gain / math.sqrt(width))
+
+    def matrix(self) -> torch.Tensor:
+        steps = 2**self.bits - 1
+        between = (self.weight / self.scale).clamp(-1, 1)
+        rounded = ((between + 1) / 2 * steps).round() * 2 / steps - 1
+        return self.weight + (self.scale * rounded - self.weight).detach()
+
+    def information_bits(self) -> int:
+        """Bits of the quantised weight, and of the bias as it is stored."""
+        bias = 0 if self.bias is None else 8 * self.bias.element_size() * self.bias.numel()
+        return self.bits * self.weight.numel() + bias
+
+
 class TensorTrainLinear(nn.Module):
     """t3nsor.TTLinear with random cores that give W the same variance as in the other layers."""
 

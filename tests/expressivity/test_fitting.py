@@ -23,6 +23,7 @@ OPTIONS = {
     "full": {},
     "low_rank": {"rank": 2},
     "n_diagonal": {"diagonals": 3},
+    "quantized": {"bits": 2},
     "tt": {"rank": 2, "d": 2},
     "tr": {"rank": 2, "d": 2},
 }
