@@ -1,8 +1,9 @@
 """Built-in architectures, by the names used in configuration files."""
 
+from expressivity.networks.adapted import AdaptedNetwork
 from expressivity.networks.deep import DeepNetwork
 from expressivity.networks.transformer import Transformer
 
-ARCHITECTURES = {"deep_network": DeepNetwork, "transformer": Transformer}
+ARCHITECTURES = {"adapted_network": AdaptedNetwork, "deep_network": DeepNetwork, "transformer": Transformer}
 
-__all__ = ["ARCHITECTURES", "DeepNetwork", "Transformer"]
+__all__ = ["ARCHITECTURES", "AdaptedNetwork", "DeepNetwork", "Transformer"]
