@@ -3,10 +3,10 @@
     python benchmarks/expressivity.py [--cases n_diagonal transformer_4 ..] [--rounds 3]
 
 Networks, targets, data and optimiser are those of the shipped configurations n_diagonal and split_transformers;
-n_diagonal_32 and n_diagonal_64 are n_diagonal with
-32 and 64 inputs, transformer_64 has width 64. "together" fits as many networks at once as a comparison does; "one by
-one" makes the fits to a single target. Times are per network, from its initialisation to its error on fresh rows. Each round
-times both in turn. The table shows medians, and for the ratio also the minimum and maximum over rounds.
+n_diagonal_32 and n_diagonal_64 are n_diagonal with 32 and 64 inputs, transformer_64 has width 64. "together" fits as
+many networks at once as a comparison does; "one by one" makes the fits to a single target. Times are per network, from
+its initialisation to its error on fresh rows. Each round times both in turn. The table shows medians, and for the ratio
+also the minimum and maximum over rounds.
 """
 
 import argparse

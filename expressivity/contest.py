@@ -1,16 +1,16 @@
 """The comparison of two families at one size: their targets, their fits, and the checks of these fits."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from expressivity.errors import ExpressivityError
 from expressivity.fitting import Fitter
-from expressivity.search import ALONE, TARGETS, Found, search
+from expressivity.search import ALONE, FIRST, TARGETS, Found, search
 from expressivity.spaces import AUTO
 from expressivity.targets import Source, Targets
-from expressivity.verdict import FAMILIES, FIRST_LOOK
+from expressivity.verdict import FAMILIES, FIRST_LOOK, KINDS
 
 LOOKS = 4  # minimum number of interim looks per size, at each of which the state is saved as well
 CHECKED = 64  # targets for which floors and errors at half the budget are measured
@@ -37,7 +37,7 @@ class Contest:
         """
         few = range(numbers.start, max(numbers.start, min(numbers.stop, CHECKED)))
         drawn = {source: source.draw(numbers) for source in self.sources.values()}
-        kinds: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in ("fresh", "training", "half", "floor")}
+        kinds: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in KINDS}
         for family, fitter in self.fitters.items():
             targets = drawn[self.sources[family]]
             found = fitter.fit(targets, numbers)
@@ -48,6 +48,7 @@ class Contest:
             none = found.fresh[:0]
             kinds["half"][family] = fitter.fit(targets.first(len(few)), few, 0.5).fresh if halved else none
             kinds["floor"][family] = fitter.fit(self._own(family, drawn, few), few).fresh if few else none
+            kinds["optimum"][family] = fitter.optima(targets, numbers)
         return kinds, sum(targets.redrawn for targets in drawn.values())
 
     def _own(self, family: str, drawn: dict[Source, Targets], few: range) -> Targets:
@@ -69,10 +70,9 @@ class Contest:
         for family, fitter in self.fitters.items():
             given, found[family] = fitter.space.at("lr", fitter.index), Found(fitter.lr, 0.0, fitter.lr)
             if fitter.has_recipe:
-                source = replace(self.sources[family], seed=("search", self.sources[family].seed))
-                targets = source.draw(range(ALONE if fitter.obstacle else TARGETS))
-                rate = None if given == AUTO else given
-                found[family] = search(fitter, targets, rate, fitter.space.lr_candidates)
+                numbers = range(FIRST, FIRST + (ALONE if fitter.obstacle else TARGETS))
+                targets, rate = self.sources[family].draw(numbers), None if given == AUTO else given
+                found[family] = search(fitter, targets, numbers, rate, fitter.space.lr_candidates)
         return found
 
     def use(self, found: dict[str, Found]) -> None:

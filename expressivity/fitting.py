@@ -9,6 +9,7 @@ from torch import nn
 from common.errors import type_and_line
 from expressivity.devices import stack_limits
 from expressivity.errors import ExpressivityError
+from expressivity.frozen_base import share_frozen
 from expressivity.looped import fit_one
 from expressivity.randomness import seed_of, seeded
 from expressivity.recipe import Recipe
@@ -17,6 +18,7 @@ from expressivity.sizes import trainable_parameters
 from expressivity.spaces import ArchitecturalSpace
 from expressivity.stacked import fit_stack, why_not_stacked
 from expressivity.targets import Targets, dtype_of, in_dtype_of
+from expressivity.truth import closed_form_errors
 
 
 @dataclass
@@ -101,19 +103,14 @@ class Fitter:
 
         Raises ExpressivityError if a fit fails, or the criterion is unusable.
         """
-        starts = [(place, number, restart) for place, number in enumerate(numbers) for restart in range(self.restarts)]
-        scales, recipe = self._scales(targets), replace(self.recipe, budget=budget)
+        starts, scales, recipe = self._starts(numbers), self._scales(targets), replace(self.recipe, budget=budget)
         parts = [starts[k : k + self.at_once] for k in range(0, len(starts), self.at_once)]
         found = [self._fit_and_measure(part, targets, scales, recipe) for part in parts]
         return Errors(*(torch.cat(part).view(len(numbers), self.restarts) for part in zip(*found, strict=True)))
 
-    def fit_with(self, rates: list[float], targets: Targets, budget: float) -> torch.Tensor:
-        """Errors on fresh rows, (rates, targets, restarts), of fits with several learning rates.
-
-        budget: share of the steps to make.
-        """
-        numbers, scales = range(len(targets.x)), self._scales(targets)
-        starts = [(number, number, restart) for number in numbers for restart in range(self.restarts)]
+    def fit_with(self, rates: list[float], targets: Targets, numbers: range, budget: float) -> torch.Tensor:
+        """Errors on fresh rows, (rates, targets, restarts), of fits with several learning rates; see `fit`."""
+        scales, starts = self._scales(targets), self._starts(numbers)
         at_once = self.at_once // len(starts)
         if not at_once:
             fits = [replace(self, lr=lr).fit(targets, numbers, budget).fresh for lr in rates]
@@ -123,8 +120,24 @@ class Fitter:
         found = [self._fit_and_measure(starts * len(part), targets, scales, recipe, part)[0] for part in parts]
         return torch.cat(found).view(len(rates), len(numbers), self.restarts)
 
+    def _starts(self, numbers: range) -> list[tuple[int, int, int]]:
+        """The place and number of the target and the number of the restart, of each fit."""
+        return [(place, number, restart) for place, number in enumerate(numbers) for restart in range(self.restarts)]
+
     def _scales(self, targets: Targets) -> tuple[Scale, Scale]:
         return scale_of(targets.fresh_y, self.criterion), scale_of(targets.y, self.criterion)
+
+    def optima(self, targets: Targets, numbers: range) -> torch.Tensor:
+        """Errors (targets, 1) of the best members of the family for the rows of the fits; (0, 1) if not known."""
+        if type(self.criterion) is not nn.MSELoss:
+            return torch.empty(0, 1, dtype=torch.float64)
+        found = []
+        for place, number in enumerate(numbers):
+            rows = (part[place] for part in (targets.x, targets.y, targets.fresh_x, targets.fresh_y))
+            found.append(closed_form_errors(self.network(number, 0), *rows))
+            if found[0] is None:
+                return torch.empty(0, 1, dtype=torch.float64)
+        return torch.tensor(found, dtype=torch.float64)[:, None]
 
     @property
     def recipe(self) -> Recipe:
@@ -133,7 +146,10 @@ class Fitter:
     def network(self, number: int, restart: int) -> nn.Module:
         """The initial network of a fit; families of the same class draw the same one."""
         with seeded("start", self.seed, self.index, number, restart):
-            return self.space.build(self.index)
+            network = self.space.build(self.index)
+        if self.space.frozen_base:
+            share_frozen(self.space, self.index, network, self.seed, self.index, number)
+        return network
 
     def _fit_and_measure(self, starts, targets: Targets, scales: tuple[Scale, Scale], recipe: Recipe, rates=()):
         """Relative errors of N fits, (N,) on fresh rows and (N,) on the rows of the fit."""

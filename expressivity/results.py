@@ -16,9 +16,7 @@ from common.tables import csv_text
 from expressivity.errors import ExpressivityError
 from expressivity.intervals import Interval
 from expressivity.search import Found, Trial
-from expressivity.verdict import FAMILIES, FIRST_LOOK, STATISTICS, WORST, Estimate, estimated
-
-KINDS = ("fresh", "training", "half", "floor", "optimum")
+from expressivity.verdict import FAMILIES, FIRST_LOOK, KINDS, STATISTICS, WORST, Estimate, estimated
 
 
 @dataclass

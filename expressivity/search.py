@@ -14,7 +14,8 @@ from expressivity.verdict import WORST, bounded
 CANDIDATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 STEP, LOWEST, HIGHEST = 10**0.5, 1e-7, 1e4  # how the candidates go on if the best is at an end, and until where
 BUDGETS = (0.25, 0.5, 1.0)
-TARGETS, RESTARTS = 12, 2  # of the search, which are not those of the comparison
+TARGETS, RESTARTS = 12, 2
+FIRST = 2**32  # number of the first target of a search, beyond those of a comparison
 ALONE = 3  # targets for networks that are fitted one at a time
 
 
@@ -43,11 +44,13 @@ class Found:
     trials: tuple[Trial, ...] = ()
 
 
-def search(fitter: Fitter, targets: Targets, given: float | None, candidates: Iterable[float] | None) -> Found:
+def search(
+    fitter: Fitter, targets: Targets, numbers: range, given: float | None, candidates: Iterable[float] | None
+) -> Found:
     """Find the learning rate with which `fitter` leaves the smallest mean error.
 
     fitter: what fits the family; it is left unchanged.
-    targets: targets of the search.
+    targets, numbers: targets of the search.
     given: the learning rate that the family uses in any case; None: the best one.
     candidates: what to try; None: CANDIDATES, and on beyond the better end of these.
     """
@@ -56,7 +59,7 @@ def search(fitter: Fitter, targets: Targets, given: float | None, candidates: It
 
     def tried(rates: Iterable[float], budget: float) -> dict[float, float]:
         rates = sorted(rates)
-        errors = bounded(fitter.fit_with(rates, targets, budget)).mean((1, 2)).tolist()
+        errors = bounded(fitter.fit_with(rates, targets, numbers, budget)).mean((1, 2)).tolist()
         trials.extend(map(Trial, rates, [budget] * len(rates), errors))
         return dict(zip(rates, errors, strict=True))
 

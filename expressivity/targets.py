@@ -6,6 +6,7 @@ import torch
 
 from common.errors import type_and_line
 from expressivity.errors import ExpressivityError
+from expressivity.frozen_base import share_frozen
 from expressivity.randomness import seeded
 from expressivity.spaces import ArchitecturalSpace
 
@@ -51,7 +52,7 @@ class Source:
     law: object
     rows: int
     fresh_rows: int
-    seed: object
+    seed: int
     device: torch.device
 
     def draw(self, numbers: range) -> Targets:
@@ -69,13 +70,22 @@ class Source:
         for attempt in range(MAX_ATTEMPTS):
             with seeded("target", self.seed, self.index, number, attempt):
                 x = sampled(self.law, rows + self.fresh_rows, self.space, self.index)
-                y = outputs(self.space, self.index, self.space.build(self.index), x)
+                y = outputs(self.space, self.index, self._network(number), x)
             if varies(y[:rows]) and varies(y[rows:]):
                 return x, y, attempt
         raise ExpressivityError(
             f"{self.space.where(self.index)}: {MAX_ATTEMPTS} targets in a row are constant, so there is nothing to "
             "imitate; change the architecture or its parameters"
         )
+
+    def _network(self, number: int) -> torch.nn.Module:
+        """A typical member of the space: one that starts at a special point, such as a zero update, leaves it."""
+        network = self.space.build(self.index)
+        if self.space.frozen_base:
+            share_frozen(self.space, self.index, network, self.seed, self.index, number)
+        if hasattr(network, "draw_update"):
+            network.draw_update()
+        return network
 
 
 def sampled(law, rows: int, space: ArchitecturalSpace, index: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 from expressivity.intervals import Interval, confidence_interval
 
 FAMILIES = ("A", "B")
+KINDS = ("fresh", "training", "half", "floor", "optimum")  # of errors, see `results.SizeResult`
 OTHER = {"A": "B", "B": "A"}
 WORST = 1.0  # errors above that of the best constant, and those of diverged fits, count as this
 

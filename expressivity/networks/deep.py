@@ -25,6 +25,11 @@ LAYERS = {
 }
 
 
+def gains(depth: int) -> list[float]:
+    """Gains of the layers: sqrt(2) before an activation (He et al. 2015, https://arxiv.org/abs/1502.01852), else 1."""
+    return [math.sqrt(2)] * (depth - 1) + [1.0]
+
+
 class DeepNetwork(nn.Module):
     """Linear layers of one structure, with an activation after each but the last.
 
@@ -35,8 +40,7 @@ class DeepNetwork(nn.Module):
     bias: whether the layers have biases.
     options: keywords of the layer, such as rank or diagonals.
 
-    Layers followed by an activation are initialised with the gain sqrt(2) of He et al. 2015
-    (https://arxiv.org/abs/1502.01852), the last one with gain 1.
+    The layers are initialised with these `gains`.
 
     Raises ValueError for an unknown layer or activation, or an invalid depth.
     """
@@ -49,8 +53,7 @@ class DeepNetwork(nn.Module):
             raise ValueError(f"unknown layer {layer!r}; allowed: {', '.join(LAYERS)}")
         if depth < 1:
             raise ValueError(f"depth is {depth}; it must be at least 1")
-        gains = [math.sqrt(2)] * (depth - 1) + [1.0]
-        self.layers = nn.ModuleList(LAYERS[layer](width, gain, bias=bias, **options) for gain in gains)
+        self.layers = nn.ModuleList(LAYERS[layer](width, gain, bias=bias, **options) for gain in gains(depth))
         self.activations = nn.ModuleList(named(activation) for _ in range(depth - 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

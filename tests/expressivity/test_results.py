@@ -17,7 +17,7 @@ from expressivity import (
 )
 from expressivity.comparator import STATE
 from expressivity.contest import Contest
-from expressivity.results import KINDS
+from expressivity.verdict import KINDS
 from tests.expressivity.quick import QUICK
 
 

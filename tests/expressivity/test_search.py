@@ -16,7 +16,7 @@ class Pretended:
     def __init__(self, error):
         self.error, self.calls = error, []
 
-    def fit_with(self, rates, targets, budget):
+    def fit_with(self, rates, targets, numbers, budget):
         self.calls.append((list(rates), budget))
         return torch.tensor([[[self.error(lr, budget)] * 2] * 3 for lr in rates], dtype=torch.float64)
 
@@ -25,7 +25,7 @@ def found(monkeypatch, error, given=None, candidates=None):
     monkeypatch.setattr("expressivity.search.replace", lambda fitter, **_: fitter)
     fitter = Pretended(error)
     fitter.restarts = 2
-    return search(fitter, None, given, candidates), fitter.calls
+    return search(fitter, None, range(3), given, candidates), fitter.calls
 
 
 def valley(best):
@@ -67,10 +67,10 @@ def test_several_rates_in_one_stack_are_those_one_after_the_other(space, double)
     contest = comparator.contest(0, draws, None, True)
     fitter, targets = contest.fitters["A"], contest.sources["A"].draw(range(3))
     rates = [0.003, 0.1, 0.01]
-    together = fitter.fit_with(rates, targets, 0.5)
+    together = fitter.fit_with(rates, targets, range(3), 0.5)
     for size in (1, 7):
         fitter.stack_size = size
-        assert torch.allclose(together, fitter.fit_with(rates, targets, 0.5), rtol=1e-8)
+        assert torch.allclose(together, fitter.fit_with(rates, targets, range(3), 0.5), rtol=1e-8)
     fitter.stack_size = None
     for lr, errors in zip(rates, together, strict=True):
         fitter.lr = lr
@@ -91,9 +91,9 @@ def test_auto_uses_what_it_found_and_its_targets_are_others(space, monkeypatch):
     draws, seen, fit_with = {"seed": 0, "sub_iterations": 2, "evaluation_rows": 64}, [], Fitter.fit_with
     contest = ArchitectureComparator(auto, fixed, space()).contest(0, draws, None, True)
 
-    def watch(self, rates, targets, budget):
+    def watch(self, rates, targets, numbers, budget):
         seen.append(targets)
-        return fit_with(self, rates, targets, budget)
+        return fit_with(self, rates, targets, numbers, budget)
 
     monkeypatch.setattr(Fitter, "fit_with", watch)
     contest.tune()
