@@ -119,12 +119,20 @@ def test_fewer_rows_than_inputs(name, count):
         assert least == pytest.approx(measured(minimised(network, x, y, starts), x, y), rel=1e-5, abs=1e-9)
 
 
-def test_of_many_solutions_it_takes_the_smallest():
-    x, y, fresh_x, fresh_y = rows(3)
-    expected = fresh_x @ torch.from_numpy(numpy.linalg.pinv(x.numpy())) @ y
-    error = (expected - fresh_y).square().mean() / (fresh_y - fresh_y.mean(0)).square().mean()
-    network = DeepNetwork(WIDTH, 1, "full", bias=False)
-    assert closed_form_errors(network, x, y, fresh_x, fresh_y) == pytest.approx(error.item())
+@pytest.mark.parametrize("bias", [False, True])
+def test_of_many_solutions_it_takes_the_smallest(bias):
+    """From three rows, and from many with two inputs that are always equal and one that is constant."""
+    few, many = rows(3), rows(30)
+    for x in many[::2]:
+        x[:, 1], x[:, 2] = x[:, 0], 1.0
+    fresh_x, fresh_y, _, _ = rows(50)
+    for x, y, _, _ in (few, many):
+        x_mean, y_mean = (part.mean(0) if bias else 0.0 for part in (x, y))
+        weight = torch.from_numpy(numpy.linalg.pinv((x - x_mean).numpy(), rcond=1e-10)) @ (y - y_mean)
+        left = (fresh_x - x_mean) @ weight + y_mean - fresh_y
+        error = left.square().mean() / (fresh_y - fresh_y.mean(0)).square().mean()
+        network = DeepNetwork(WIDTH, 1, "full", bias=bias)
+        assert closed_form_errors(network, x, y, fresh_x, fresh_y) == pytest.approx(error.item())
 
 
 def test_members_are_imitated_exactly_and_in_float64():
