@@ -40,7 +40,7 @@ def minimised(network, x, y, starts):
         for parameter in trained:
             torch.nn.init.normal_(parameter, std=0.5)
         optimizer = torch.optim.LBFGS(
-            trained, max_iter=800, tolerance_grad=1e-11, tolerance_change=0, line_search_fn="strong_wolfe"
+            trained, max_iter=300, tolerance_grad=1e-9, tolerance_change=0, line_search_fn="strong_wolfe"
         )
 
         def loss(optimizer=optimizer):
