@@ -120,13 +120,13 @@ def test_a_drawn_update_is_not_zero(name):
 def test_a_drawn_update_has_the_variance_of_a_difference_of_weights(name):
     network, squares = adapted(name), []
     with seeded("updates", 1):
-        for _ in range(800):
+        for _ in range(500):
             network.draw_update()
             squares.append(torch.stack([change.square().mean() for change in changes(network)]))
     squares = torch.stack(squares).double()
     error = squares.std(0) / math.sqrt(len(squares))
     wanted = torch.tensor([2 * 2 / 16, 2 * 1 / 16])
-    assert (error < 0.06 * wanted).all()
+    assert (error < 0.08 * wanted).all()
     assert ((squares.mean(0) - wanted).abs() < 4 * error).all()
 
 
@@ -134,7 +134,7 @@ def test_updates_drawn_across_layers_are_uncorrelated_and_of_equal_variance_in_a
     network = adapted("cross-layer")
     drawn = []
     with seeded("updates"):
-        for _ in range(3000):
+        for _ in range(2000):
             network.draw_update()
             drawn.append(torch.stack(changes(network)))
     first, second = torch.stack(drawn).unbind(1)
