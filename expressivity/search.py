@@ -52,7 +52,8 @@ def search(
     fitter: what fits the family; it is left unchanged.
     targets, numbers: targets of the search.
     given: the learning rate that the family uses in any case; None: the best one.
-    candidates: what to try; None: CANDIDATES, and on beyond the better end of these.
+    candidates: what to try; None: CANDIDATES, and on beyond the better end of these. If there is only one learning
+        rate, nothing is tried.
     """
     fitter = replace(fitter, restarts=min(RESTARTS, fitter.restarts))
     trials: list[Trial] = []
@@ -64,7 +65,10 @@ def search(
         return dict(zip(rates, errors, strict=True))
 
     kept = {given} if given else set()
-    errors = tried({*(CANDIDATES if candidates is None else candidates), *kept}, BUDGETS[0])
+    first = {*(CANDIDATES if candidates is None else candidates), *kept}
+    if len(first) == 1:
+        return Found(*first, 0.0, *first)
+    errors = tried(first, BUDGETS[0])
     while candidates is None and (beyond := _beyond(errors)):
         errors |= tried([beyond], BUDGETS[0])
     for budget in BUDGETS[1:]:

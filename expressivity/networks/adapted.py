@@ -22,6 +22,7 @@ from t3nsor.cores import close_cores
 from t3nsor.cross_layer import near_identity
 
 CROSS_LAYER = "tt_cross_layer"
+UPDATES = [name for name in LAYERS if name != "quantized"]  # no quantised weight is zero
 
 
 class AdaptedNetwork(nn.Module):
@@ -29,7 +30,7 @@ class AdaptedNetwork(nn.Module):
 
     width: width of all layers.
     depth: number of linear layers.
-    update: structure of the updates: a key of LAYERS, or "tt_cross_layer" for one tensor train for all layers.
+    update: structure of the updates: one of UPDATES, or "tt_cross_layer" for one tensor train for all layers.
     activation: name of the activation, or a module.
     bias: whether the frozen layers have biases.
     train_bias: whether updates of the biases are trained, too.
@@ -51,8 +52,8 @@ class AdaptedNetwork(nn.Module):
         **options,
     ):
         super().__init__()
-        if update not in LAYERS and update != CROSS_LAYER:
-            raise ValueError(f"unknown update {update!r}; allowed: {', '.join(LAYERS)}, {CROSS_LAYER}")
+        if update not in UPDATES and update != CROSS_LAYER:
+            raise ValueError(f"unknown update {update!r}; allowed: {', '.join(UPDATES)}, {CROSS_LAYER}")
         self.frozen = DeepNetwork(width, depth, "full", activation, bias).requires_grad_(False)
         make = CrossLayerUpdates if update == CROSS_LAYER else partial(SeparateUpdates, LAYERS[update])
         self.updates = make(width, gains(depth), **options)

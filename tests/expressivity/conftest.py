@@ -21,6 +21,8 @@ def space():
         own = ("rank", "diagonals", "d", "activation", "bias")
         keywords = {"width": width, "depth": depth, "layer": layer} | {k: options.pop(k) for k in own if k in options}
         defaults = {"lr": 0.02, "epoch": 2, "batch_size": 32, "automatic_measurement_mode": "parameters"}
+        lr = options.get("lr", defaults["lr"])
+        defaults["lr_candidates"] = None if lr == "auto" else [lr]  # no search
         parameters = keywords if sizes is None else [{**keywords, **size} for size in sizes]
         return ArchitecturalSpace(width, name or layer, DeepNetwork, parameters, **{**defaults, **options})
 

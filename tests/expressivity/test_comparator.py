@@ -195,7 +195,7 @@ class Noisy(nn.Sequential):
 
 
 def test_targets_and_fitted_networks_are_asked_in_evaluation_mode(space):
-    noisy = ArchitecturalSpace(4, "noisy", Noisy, batch_size=256, epoch=2)
+    noisy = ArchitecturalSpace(4, "noisy", Noisy, batch_size=256, epoch=2, lr_candidates=[0.01])
     full = space(batch_size=256, epoch=100, lr=0.05, width=4)
     result = ArchitectureComparator(full, noisy, noisy).compare(**QUICK)
     assert result.sizes[0].fresh["A"].max() < 0.01  # without dropout the target is linear

@@ -218,14 +218,15 @@ def test_a_first_parameter_of_whole_numbers_does_not_round_the_targets():
         def forward(self, x):
             return self.linear(x[:, self.ids])
 
-    space = ArchitecturalSpace(4, "ordered", Ordered, batch_size=256, epoch=60, lr=0.05)
+    space = ArchitecturalSpace(4, "ordered", Ordered, batch_size=256, epoch=60, lr=0.05, lr_candidates=[0.05])
     result = ArchitectureComparator(space, space, space).compare(2, 1, progress=False)
     assert result.sizes[0].fresh["A"].max() < 1e-3
 
 
 def test_lbfgs_gets_its_closure(double):
     linear = {"in_features": 4, "out_features": 4}
-    keywords = {"batch_size": 64, "mini_batch_size": 64, "epoch": 20, "lr": 1.0, "grad_clamp": None}
+    keywords = {"batch_size": 64, "mini_batch_size": 64, "epoch": 20, "lr": 1.0, "lr_candidates": [1.0]}
+    keywords["grad_clamp"] = None
     space = ArchitecturalSpace(4, "linear", nn.Linear, linear, optimizer=torch.optim.LBFGS, **keywords)
     with pytest.warns(UserWarning, match="LBFGS"):
         result = ArchitectureComparator(space, space, space).compare(2, 1, progress=False)

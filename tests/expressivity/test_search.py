@@ -52,6 +52,9 @@ def test_a_given_one_is_kept_and_what_it_costs_is_said(monkeypatch):
     result, calls = found(monkeypatch, valley(0.1), candidates=[0.5, 0.25])
     assert (result.lr, calls[0][0]) == (0.25, [0.25, 0.5])
     assert len(calls) == len(BUDGETS)
+    for given in (0.5, None):
+        result, calls = found(monkeypatch, valley(0.1), given, candidates=[0.5])
+        assert (result.lr, result.best, result.gain, calls) == (0.5, 0.5, 0, [])
 
 
 def test_where_nothing_works_it_ends(monkeypatch):
@@ -79,7 +82,8 @@ def test_several_rates_in_one_stack_are_those_one_after_the_other(space, double)
 
 
 def test_auto_uses_what_it_found_and_its_targets_are_others(space, monkeypatch):
-    auto, fixed = space("low_rank", rank=2, lr="auto"), space("low_rank", rank=2, lr=1e-4)
+    auto = space("low_rank", rank=2, lr="auto")
+    fixed = space("low_rank", rank=2, lr=1e-4, lr_candidates=None)
     result = ArchitectureComparator(auto, fixed, space()).compare(**QUICK)
     (size,) = result.sizes
     a, b = size.found["A"], size.found["B"]

@@ -8,8 +8,8 @@ import torch
 from scipy.optimize import minimize
 
 from expressivity import ExpressivityError
-from expressivity.fitting import relative_errors
 from expressivity.networks import AdaptedNetwork, DeepNetwork, Transformer
+from expressivity.scoring import relative_errors, scale_of
 from expressivity.truth import closed_form_errors, optimal_errors, rearranged
 from t3nsor import TensorRing, TensorTrain
 
@@ -61,9 +61,9 @@ def minimised(network, x, y, starts):
 
 def measured(network, fresh_x, fresh_y):
     """The error as the fitter measures it."""
-    return relative_errors(
-        lambda x: network(x[0])[None], fresh_x[None], fresh_y[None], torch.tensor([0]), torch.nn.MSELoss()
-    ).item()
+    criterion = torch.nn.MSELoss()
+    where = fresh_x[None], fresh_y[None], torch.tensor([0]), criterion, scale_of(fresh_y[None], criterion), 64
+    return relative_errors(lambda x: network(x[0])[None], *where).item()
 
 
 NETWORKS = {
