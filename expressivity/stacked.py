@@ -1,7 +1,5 @@
 """Fits networks of one architecture together: stacked parameters, one forward pass and one optimiser step for all."""
 
-import math
-
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
@@ -29,8 +27,8 @@ class Stack:
     device: where to compute.
     groups: number of groups of equal size into which the networks are divided, in order.
 
-    The attribute `flats` holds the trainable parameters of each group in one tensor, at least in single precision, so
-    an optimiser step is a single operation per group.
+    The attribute `trained` holds the trainable parameters by name, each as one tensor per group, at least in single
+    precision.
     """
 
     def __init__(self, networks: list[nn.Module], device: torch.device, groups: int = 1):
@@ -38,22 +36,14 @@ class Stack:
         kept = [dict(network.named_parameters()) | dict(network.named_buffers()) for network in networks]
         self.fixed = {name: torch.stack([each[name].detach() for each in kept]).to(device) for name in kept[0]}
         self.template = networks[0].to(device)  # after its tensors were stacked with those of the others
-        size = len(networks) // groups
-        self.shapes = {name: (size, *self.fixed[name].shape[1:]) for name in trained}
-        own = [self.fixed.pop(name).split(size) for name in trained]
-        flats = [torch.cat([part.flatten() for part in parts]) for parts in zip(*own, strict=True)]
-        self.dtype = flats[0].dtype
-        self.flats = [flat.to(master_dtype(self.dtype)).requires_grad_() for flat in flats]
+        self.dtypes = {name: self.fixed[name].dtype for name in trained}
+        own = {name: self.fixed.pop(name).to(master_dtype(self.dtypes[name])).chunk(groups) for name in trained}
+        self.trained = {name: [part.clone().requires_grad_() for part in parts] for name, parts in own.items()}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All parameters and buffers by name, each of shape (N, *shape)."""
-        sizes = [math.prod(shape) for shape in self.shapes.values()]
-        groups = [flat.to(self.dtype).split(sizes) for flat in self.flats]
-        trained = {}
-        for (name, shape), pieces in zip(self.shapes.items(), zip(*groups, strict=True), strict=True):
-            views = [piece.view(shape) for piece in pieces]
-            trained[name] = torch.cat(views) if len(views) > 1 else views[0]
-        return trained | self.fixed
+        whole = {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in self.trained.items()}
+        return {name: each.to(self.dtypes[name]) for name, each in whole.items()} | self.fixed
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self._mapped(lambda tensors, x: functional_call(self.template, tensors, (x,)), x)
@@ -86,8 +76,9 @@ def fit_stack(
     rates = rates or (recipe.lr,)
     stack = Stack(networks, x.device, len(rates))
     stack.template.train()
-    groups = [{"params": [flat], "lr": lr} for flat, lr in zip(stack.flats, rates, strict=True)]
-    optimizer = recipe.make_optimizer(groups, fused=True)
+    groups = [list(parts) for parts in zip(*stack.trained.values(), strict=True)]
+    params = [{"params": parts, "lr": lr} for parts, lr in zip(groups, rates, strict=True)]
+    optimizer = recipe.make_optimizer(params, fused=True)
     for order, steps in recipe.epochs(x.shape[1]):
         inputs, outputs = x[:, order], y[:, order]
         for decay, part in steps:
@@ -95,7 +86,7 @@ def fit_stack(
             optimizer.zero_grad()
             stack.losses(inputs[:, part][owner], outputs[:, part][owner], recipe.criterion).sum().backward()
             if recipe.grad_clamp is not None:
-                nn.utils.clip_grad_value_(stack.flats, recipe.grad_clamp)
+                nn.utils.clip_grad_value_([part for parts in groups for part in parts], recipe.grad_clamp)
             optimizer.step()
     stack.template.eval()
     return stack
@@ -136,7 +127,8 @@ def _differ(networks: list[nn.Module], x: torch.Tensor, y: torch.Tensor, recipe:
         slopes.append([torch.zeros_like(p) if p.grad is None else p.grad for p in trained])
         network.zero_grad()
     alone = torch.cat([torch.stack(each).flatten() for each in zip(*slopes, strict=True)])
-    return not (_close(*outputs) and _close(stack.flats[0].grad, alone))
+    together = [part.grad if part.grad is not None else torch.zeros_like(part) for (part,) in stack.trained.values()]
+    return not (_close(*outputs) and _close(torch.cat([each.flatten() for each in together]), alone))
 
 
 def _close(together: torch.Tensor, alone: torch.Tensor) -> bool:
