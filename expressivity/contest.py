@@ -56,7 +56,8 @@ class Contest:
         return drawn[source].first(len(few)) if source in drawn else source.draw(few)
 
     def _diverged(self, fitter: Fitter, fits: int) -> str:
-        advice = "lower lr or grad_clamp" if fitter.has_recipe else "train returned networks that are not finite"
+        own = "train returned networks whose outputs are not finite"
+        advice = "lower lr or grad_clamp" if fitter.has_recipe else own
         return f"{fitter.space.where(fitter.index)}: all {fits} fits diverged; {advice}"
 
     def targets_at_once(self, most: int) -> int:

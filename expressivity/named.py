@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.distributions import Distribution, Laplace, Normal, Uniform
+from torch.distributions import Laplace, Normal, Uniform
 
 from common.errors import type_and_line
 from expressivity.criteria import CRITERIA
@@ -65,7 +65,7 @@ NAMED = {
     "criterion": Kind(
         CRITERIA, nn.Module, 2, (), torch.Tensor, "a class of torch modules, or a function (output, target)"
     ),
-    "law": Kind(LAWS, Distribution, 0, None, None, "a class of torch distributions, or an object with sample(shape)"),
+    "law": Kind(LAWS, None, 0, None, None, "an object with a method sample(shape), or its class"),
 }
 WITH_OPTIONS = ("optimizer", "criterion", "law")  # may be an object with the key "name" and its options
 
@@ -102,10 +102,10 @@ def named(given: object, kind: str, what: str, trusted: bool):
         found = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
     except Exception as error:  # a user's module may raise anything
         raise ExpressivityError(f"{what} is {given!r}, which cannot be imported: {type_and_line(error)}") from error
-    if inspect.isclass(found):
-        fits = kind_of.base is not None and issubclass(found, kind_of.base)
-    elif kind == "law":
+    if kind == "law":
         fits = not own and callable(getattr(found, "sample", None))
+    elif inspect.isclass(found):
+        fits = kind_of.base is not None and issubclass(found, kind_of.base)
     else:
         fits = not own and _is_routine(found, kind_of)
     if not fits:

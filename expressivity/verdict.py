@@ -112,18 +112,16 @@ class Estimate:
             return None
         family = OTHER[leader]
         movement = self.movements[family]
-        parts = {
-            "floor": max(self.floors[each].mean for each in (FAMILIES if self.mutual else (family,))),
-            "movement": movement.mean if movement else 0.0,
-            "gain": self.gains[family],
-        }
-        cure = {
-            "floor": "its fits do not reach even members that can be reached: raise epoch or the rows",
-            "movement": "its error still falls with the budget: raise epoch",
-            "gain": 'another learning rate is better: set lr to "auto"',
+        floor = max(FAMILIES if self.mutual else (family,), key=lambda each: self.floors[each].mean)
+        parts = {"floor": self.floors[floor].mean, "movement": movement.mean if movement else 0.0}
+        parts["gain"] = self.gains[family]
+        cures = {
+            "floor": f"{names[floor]} does not reach even its own members; raise epoch, sub_iterations or the rows",
+            "movement": f"the error of {names[family]} still falls with the budget; raise epoch",
+            "gain": f'another learning rate is better for {names[family]}; set lr to "auto"',
         }
         shown = ", ".join(f"{name} {value:.2g}" for name, value in parts.items())
-        return f"{names[family]}: {cure[max(parts, key=parts.__getitem__)]} ({shown})"
+        return f"{cures[max(parts, key=parts.__getitem__)]} ({shown})"
 
 
 def estimated(

@@ -22,11 +22,14 @@ SMALL = {
         "shared.epoch": 1,
         "shared.mini_batch_size": 256,
         "evaluation_rows": 32,
+        "shared.lr_candidates": [0.01, 0.1],
     },
     "trajectory_depth": {"width": 16, "depth": 3, "last": 3, "points": 200, "networks": 2},
 }
+NO_SEARCH = {"shared.lr": 0.01, "shared.lr_candidates": [0.01]}
 WANTED = {
-    "n_diagonal", "split_transformers", "tt_cores_nonlinearity", "tt_vs_lora", "tt_vs_tr", "trajectory_depth",
+    "adaptation", "n_diagonal", "split_transformers", "tt_cores_nonlinearity", "tt_vs_lora", "tt_vs_tr",
+    "trajectory_depth",
 }  # fmt: skip
 
 
@@ -97,7 +100,7 @@ def test_families_have_equal_measures_where_they_claim_to(path):
 
 def test_it_goes_on_and_a_finished_one_is_only_shown(run, monkeypatch):
     keys = {"sub_iterations": 1, "shared.epoch": 1, "shared.mini_batch_size": 256, "evaluation_rows": 16}
-    keys["stack_size"] = 2
+    keys |= {"stack_size": 2, **NO_SEARCH}
     run("n_diagonal", **keys, max_iterations=2)
     *_, out = run("n_diagonal", **keys, max_iterations=4)
     result = ComparisonResult.from_json(out / "comparison.json")
@@ -109,7 +112,7 @@ def test_it_goes_on_and_a_finished_one_is_only_shown(run, monkeypatch):
 
 
 def test_another_configuration_is_refused_and_on_request_replaces_it(run):
-    keys = {"max_iterations": 2, "sub_iterations": 1, "shared.epoch": 1, "evaluation_rows": 16}
+    keys = {"max_iterations": 2, "sub_iterations": 1, "shared.epoch": 1, "evaluation_rows": 16, **NO_SEARCH}
     *_, out = run("n_diagonal", **keys)
     before = (out / "comparison.json").read_bytes()
     status, _, errors, _ = run("n_diagonal", **keys, seed=1)
@@ -143,14 +146,14 @@ def test_an_interruption_ends_in_one_line(run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("expressivity.comparator.Contest.fit", interrupt)
-    status, _, errors, out = run("n_diagonal")
+    status, _, errors, out = run("n_diagonal", **NO_SEARCH)
     assert (status, len(errors)) == (130, 1)
     assert errors[0].startswith("interrupted")
     assert not out.exists()
 
 
 def test_a_wrong_key_deletes_nothing(run):
-    keys = {"max_iterations": 2, "sub_iterations": 1, "shared.epoch": 1, "evaluation_rows": 16}
+    keys = {"max_iterations": 2, "sub_iterations": 1, "shared.epoch": 1, "evaluation_rows": 16, **NO_SEARCH}
     *_, out = run("n_diagonal", **keys)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for wrong in ({"A.lr": -1}, {"confidence": 2}, {"evaluation_rows": 0}):
@@ -288,12 +291,15 @@ NOT_TRUSTED = "a file may name classes of expressivity.networks and t3nsor only:
         ("architecture", "t3nsor:torch.hub.load"),
         ("architecture", "t3nsor.layers:TTLinear"),
         ("architecture", "mine:Net"),
+        ("criterion", "mine:Loss"),
+        ("law", {"name": "mine:Law"}),
     ],
 )
 def test_a_file_runs_no_code_of_others(run, tmp_path, monkeypatch, key, name):
     (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    status, _, errors, out = run("n_diagonal", **{f"A.{key}": name})
+    where = key if key in ("criterion", "law") else f"A.{key}"
+    status, _, errors, out = run("n_diagonal", **{where: name})
     assert (status, len(errors)) == (2, 1)
     assert NOT_TRUSTED in errors[0]
     assert not (tmp_path / "executed").exists()
@@ -336,6 +342,65 @@ def test_a_file_cannot_trust_itself(tmp_path, capsys):
     assert "sets trust_modules, which only the command line may" in capsys.readouterr().err
 
 
+OWN = """
+import torch
+from torch.distributions import Normal
+def pinball(output, target, level=0.5):
+    return torch.maximum(level * (target - output), (level - 1) * (target - output)).mean()
+class Loss(torch.nn.Module):
+    def forward(self, output, target): return (output - target).abs().pow(1.5).mean()
+law = Normal(1.0, 2.0)
+class Cubed:
+    def sample(self, shape): return torch.randn(shape).pow(3)
+def no_tensor(shape): return 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("criterion", "law"),
+    [
+        ("own:Loss", "own:law"),
+        ({"name": "own:pinball", "level": 0.3}, "own:Cubed"),
+        ({"name": "huber", "delta": 0.5}, {"name": "uniform", "low": -1.0, "high": 1.0}),
+        ("cross_entropy", {"name": "torch.distributions:Normal", "loc": [0.0] * 5, "scale": [1.0] * 5}),
+    ],
+)
+def test_a_criterion_and_a_law_of_ones_own(run, tmp_path, monkeypatch, criterion, law):
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = {
+        "max_iterations": 2,
+        "sub_iterations": 1,
+        "shared.epoch": 1,
+        "shared.lr": 0.01,
+        "shared.lr_candidates": [0.01],
+    }
+    status, _, errors, out = run("n_diagonal", "--trust_modules", criterion=criterion, law=law, **keys)
+    assert status == 0, errors
+    sizes = json.loads((out / "comparison.json").read_text())["sizes"]
+    assert all(error > 0 for size in sizes for row in size["errors"]["fresh"]["A"] for error in row)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "message"),
+    [
+        ("criterion", "subprocess:run", "it must be a class of torch modules, or a function (output, target)"),
+        ("criterion", "torch.nn:MSELos", "cannot be imported: AttributeError"),
+        ("criterion", "torch.optim:SGD", "it must be a class of torch modules"),
+        ("law", "own:no_tensor", "it must be an object with a method sample(shape), or its class"),
+        ("law", "torch.distributions:Normal", "which cannot be made: TypeError"),
+    ],
+)
+def test_what_is_no_criterion_or_law_is_named(run, tmp_path, monkeypatch, key, name, message):
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    status, _, errors, out = run("n_diagonal", "--trust_modules", **{key: name})
+    assert (status, len(errors)) == (2, 1)
+    assert f"{key} is {name!r}" in errors[0]
+    assert message in errors[0]
+    assert not out.exists()
+
+
 ODD_NETWORKS = """
 import torch
 from torch import nn
@@ -348,6 +413,10 @@ class Complex(nn.Module):
     def forward(self, x): return (x * self.weight).real
 class Empty(nn.Module):
     def forward(self, x): return x
+def spoiled(network, x, y):
+    for parameter in network.parameters():
+        parameter.data.fill_(float("nan"))
+    return network
 """
 
 
@@ -371,3 +440,18 @@ def test_networks_that_cannot_be_fitted_are_one_line(tmp_path, monkeypatch, caps
     errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+@pytest.mark.filterwarnings("ignore:space 'A', size 0")
+def test_a_routine_that_gives_nan_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "odd_networks.py").write_text(ODD_NETWORKS)
+    linear = {"architecture": "deep_network", "parameters": {"width": 3, "depth": 1}, "batch_size": 16}
+    config = {"input_size": 3, "A": {**linear, "train": "odd_networks:spoiled"}, "B": linear, "max_iterations": 2}
+    (tmp_path / "x.json").write_text(json.dumps(config))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["x.json", "--trust_modules"]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    assert errors == [
+        "error: space 'A', size 0: all 5 fits diverged; train returned networks whose outputs are not finite"
+    ]

@@ -68,9 +68,10 @@ def test_few_targets_and_intervals_with_zero_decide_nothing():
 
 def test_the_advice_names_the_family_and_the_largest_part():
     for part, words in (
-        ({"floor": (0.0, 0.25)}, "second: its fits do not reach even members that can be reached"),
-        ({"half": (0.0, 0.25)}, "second: its error still falls with the budget: raise epoch"),
-        ({"gains": (0.0, 0.25)}, 'second: another learning rate is better: set lr to "auto"'),
+        ({"floor": (0.0, 0.25)}, "second does not reach even its own members; raise epoch"),
+        ({"floor": (0.25, 0.0), "mutual": True}, "first does not reach even its own members; raise epoch"),
+        ({"half": (0.0, 0.25)}, "the error of second still falls with the budget; raise epoch"),
+        ({"gains": (0.0, 0.25)}, 'another learning rate is better for second; set lr to "auto"'),
     ):
         found = estimate(0.3, 0.5, **part)
         assert found.advice(NAMES).startswith(words)
