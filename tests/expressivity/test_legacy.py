@@ -39,6 +39,8 @@ def test_a_script_of_a_comparison_with_a_base(monkeypatch):
     min_a, mean_a, min_b, mean_b = result
     assert [len(each) for each in (min_a, mean_a, min_b, mean_b)] == [2] * 4
     assert min_a == [estimate.errors["A"].mean for estimate in result.estimates("min")]
+    assert mean_a == [estimate.errors["A"].mean for estimate in result.estimates("mean")]
+    assert min_b == [estimate.errors["B"].mean for estimate in result.estimates("min")]
     assert mean_b == [estimate.errors["B"].mean for estimate in result.estimates("mean")]
     assert all(low <= mean for low, mean in zip(min_a + min_b, mean_a + mean_b, strict=True))
     again = comparator.compare(3, 2, variance_threshold=None, progress=False)

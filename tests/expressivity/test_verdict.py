@@ -58,6 +58,12 @@ def test_no_winner_is_worse_than_a_constant():
     assert estimate(0.9, 1e8).winner == "A"
     assert estimate(0.9, 1e8).errors["B"].mean == 1
     assert estimate(float("nan"), 0.5).winner == "B"
+    near = errors(0.0, 0.0)  # A is always a little better, but on nearly all targets no better than a constant
+    near["fresh"]["B"] = torch.where(torch.arange(64)[:, None] < 3, 0.6, 1.0).double().expand(64, 2)
+    near["fresh"]["A"] = near["half"]["A"] = near["half"]["B"] = near["fresh"]["B"] - 0.01
+    found = estimated("min", 0.95, near, dict.fromkeys(FAMILIES, 0.0), False)
+    assert found.difference.excludes_zero
+    assert found.winner == "undecided"
 
 
 def test_few_targets_and_intervals_with_zero_decide_nothing():
