@@ -23,7 +23,7 @@ def spaces(count=2, **options):
     kinds = {"layer_type": "n_diagonal"}, {"layer_type": "LoRA"}, {"layer_type": "fully_connected"}
     parameters = [[{**kind, "dim": 5, "depth": 2, "rank": i + 1} for i in range(count)] for kind in kinds]
     return [
-        ArchitecturalSpace((5,), kind["layer_type"], Scripted, each, epoch=2, **options)
+        ArchitecturalSpace((5,), kind["layer_type"], Scripted, each, epoch=5, **options)
         for kind, each in zip(kinds, parameters, strict=True)
     ]
 
@@ -31,7 +31,8 @@ def spaces(count=2, **options):
 def test_a_script_of_a_comparison_with_a_base(monkeypatch):
     shown = []
     monkeypatch.setattr(ArchitectureComparator, "plot", lambda self, statistic: shown.append(statistic))
-    options = {"automatic_mesurement_mode": "parameter", "batch_size": 32, "automatic_batch_size_scale": None}
+    options = {"automatic_mesurement_mode": "parameter", "batch_size": 64, "automatic_batch_size_scale": None}
+    options |= {"lr": 0.1, "lr_candidates": [0.1]}
     a, b, base = spaces(**options)
     comparator = ArchitectureComparator(A_space=a, B_space=b, base_space=base)
     result = comparator.compare(3, 2, variance_threashold=None, plot_mode="min", progress=False)
@@ -42,6 +43,7 @@ def test_a_script_of_a_comparison_with_a_base(monkeypatch):
     assert mean_a == [estimate.errors["A"].mean for estimate in result.estimates("mean")]
     assert min_b == [estimate.errors["B"].mean for estimate in result.estimates("min")]
     assert mean_b == [estimate.errors["B"].mean for estimate in result.estimates("mean")]
+    assert len({each[1] for each in result}) == 4
     assert all(low <= mean for low, mean in zip(min_a + min_b, mean_a + mean_b, strict=True))
     again = comparator.compare(3, 2, variance_threshold=None, progress=False)
     assert list(again) == [min_a, mean_a, min_b, mean_b]
