@@ -1,4 +1,4 @@
-"""benchmarks/expressivity.py runs and prints what it fitted."""
+"""The benchmarks of expressivity run and print what they found."""
 
 SCRIPT = "benchmarks/expressivity.py"
 
@@ -22,3 +22,13 @@ def test_wrong_arguments_end_in_one_line(run_script):
         status, _, errors = run_script(SCRIPT, *wrong)
         assert (status, len(errors)) == (2, 1)
         assert errors[0].startswith("error: ")
+
+
+def test_the_verdicts_of_known_comparisons(run_script):
+    """Of few pairs; docs/expressivity.md has the counts of all."""
+    status, lines, errors = run_script("benchmarks/verdicts.py", "--pairs", 2)
+    assert status == 0, errors
+    equal, gap = lines
+    assert equal.startswith("equal: 2 pairs, 2 statistics: ")
+    assert "wrong" not in equal
+    assert gap.startswith("gap: 2 pairs, 2 statistics: right 4 (100.0%)")
