@@ -108,7 +108,7 @@ class ArchitectureComparator:
         sub_iterations: restarts, i.e. fits per target from different initialisations.
         variance_threshold: a size is settled once the confidence interval of the difference is narrower than this, for
             the minimum as well as for the mean over restarts; None: 0.
-        plot_mode: "min" or "mean": show a plot at the end, as `plot` does.
+        plot_mode: "min" or "mean": make the figure of `plot` at the end.
         stop_when_decided: a size is also settled once there is a winner, or a difference that the fits explain.
         confidence: confidence level of all intervals.
         evaluation_rows: number of fresh inputs per target.

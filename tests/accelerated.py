@@ -97,10 +97,10 @@ def of_fits(fitted: str, restarts: int, batch: int, with_float64: bool) -> tuple
     """
     recipe = {"batch_size": 32, "epoch": 2, "mini_batch_size": batch}
     space = ArchitecturalSpace(4, fitted, FITTED[fitted], **recipe)
-    targets = Source(space, 0, Normal(0.0, 1.0), 16, 0, torch.device("cpu")).draw(range(2))
+    targets = Source(space, 0, Normal(0.0, 1.0), space.rows(0), 16, 0, torch.device("cpu")).draw(range(2))
 
     def errors(device: str, targets: Targets) -> Errors:
-        fitter = Fitter(space, 0, restarts, nn.MSELoss(), 0, torch.device(device))
+        fitter = Fitter(space, 0, restarts, nn.MSELoss(), 0, torch.device(device), space.lr)
         fitter.probe(targets)
         assert fitter.obstacle is None, fitter.obstacle
         watcher.stalls.clear()
