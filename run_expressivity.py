@@ -27,7 +27,7 @@ from seq2seq.layout import RESULTS
 PROGRAM = "run_expressivity.py"
 USAGE = f"usage: python {PROGRAM} FILE.json [--key value ..]    (--help lists the keys)"
 MODEL_USAGE = (
-    f"python {PROGRAM} --model DIRECTORY [--task TASK] [--inputs 32] [--points 200] [--seed 0] [--out DIRECTORY] "
+    f"python {PROGRAM} --model DIRECTORY [--task TASK] [--inputs 32] [--points 400] [--seed 0] [--out DIRECTORY] "
     "[--overwrite_output_dir] [--traceback]"
 )
 INTERRUPTED = "interrupted; the same command resumes a comparison and restarts other experiments"
@@ -216,7 +216,7 @@ def print_keys() -> None:
     """Print every key with its type, default and help text."""
     print(USAGE)
     print(f"       {MODEL_USAGE}")
-    print("\nwith --model: trajectory lengths and tangent kernels of a trained model, block by block, beside its backbone's")
+    print("\nwith --model: how a trained model differs from its backbone, block by block")
     for f in key_fields(AdaptedModelExperiment):
         print(f"  --{f.name}: {f.metadata['help']}")
     print("\non the command line only")
@@ -237,7 +237,9 @@ def print_table(title: str, rows: list[dict]) -> None:
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in rows[0]:
-        table.add_column(name, justify="left" if name in ("winner", "activation", "block") else "right", overflow="fold")
+        table.add_column(
+            name, justify="left" if name in ("winner", "activation", "block") else "right", overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row.values()))
     console = Console()

@@ -19,6 +19,7 @@ from seq2seq.data.batches import load_split
 from seq2seq.data.token_cache import truncated
 from seq2seq.data.verbalizer import encode
 from seq2seq.models import load_named
+from seq2seq.progress import bars_on_terminals_only
 from third_party.models.t5 import T5ForConditionalGeneration
 from third_party.models.t5.adapter_description import holds_adapter
 from third_party.models.t5.adapting import modify_model_after_init
@@ -106,6 +107,7 @@ def load_probes(directory: Path, configuration: dict[str, Any], task: str, input
     seed: draws the sources, and the directions of the outputs.
     Raises ConfigError if a model or its data cannot be used.
     """
+    bars_on_terminals_only()
     adapter = _of(AdapterConfig, configuration, tasks=_of(DataTrainingArguments, configuration).tasks_of("train"))
     tokenizer = load_named("--model", str(directory), AutoTokenizer.from_pretrained)
     trained = load_named("--model", str(directory), T5ForConditionalGeneration.from_pretrained)

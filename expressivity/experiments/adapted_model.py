@@ -13,7 +13,7 @@ from expressivity.block_lengths import BlockLengths, block_lengths, closed_curve
 from expressivity.errors import SEED, each_is
 
 NAME = "adapted_model"
-INPUTS = "a whole number from 2 to 1000", lambda value: isinstance(value, int) and 2 <= value <= 1000
+INPUTS = "a whole number from 2 to 256", lambda value: isinstance(value, int) and 2 <= value <= 256
 POINTS = "a whole number from 8 to 10000", lambda value: isinstance(value, int) and 8 <= value <= 10_000
 
 
@@ -49,7 +49,7 @@ class AdaptedModelExperiment:
     model: str = key("", "Directory of the run.")
     task: str = key("", "Task whose inputs and adapters are measured.")
     inputs: int = key(32, "Number of inputs of the tangent kernels.")
-    points: int = key(200, "Number of points on each curve.")
+    points: int = key(400, "Number of points on each curve.")
     seed: int = key(0, "Seed of all random draws.")
 
     incidental = ("model",)  # `results` tells runs apart
@@ -140,9 +140,8 @@ def _rank_row(result: Measured, name: str) -> dict[str, str]:
     row = {"block": name}
     for side, title in (("adapted", "trained"), ("backbone", "backbone")):
         kernel = getattr(result, side).get(name)
-        sampled = kernel and kernel.measured < kernel.parameters
         row |= {
             f"rank, {title}": f"{kernel.rank:.1f}" if kernel else "",
-            f"{title} parameters": f"{kernel.parameters:,}" + ("*" if sampled else "") if kernel else "",
+            f"{title} parameters": f"{kernel.parameters:,}" + ("" if kernel.exact else "*") if kernel else "",
         }
     return row
