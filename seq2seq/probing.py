@@ -50,6 +50,7 @@ class Probe(nn.Module):
         self.model, self.task, self.length = model, task, 0
         for _, layer in branched(model):
             layer.merge_at_eval = False
+            layer.unmerge()
         self.taps, self.stacks, self.blocks = nn.ModuleDict(), [], {}
         for name in ("encoder", "decoder"):
             paths = [f"{name}.block.{number}" for number in range(len(getattr(model, name).block))]

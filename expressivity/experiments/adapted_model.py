@@ -91,11 +91,11 @@ class AdaptedModelExperiment:
 
     def tables(self, result: Measured) -> dict[str, list[dict]]:
         """Titles and rows of the tables to print."""
-        curves = f"length of a curve's image behind each block; mean of {result.curves} curves through {result.source}"
-        kernels = f"effective rank of the tangent kernel of a block's parameters, on {self.inputs} {result.source}; "
+        curves = f"trajectory length, mean of {result.curves} curves through {result.source}"
+        kernels = f"rank of the tangent kernel (at most {result.outputs}), on {self.inputs} {result.source}"
         return {
             curves: [_length_row(each) for each in result.lengths],
-            f"{kernels}at most {result.outputs}": [_rank_row(result, name) for name in names_of(result)],
+            kernels: [_rank_row(result, name) for name in names_of(result)],
         }
 
 
