@@ -21,7 +21,8 @@ from expressivity.errors import ExpressivityError
 from expressivity.trajectory import in_evaluation
 
 ELSEWHERE, ALL = "elsewhere", "all"
-SKETCH = 2**16 + 1  # a prime, so that parameters that share a column are in no pattern of rows or columns of weights
+SKETCH = 2**16 + 1  # a prime: parameters that share a column are in no pattern
+JACKKNIFE = 16  # parts of the inputs
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class BlockKernel:
     parameters: their number.
     exact: False if it was computed from a sketch.
     rank: effective rank of the kernel, at most the smaller of `parameters` and the number of outputs of all inputs.
+    rank_error: standard error of `rank` by the jackknife over inputs: how much it depends on which were drawn.
     trace: sum of its eigenvalues, the squared norm of J.
     """
 
     parameters: int
     exact: bool
     rank: float
+    rank_error: float
     trace: float
 
 
@@ -72,7 +75,12 @@ def block_kernels(
     kernels[ALL], sizes[ALL] = torch.stack(list(kernels.values())).sum(0), sum(sizes.values())
     exact = {name: size <= sketch for name, size in sizes.items()}
     exact[ALL] = all(exact[name] for name in groups)
-    return {name: _described(kernel, sizes[name], exact[name]) for name, kernel in kernels.items()}
+    return {
+        name: BlockKernel(
+            sizes[name], exact[name], _rank(kernel), _rank_error(kernel, len(inputs)), kernel.trace().item()
+        )
+        for name, kernel in kernels.items()
+    }
 
 
 def _by_block(network: nn.Module, blocks: dict[str, str]) -> dict[str, list[nn.Parameter]]:
@@ -144,8 +152,18 @@ def _sketched(row: torch.Tensor, signs: torch.Tensor, columns: int) -> torch.Ten
     return sums
 
 
-def _described(kernel: torch.Tensor, parameters: int, exact: bool) -> BlockKernel:
-    """A kernel's effective rank; 0 if it is 0, as no parameter moves an output then."""
-    trace = kernel.trace().item()
-    rank = effective_rank(torch.linalg.eigvalsh(kernel)) if trace else 0.0
-    return BlockKernel(parameters, exact, rank, trace)
+def _rank(kernel: torch.Tensor) -> float:
+    """The effective rank of a kernel; 0 if it is 0, as no parameter moves an output then."""
+    return effective_rank(torch.linalg.eigvalsh(kernel)) if kernel.trace() else 0.0
+
+
+def _rank_error(kernel: torch.Tensor, inputs: int) -> float:
+    """The standard error of the rank by the jackknife: from the ranks without the first, second, .. part of the inputs.
+
+    Efron and Stein 1981, "The jackknife estimate of variance".
+    """
+    groups = min(inputs, JACKKNIFE)
+    of_row = torch.arange(len(kernel), device=kernel.device) * inputs // len(kernel) * groups // inputs
+    kept = [(of_row != group).nonzero()[:, 0] for group in range(groups)]
+    ranks = torch.tensor([_rank(kernel[rows][:, rows]) for rows in kept], dtype=torch.float64)
+    return ((groups - 1) * ranks.var(correction=0)).sqrt().item()
