@@ -33,13 +33,16 @@ class BlockKernel:
     exact: False if it was computed from a sketch.
     rank: effective rank of the kernel, at most the smaller of `parameters` and the number of outputs of all inputs.
     rank_error: standard error of `rank` by the jackknife over inputs: how much it depends on which were drawn.
-    trace: sum of its eigenvalues, the squared norm of J.
+    unit_rank, unit_error: the same with all rows of J scaled to length 1, so that no input counts more than another.
+    trace: sum of the kernel's eigenvalues, the squared norm of J.
     """
 
     parameters: int
     exact: bool
     rank: float
     rank_error: float
+    unit_rank: float
+    unit_error: float
     trace: float
 
 
@@ -75,12 +78,7 @@ def block_kernels(
     kernels[ALL], sizes[ALL] = torch.stack(list(kernels.values())).sum(0), sum(sizes.values())
     exact = {name: size <= sketch for name, size in sizes.items()}
     exact[ALL] = all(exact[name] for name in groups)
-    return {
-        name: BlockKernel(
-            sizes[name], exact[name], _rank(kernel), _rank_error(kernel, len(inputs)), kernel.trace().item()
-        )
-        for name, kernel in kernels.items()
-    }
+    return {name: _described(kernel, sizes[name], exact[name], len(inputs)) for name, kernel in kernels.items()}
 
 
 def _by_block(network: nn.Module, blocks: dict[str, str]) -> dict[str, list[nn.Parameter]]:
@@ -150,6 +148,14 @@ def _sketched(row: torch.Tensor, signs: torch.Tensor, columns: int) -> torch.Ten
     sums = signed[:whole].view(-1, columns).sum(0)
     sums[: len(row) - whole] += signed[whole:]
     return sums
+
+
+def _described(kernel: torch.Tensor, parameters: int, exact: bool, inputs: int) -> BlockKernel:
+    lengths = kernel.diagonal().sqrt()
+    scales = torch.where(lengths > 0, 1 / lengths, 0)
+    unit = kernel * torch.outer(scales, scales)
+    ranks = [measure for each in (kernel, unit) for measure in (_rank(each), _rank_error(each, inputs))]
+    return BlockKernel(parameters, exact, *ranks, kernel.trace().item())
 
 
 def _rank(kernel: torch.Tensor) -> float:

@@ -120,10 +120,10 @@ def lengths_and_ranks_by_block(result, path: str | os.PathLike | None) -> Figure
         kernels = (result.adapted, result.backbone)[side]
         style = {"color": COLOURS[key], "marker": MARKERS[key], "markersize": 5, "linestyle": "none", "label": name}
         above.plot([blocks.index(each) for each in lengths], [pair[side] for pair in lengths.values()], **style)
-        ranks, errors = zip(*((kernel.rank, kernel.rank_error) for kernel in kernels.values()), strict=True)
+        ranks, errors = zip(*((kernel.unit_rank, kernel.unit_error) for kernel in kernels.values()), strict=True)
         below.errorbar([blocks.index(each) for each in kernels], ranks, yerr=errors, capsize=3, **style)
     above.set(ylabel="length of a curve's image", yscale="log")
-    below.set(ylabel="rank of the tangent kernel", ylim=(0, None))
+    below.set(ylabel="unit rank of the tangent kernel", ylim=(0, None))
     below.set_xticks(range(len(blocks)), blocks, rotation=90, fontsize="small")
     for axes in (above, below):
         axes.grid(alpha=0.3)

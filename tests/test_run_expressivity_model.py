@@ -192,6 +192,10 @@ def test_kernels_are_those_of_a_loop_over_parameters(shallow_config):
     for name, kernel in kernels.items():
         assert found[name].rank == pytest.approx(effective_rank(torch.linalg.eigvalsh(kernel)), rel=1e-4)
         assert found[name].trace == pytest.approx(kernel.trace().item(), rel=1e-4)
+        unit = kernel / torch.outer(kernel.diagonal(), kernel.diagonal()).sqrt()
+        assert found[name].unit_rank == pytest.approx(effective_rank(torch.linalg.eigvalsh(unit)), rel=1e-4)
+        one, other = (effective_rank(torch.linalg.eigvalsh(part)) for part in (kernel[:4, :4], kernel[4:, 4:]))
+        assert found[name].rank_error == pytest.approx(abs(one - other) / 2, rel=1e-3)
         assert found[name].exact
     assert found["all"].parameters == sum(p.numel() for p in trained.values())
 
@@ -225,6 +229,17 @@ def test_shared_and_idle_parameters_and_the_mode():
     blocks = jacrev(lambda p: functional_call(network, p, (torch.cat(inputs),)).flatten())(values)
     whole = torch.cat([block.flatten(1) for block in blocks.values()], 1).double()
     assert found["all"].rank == pytest.approx(effective_rank(torch.linalg.svdvals(whole).square()), rel=1e-4)
+
+
+def test_an_input_with_a_large_gradient_counts_once_in_the_unit_rank():
+    torch.manual_seed(0)
+    network, inputs = nn.Linear(9, 1, bias=False), list(torch.eye(9)[:6, None])
+    inputs[0] = 100 * inputs[0]
+    found = block_kernels(network, inputs, {})["elsewhere"]
+    assert found.rank == pytest.approx(1, abs=0.01)
+    assert found.unit_rank == pytest.approx(6)
+    assert found.unit_error == pytest.approx(0, abs=1e-6)  # each part leaves 5
+    assert found.rank_error > 3
 
 
 def test_a_sketch_finds_the_rank_of_the_kernel():

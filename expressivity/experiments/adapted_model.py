@@ -141,7 +141,8 @@ def _rank_row(result: Measured, name: str) -> dict[str, str]:
     for side, title in (("adapted", "trained"), ("backbone", "backbone")):
         kernel = getattr(result, side).get(name)
         row |= {
-            f"rank, {title}": f"{kernel.rank:.1f} ± {kernel.rank_error:.1f}" if kernel else "",
+            f"{title} rank": f"{kernel.rank:.1f} ± {kernel.rank_error:.1f}" if kernel else "",
+            f"{title} unit rank": f"{kernel.unit_rank:.1f} ± {kernel.unit_error:.1f}" if kernel else "",
             f"{title} parameters": f"{kernel.parameters:,}" + ("" if kernel.exact else "*") if kernel else "",
         }
     return row
