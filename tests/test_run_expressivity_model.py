@@ -198,6 +198,8 @@ def test_kernels_are_those_of_a_loop_over_parameters(shallow_config):
         assert found[name].rank_error == pytest.approx(abs(one - other) / 2, rel=1e-3)
         assert found[name].exact
     assert found["all"].parameters == sum(p.numel() for p in trained.values())
+    assert torch.allclose(probe.directions.sum(0), torch.zeros(4), atol=1e-5)
+    assert torch.allclose(probe.directions.norm(dim=0), torch.ones(4))
 
 
 class Toy(nn.Module):
@@ -245,7 +247,8 @@ def test_an_input_with_a_large_gradient_counts_once_in_the_unit_rank():
 def test_a_sketch_finds_the_rank_of_the_kernel():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(300, 200), nn.Tanh(), nn.Linear(200, 2))
-    inputs = list(torch.randn(12, 1, 300) * torch.logspace(0, 1, 12)[:, None, None])
+    nn.init.constant_(network[2].weight, 1.0)  # gradients of one sign, which would add up without random signs
+    inputs = list(torch.randn(12, 1, 300).abs() ** 3 * torch.logspace(-1, 0, 12)[:, None, None])
     exact, rough = (block_kernels(network, inputs, {"first": "0"}, sketch=n)["first"] for n in (10**6, 4099))
     assert (exact.exact, rough.exact) == (True, False)
     assert rough.rank == pytest.approx(exact.rank, rel=0.05)
