@@ -1,4 +1,7 @@
-"""Measure what networks can express: python run_expressivity.py configs/expressivity/NAME.json [--key value ..]"""
+"""Measure what networks can express: python run_expressivity.py configs/expressivity/NAME.json [--key value ..]
+
+or what a trained model does with its backbone: python run_expressivity.py --model outputs/NAME
+"""
 
 import json
 import sys
@@ -7,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.boundary import SWITCH, guarded
+from common.checksums import sha256_of
+from common.command_line import Parser
 from common.errors import ConfigError
 from common.files import write_json
 from common.json_settings import check_keys, describe, read_file, read_overrides
@@ -15,9 +20,16 @@ from common.ownership import LOCK, Ownership
 from common.requirements import check_installed
 from common.secrets import without_secrets
 from expressivity.experiments import EXPERIMENTS
+from expressivity.experiments.adapted_model import NAME, AdaptedModelExperiment
+from seq2seq.finished_run import chosen_task, configuration_of_run
+from seq2seq.layout import RESULTS
 
 PROGRAM = "run_expressivity.py"
 USAGE = f"usage: python {PROGRAM} FILE.json [--key value ..]    (--help lists the keys)"
+MODEL_USAGE = (
+    f"python {PROGRAM} --model DIRECTORY [--task TASK] [--inputs 32] [--points 400] [--seed 0] [--out DIRECTORY] "
+    "[--overwrite_output_dir] [--traceback]"
+)
 INTERRUPTED = "interrupted; the same command resumes a comparison and restarts other experiments"
 TRUST = "trust_modules"
 CONFIGURATION = "resolved_config.json"
@@ -50,9 +62,13 @@ def program(argv: list[str]) -> None:
     if {"--help", "-h"} & set(argv):
         print_keys()
         return
-    if not argv or argv[0].startswith("--"):
+    of_model = any(argument.partition("=")[0] == "--model" for argument in argv)
+    if not argv or argv[0].startswith("--") and not of_model:
         raise ConfigError(USAGE)
     check_installed()
+    if of_model:
+        run(*load_of_model(argv))
+        return
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         run(*load(argv[0], argv[1:]))
@@ -83,6 +99,34 @@ def load(path: str, overrides: list[str]) -> tuple[Run, object]:
     experiment = cls(**parts[1])
     experiment.trust_modules = trusted
     return Run(**parts[0]), experiment
+
+
+def load_of_model(argv: list[str]) -> tuple[Run, AdaptedModelExperiment]:
+    """Build the measurement of a trained model from a command line with --model. Loads no model yet."""
+    parser = Parser(usage=MODEL_USAGE, allow_abbrev=False, add_help=False)
+    parser.add_argument("file", nargs="?")
+    for name in ("--model", "--task"):
+        parser.add_argument(name)
+    for name in ("inputs", "points", "seed"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(AdaptedModelExperiment, name))
+    parser.add_argument("--out", "--output_dir", dest="out")
+    parser.add_argument("--overwrite_output_dir", action="store_true")
+    given = parser.parse_args(argv)
+    if given.file is not None:
+        raise ConfigError(f"--model measures a trained model, and takes no configuration file such as {given.file!r}")
+    directory = Path(given.model)
+    configuration = configuration_of_run(directory, "--model")
+    task = chosen_task(configuration, given.task)
+
+    def probes():
+        from seq2seq.probing import load_probes  # takes seconds to import, which a wrong argument should not
+
+        return load_probes(directory, configuration, task, given.inputs, given.seed)
+
+    identity = sha256_of(directory / RESULTS)
+    experiment = AdaptedModelExperiment(probes, identity, str(directory), task, given.inputs, given.points, given.seed)
+    name, out = configuration.get("experiment_name"), given.out or str(directory / "expressivity")
+    return Run(NAME, name, out, given.overwrite_output_dir), experiment
 
 
 def run(settings: Run, experiment) -> None:
@@ -142,7 +186,7 @@ def _prepare(directory: Path, resolved: dict, experiment, overwrite: bool) -> No
             f"{directory} holds a run that differs in {', '.join(different)}; choose another output_dir or set "
             "overwrite_output_dir"
         )
-    for name in {name for cls in EXPERIMENTS.values() for name in cls.files}:
+    for name in {name for cls in (*EXPERIMENTS.values(), AdaptedModelExperiment) for name in cls.files}:
         (directory / name).unlink(missing_ok=True)
 
 
@@ -173,6 +217,10 @@ def _set_key(values: dict, path: list[str], value) -> None:
 def print_keys() -> None:
     """Print every key with its type, default and help text."""
     print(USAGE)
+    print(f"       {MODEL_USAGE}")
+    print("\nwith --model: how a trained model differs from its backbone, block by block")
+    for f in key_fields(AdaptedModelExperiment):
+        print(f"  --{f.name}: {f.metadata['help']}")
     print("\non the command line only")
     print(f"  --{TRUST}: import and run what the file names as module:name\n  {SWITCH}: show errors with tracebacks")
     for name, cls in {"every experiment": Run, **EXPERIMENTS}.items():
@@ -191,7 +239,9 @@ def print_table(title: str, rows: list[dict]) -> None:
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in rows[0]:
-        table.add_column(name, justify="left" if name in ("winner", "activation") else "right", overflow="fold")
+        table.add_column(
+            name, justify="left" if name in ("winner", "activation", "block") else "right", overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row.values()))
     console = Console()

@@ -144,3 +144,27 @@ def lengths_by_depth(kinds: list, path: str | os.PathLike | None) -> Figure:
     panels[0].set_ylabel("length of the image of a circle")
     panels[-1].legend(fontsize="small")
     return saved(figure, path)
+
+
+def lengths_and_ranks_by_block(result, path: str | os.PathLike | None) -> Figure:
+    """Plot what was measured of a trained model and its backbone: lengths above, ranks of tangent kernels below.
+
+    Writes the figure to `path` if given, and returns it.
+    """
+    lengths = {each.block: (each.adapted, each.backbone) for each in result.lengths}
+    blocks = list(dict.fromkeys([*lengths, *result.backbone]))
+    figure = Figure(figsize=(max(7, 1 + 0.35 * len(blocks)), 6.5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    for side, (key, name) in enumerate((("A", "trained"), ("B", "backbone before training"))):
+        kernels = (result.adapted, result.backbone)[side]
+        style = {"color": COLOURS[key], "marker": MARKERS[key], "markersize": 5, "linestyle": "none", "label": name}
+        above.plot([blocks.index(each) for each in lengths], [pair[side] for pair in lengths.values()], **style)
+        ranks, errors = zip(*((kernel.unit_rank, kernel.unit_error) for kernel in kernels.values()), strict=True)
+        below.errorbar([blocks.index(each) for each in kernels], ranks, yerr=errors, capsize=3, **style)
+    above.set(ylabel="length of a curve's image", yscale="log")
+    below.set(ylabel="unit rank of the tangent kernel", ylim=(0, None))
+    below.set_xticks(range(len(blocks)), blocks, rotation=90, fontsize="small")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    above.legend(fontsize="small")
+    return saved(figure, path)

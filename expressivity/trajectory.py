@@ -4,6 +4,7 @@ Raghu et al. 2017, https://arxiv.org/abs/1606.05336.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from common.errors import type_and_line
 from expressivity.devices import where_float64_is
 from expressivity.errors import ExpressivityError
 
-POINTS_AT_ONCE = 4096
+POINTS_AT_ONCE, ENTRIES_AT_ONCE = 4096, 2**22  # of the curve; layers of about its width then fit into memory
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,21 @@ def _hashes(positive: torch.Tensor) -> list[int]:
 
 def _pieces(curve: torch.Tensor) -> Iterator[torch.Tensor]:
     """Pieces of the curve, each beginning with the last point of the previous one."""
-    for start in range(0, len(curve) - 1, POINTS_AT_ONCE):
-        yield curve[start : start + POINTS_AT_ONCE + 1]
+    at_once = max(1, min(POINTS_AT_ONCE, ENTRIES_AT_ONCE // max(1, curve[0].numel())))
+    for start in range(0, len(curve) - 1, at_once):
+        yield curve[start : start + at_once + 1]
+
+
+@contextmanager
+def in_evaluation(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode within a `with` block, and restore the mode of each of its modules."""
+    training = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        yield
+    finally:
+        for module, mode in training:
+            module.training = mode
 
 
 def _images(network: nn.Module, modules: dict, layers: list[str], piece: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -151,18 +165,15 @@ def _images(network: nn.Module, modules: dict, layers: list[str], piece: torch.T
         return hook
 
     hooks = [modules[name].register_forward_hook(keep(name)) for name in layers]
-    training = [(module, module.training) for module in network.modules()]
     try:
-        with torch.no_grad():
-            network.eval()(piece.clone())
+        with torch.no_grad(), in_evaluation(network):
+            network(piece.clone())
     except ExpressivityError:
         raise
     except Exception as error:
         size = tuple(piece.shape[1:])
         raise ExpressivityError(f"the network does not accept points of size {size}: {type_and_line(error)}") from error
     finally:
-        for module, mode in training:
-            module.training = mode
         for hook in hooks:
             hook.remove()
     for name in layers:

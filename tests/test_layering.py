@@ -20,7 +20,7 @@ ROOMS = {
     "utils": {"common", "adapters", "third_party"},
     "seq2seq": {"common", "t3nsor", "adapters", "third_party"},
     "run_seq2seq": {"common", "seq2seq"},
-    "run_expressivity": {"common", "expressivity"},
+    "run_expressivity": {"common", "expressivity", "seq2seq"},
     "predict": {"common", "seq2seq"},
     "report": {"common", "seq2seq"},
 }
