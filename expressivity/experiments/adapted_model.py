@@ -98,6 +98,10 @@ class AdaptedModelExperiment:
             kernels: [_rank_row(result, name) for name in names_of(result)],
         }
 
+    def notes(self, result: Measured) -> list[str]:
+        """Nothing to add to the tables."""
+        return []
+
 
 def names_of(result: Measured) -> list[str]:
     """The blocks that have a kernel, in order, and the rest."""
