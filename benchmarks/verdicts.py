@@ -27,7 +27,7 @@ from arguments import Parser, whole  # noqa: E402
 from torch import nn  # noqa: E402
 
 from expressivity import ArchitecturalSpace, ArchitectureComparator, ExpressivityError  # noqa: E402
-from expressivity.networks import DeepNetwork, deep  # noqa: E402
+from expressivity.networks import DeepNetwork  # noqa: E402
 from expressivity.networks.layers import StructuredLinear  # noqa: E402
 
 WIDTH, GAP = 4, 0.05
@@ -83,16 +83,30 @@ class WithSpectrum(nn.Module):
         return x @ self.weight
 
 
-deep.LAYERS |= {"scaled": Scaled, "near_identity": NearIdentity, "three_factors": ThreeFactors}
-LAYERS = {
-    "full": [{}],
-    "n_diagonal": [{"diagonals": 2 * WIDTH - 1}],
-    "low_rank": [{"rank": WIDTH}],
-    "tt": [{"d": 2, "rank": WIDTH}],
-    "scaled": [{"factor": 0.1}, {"factor": 10.0}],
-    "near_identity": [{"spread": 0.01}, {"spread": 0.3}],
-    "three_factors": [{}],
-}
+class Residual(StructuredLinear):
+    """I + factor * W: all matrices, but a small factor keeps what it learns, and its own members, near the identity."""
+
+    def __init__(self, width: int, gain: float, factor: float, bias: bool = True):
+        super().__init__(width, bias)
+        self.factor, self.weight = factor, nn.Parameter(torch.randn(width, width) * gain / math.sqrt(width))
+
+    def matrix(self) -> torch.Tensor:
+        return torch.eye(self.width) + self.factor * self.weight
+
+
+LAYERS = [
+    ("full", {}),
+    ("n_diagonal", {"diagonals": 2 * WIDTH - 1}),
+    ("low_rank", {"rank": WIDTH}),
+    ("tt", {"d": 2, "rank": WIDTH}),
+    (Scaled, {"factor": 0.1}),
+    (Scaled, {"factor": 10.0}),
+    (NearIdentity, {"spread": 0.01}),
+    (NearIdentity, {"spread": 0.3}),
+    (Residual, {"factor": 0.1}),
+    (Residual, {"factor": 0.01}),
+    (ThreeFactors, {}),
+]
 OPTIMIZERS = [
     torch.optim.Adam,
     torch.optim.AdamW,
@@ -104,11 +118,11 @@ OPTIMIZERS = [
 
 def any_family(draw: random.Random, depth: int) -> ArchitecturalSpace:
     """All networks of this depth and WIDTH, in a random parametrisation and with a random recipe."""
-    layer = draw.choice(list(LAYERS))
-    parameters = {"width": WIDTH, "depth": depth, "layer": layer, "activation": "tanh", **draw.choice(LAYERS[layer])}
+    layer, options = draw.choice(LAYERS)
+    parameters = {"width": WIDTH, "depth": depth, "layer": layer, "activation": "tanh", **options}
     return ArchitecturalSpace(
         WIDTH,
-        layer,
+        layer if isinstance(layer, str) else layer.__name__,
         DeepNetwork,
         parameters,
         lr=draw.choice(["auto", 0.001, 0.01, 0.1]),

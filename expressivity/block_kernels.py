@@ -134,16 +134,17 @@ def _jacobians(
             gradients = iter(torch.autograd.grad(output, everything, retain_graph=place + 1 < len(outputs)))
             for name, parameters in groups.items():
                 row = torch.cat([next(gradients).flatten() for _ in parameters])
+                row = _sketched(row, signs[name], sketch) if name in signs else row
                 if not row.isfinite().all():
                     raise ExpressivityError(f"a gradient of the parameters of {name} is not finite")
-                found[name].append(_sketched(row, signs[name], sketch) if name in signs else row)
+                found[name].append(row)
         step()
     return {name: torch.stack(found.pop(name)) for name in groups}
 
 
 def _sketched(row: torch.Tensor, signs: torch.Tensor, columns: int) -> torch.Tensor:
-    """The sums of every `columns`-th entry, with signs: (size,) -> (columns,)."""
-    signed = row * signs
+    """The sums of every `columns`-th entry, with signs: (size,) -> (columns,). Writes to `row`."""
+    signed = row.mul_(signs)
     whole = len(row) // columns * columns
     sums = signed[:whole].view(-1, columns).sum(0)
     sums[: len(row) - whole] += signed[whole:]

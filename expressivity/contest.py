@@ -44,12 +44,17 @@ class Contest:
             if found.fresh.isnan().all():
                 raise ExpressivityError(self._diverged(fitter, found.fresh.numel()))
             kinds["fresh"][family], kinds["training"][family] = found.fresh, found.training
-            halved = few and fitter.has_recipe
             none = found.fresh[:0]
-            kinds["half"][family] = fitter.fit(targets.first(len(few)), few, 0.5).fresh if halved else none
+            kinds["half"][family] = self._half(fitter, targets, few) if few and fitter.has_recipe else none
             kinds["floor"][family] = fitter.fit(self._own(family, drawn, few), few).fresh if few else none
             kinds["optimum"][family] = fitter.optima(targets, numbers)
         return kinds, sum(targets.redrawn for targets in drawn.values())
+
+    def _half(self, fitter: Fitter, targets: Targets, few: range) -> torch.Tensor:
+        """Errors after half the steps; nan, as of a diverged fit, if there is only one step."""
+        if fitter.recipe.steps(targets.x.shape[1]) < 2:
+            return torch.full((len(few), fitter.restarts), torch.nan, dtype=torch.float64)
+        return fitter.fit(targets.first(len(few)), few, 0.5).fresh
 
     def _own(self, family: str, drawn: dict[Source, Targets], few: range) -> Targets:
         source = self.own[family]

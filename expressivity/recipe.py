@@ -55,6 +55,10 @@ class Recipe:
             group["initial_lr"] = group["lr"]
         return optimizer
 
+    def steps(self, rows: int) -> int:
+        """Number of steps."""
+        return max(1, int(self.budget * self.epoch * math.ceil(rows / self.mini_batch_size)))
+
     def epochs(self, rows: int) -> Iterator[tuple[torch.Tensor, list[tuple[float, slice]]]]:
         """For each epoch, the order of the rows and a list of steps (part of the initial learning rate, slice of rows).
 
@@ -62,7 +66,7 @@ class Recipe:
         decays to 0 along a cosine: at a constant rate the remaining error would be dominated by the optimiser's noise.
         """
         parts = [slice(start, start + self.mini_batch_size) for start in range(0, rows, self.mini_batch_size)]
-        total = max(1, round(self.budget * self.epoch * len(parts)))
+        total = self.steps(rows)
         for epoch, begin in enumerate(range(0, total, len(parts))):
             with seeded("order", self.seed, epoch):
                 order = torch.randperm(rows)

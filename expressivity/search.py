@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from expressivity.fitting import Fitter
 from expressivity.targets import Targets
-from expressivity.verdict import WORST, bounded
+from expressivity.verdict import HOPELESS, bounded
 
 CANDIDATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 STEP, LOWEST, HIGHEST = 10**0.5, 1e-7, 1e4  # how the candidates go on if the best is at an end, and until where
@@ -21,7 +21,7 @@ ALONE = 3  # targets for networks that are fitted one at a time
 
 @dataclass(frozen=True)
 class Trial:
-    """The mean error that a learning rate leaves after a part of the budget; an error above 1 counts as 1."""
+    """The mean error that a learning rate leaves after a part of the budget; one above HOPELESS counts as that."""
 
     lr: float
     budget: float
@@ -60,7 +60,7 @@ def search(
 
     def tried(rates: Iterable[float], budget: float) -> dict[float, float]:
         rates = sorted(rates)
-        errors = bounded(fitter.fit_with(rates, targets, numbers, budget)).mean((1, 2)).tolist()
+        errors = bounded(fitter.fit_with(rates, targets, numbers, budget), HOPELESS).mean((1, 2)).tolist()
         trials.extend(map(Trial, rates, [budget] * len(rates), errors))
         return dict(zip(rates, errors, strict=True))
 
@@ -82,5 +82,5 @@ def _beyond(errors: dict[float, float]) -> float | None:
     """A learning rate below or above all others if the best one is at that end; None if it is not."""
     best, low, high = min(errors, key=errors.__getitem__), min(errors), max(errors)
     beyond = low / STEP if best == low else high * STEP
-    goes_on = best in (low, high) and errors[best] < WORST and LOWEST <= beyond <= HIGHEST
+    goes_on = best in (low, high) and errors[best] < HOPELESS and LOWEST <= beyond <= HIGHEST
     return beyond if goes_on else None

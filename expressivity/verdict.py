@@ -14,15 +14,20 @@ from expressivity.intervals import Interval, confidence_interval
 FAMILIES = ("A", "B")
 KINDS = ("fresh", "training", "half", "floor", "optimum")  # of errors, see `results.SizeResult`
 OTHER = {"A": "B", "B": "A"}
-WORST = 1.0  # errors above that of the best constant, and those of diverged fits, count as this
+WORST = 1.0  # errors above that of the best constant, and those of diverged fits, count as this in averages
+HOPELESS = 100.0  # and as this where it matters whether a fit still improves
+STUCK = 0.1  # share of targets on which a family is no better than a constant, above which its fits have failed
 
 
-def bounded(errors: torch.Tensor) -> torch.Tensor:
-    """Errors in which none is above WORST, so that one bad fit cannot decide an average."""
-    return errors.nan_to_num(nan=WORST).clamp_max(WORST)
+def bounded(errors: torch.Tensor, worst: float = WORST) -> torch.Tensor:
+    """Errors in which none is above `worst`, so that one bad fit cannot decide an average."""
+    return errors.nan_to_num(nan=worst).clamp_max(worst)
 
 
-STATISTICS = {"min": lambda errors: bounded(errors).amin(1), "mean": lambda errors: bounded(errors).mean(1)}
+STATISTICS = {
+    "min": lambda errors, worst=WORST: bounded(errors, worst).amin(1),
+    "mean": lambda errors, worst=WORST: bounded(errors, worst).mean(1),
+}
 FIRST_LOOK = 32  # number of targets from which intervals are used: the mean of fewer may be far from normal
 UNDECIDED, UNDERFITTED = "undecided", "underfitted"
 
@@ -39,6 +44,7 @@ class Estimate:
     floors: mean error of each family on members of its own, where 0 could be reached.
     movements: mean paired difference of the errors at half the budget and at the whole one; None: not measured.
     gains: by how much another learning rate lowered the mean error of the search, by family.
+    stuck: share of targets on which a family is no better than a constant.
     optima: mean error of the best member of the family for the rows of the fit; None: no closed form.
     mutual: whether each family imitates the other, so that the targets of one are members of the other.
     """
@@ -51,6 +57,7 @@ class Estimate:
     floors: dict[str, Interval]
     movements: dict[str, Interval | None]
     gains: dict[str, float]
+    stuck: dict[str, float]
     optima: dict[str, float | None]
     mutual: bool
 
@@ -60,12 +67,14 @@ class Estimate:
 
         "undecided": there are fewer than FIRST_LOOK targets, the interval of the difference contains zero, or the
         better family is no better than a constant.
-        "underfitted": the difference may be due to the fits of the worse family; see `slack`.
+        "underfitted": the difference may be due to the fits of the worse family; see `slack`. So it may if these are no
+        better than a constant on more than STUCK of the targets.
         """
         leader = self.leader
         if leader is None:
             return UNDECIDED
-        return leader if self.margin > self.slack(OTHER[leader]) else UNDERFITTED
+        ahead = self.margin > self.slack(OTHER[leader]) and self.stuck[OTHER[leader]] <= STUCK
+        return leader if ahead else UNDERFITTED
 
     @property
     def leader(self) -> str | None:
@@ -103,7 +112,9 @@ class Estimate:
         leader = self.leader
         if leader is None:
             return False
-        return self.winner == leader or abs(self.difference.mean) <= self.slack(OTHER[leader], upper=False)
+        loser = OTHER[leader]
+        explained = abs(self.difference.mean) <= self.slack(loser, upper=False) or self.stuck[loser] > STUCK
+        return self.winner == leader or explained
 
     def advice(self, names: dict[str, str]) -> str | None:
         """What to change if the size is underfitted; names: of the families."""
@@ -111,6 +122,9 @@ class Estimate:
         if leader is None or self.winner != UNDERFITTED:
             return None
         family = OTHER[leader]
+        if self.stuck[family] > STUCK:
+            share = f"{self.stuck[family]:.0%} of the targets"
+            return f'{names[family]} is no better than a constant on {share}; raise epoch, or set lr to "auto"'
         movement = self.movements[family]
         floor = max(FAMILIES if self.mutual else (family,), key=lambda each: self.floors[each].mean)
         parts = {"floor": self.floors[floor].mean, "movement": movement.mean if movement else 0.0}
@@ -139,9 +153,11 @@ def estimated(
         return {family: confidence_interval(values[kind][family], confidence) for family in FAMILIES}
 
     def movement(family: str) -> Interval | None:
-        half = values["half"][family]
-        return confidence_interval(half - values["fresh"][family][: len(half)], confidence) if len(half) else None
+        half = over_restarts(errors["half"][family], HOPELESS)
+        whole = over_restarts(errors["fresh"][family][: len(half)], HOPELESS)
+        return confidence_interval(half - whole, confidence) if len(half) else None
 
+    stuck = {family: (values["fresh"][family] >= WORST).double().mean().item() for family in FAMILIES}
     optima = {f: errors["optimum"][f].mean().item() if len(errors["optimum"][f]) else None for f in FAMILIES}
     return Estimate(
         statistic,
@@ -152,6 +168,7 @@ def estimated(
         intervals("floor"),
         {family: movement(family) for family in FAMILIES},
         gains,
+        stuck,
         optima,
         mutual,
     )

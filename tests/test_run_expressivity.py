@@ -81,7 +81,7 @@ def test_every_configuration_runs(path, run):
             if name not in ("statistic", "winner", "activation"):
                 assert not math.isnan(float(value or 0)), name  # empty: no closed form
     for name in experiment.files[2:]:
-        assert (out / name).stat().st_size > 5000
+        assert (out / name).stat().st_size > (5000 if name.endswith(".png") else 100)
     again, _ = load(str(out / "resolved_config.json"), [])
     assert again.directory == out
 
@@ -173,7 +173,7 @@ WRONG = [
     ({"max_iterations": "many"}, 'max_iterations is "many"; it must be a whole number'),
     ({"max_iterations": 0}, "max_iterations is 0; it must be a whole number, at least 1"),
     ({"law": "cauchy"}, "law is 'cauchy'; it must be one of normal, uniform, laplace, or an importable object"),
-    ({"law": {"name": "uniform", "low": 2, "high": 1}}, "which cannot be made: ValueError"),
+    ({"law": {"name": "uniform", "lo": 2}}, "which cannot be made: TypeError"),
     ({"criterion": "hinge"}, "criterion is 'hinge'; it must be one of mse, l1, huber, cross_entropy, or an importable"),
     ({"criterion": {"name": "huber", "dleta": 1}}, "which cannot be made: TypeError"),
     ({"A.lr_candidates": []}, "lr_candidates is []; it must be a list of learning rates"),

@@ -35,7 +35,7 @@ class DeepNetwork(nn.Module):
 
     width: width of all layers.
     depth: number of linear layers.
-    layer: structure of the layers, a key of LAYERS.
+    layer: structure of the layers, a key of LAYERS, or a class with the same arguments.
     activation: name of the activation, or a module.
     bias: whether the layers have biases.
     options: keywords of the layer, such as rank or diagonals.
@@ -49,11 +49,12 @@ class DeepNetwork(nn.Module):
         self, width: int, depth: int, layer: str = "full", activation: str = "relu", bias: bool = True, **options
     ):
         super().__init__()
-        if layer not in LAYERS:
+        if isinstance(layer, str) and layer not in LAYERS:
             raise ValueError(f"unknown layer {layer!r}; allowed: {', '.join(LAYERS)}")
+        make = LAYERS[layer] if isinstance(layer, str) else layer
         if depth < 1:
             raise ValueError(f"depth is {depth}; it must be at least 1")
-        self.layers = nn.ModuleList(LAYERS[layer](width, gain, bias=bias, **options) for gain in gains(depth))
+        self.layers = nn.ModuleList(make(width, gain, bias=bias, **options) for gain in gains(depth))
         self.activations = nn.ModuleList(named(activation) for _ in range(depth - 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

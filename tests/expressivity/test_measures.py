@@ -230,7 +230,14 @@ def test_names_of_measures_are_checked(names, message):
 
 def test_a_configuration_file_asks_for_measures(tmp_path, capsys):
     configuration, out = str(ROOT / "configs" / "expressivity" / "tt_cores_nonlinearity.json"), tmp_path / "out"
-    quick = {"max_iterations": 2, "sub_iterations": 1, "shared.epoch": 1, "evaluation_rows": 32, "output_dir": str(out)}
+    quick = {
+        "max_iterations": 2,
+        "sub_iterations": 1,
+        "shared.epoch": 1,
+        "evaluation_rows": 32,
+        "output_dir": str(out),
+        "measures": None,
+    }
 
     def call(**keys):
         flags = [part for name, value in (quick | keys).items() for part in (f"--{name}", json.dumps(value))]
