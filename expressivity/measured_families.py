@@ -11,8 +11,9 @@ from expressivity.errors import ExpressivityError
 from expressivity.intervals import Interval, confidence_interval
 from expressivity.measures import MEASURES, Probe, make_probe, modes_of, proven_separation_rank
 from expressivity.randomness import seeded
-from expressivity.results import FAMILIES
 from expressivity.spaces import ArchitecturalSpace
+from expressivity.targets import typical_member
+from expressivity.verdict import FAMILIES
 
 
 def measure_families(
@@ -77,7 +78,7 @@ def _members(pair: list[ArchitecturalSpace], index: int, key: tuple) -> list[tor
     members = []
     for space in pair:
         with seeded("measured", *key):
-            members.append(space.build(index).eval())
+            members.append(typical_member(space, index, *key).eval())
     return members
 
 

@@ -70,7 +70,8 @@ class Source:
         for attempt in range(MAX_ATTEMPTS):
             with seeded("target", self.seed, self.index, number, attempt):
                 x = sampled(self.law, rows + self.fresh_rows, self.space, self.index)
-                y = outputs(self.space, self.index, self._network(number), x)
+                member = typical_member(self.space, self.index, self.seed, self.index, number)
+                y = outputs(self.space, self.index, member, x)
             if varies(y[:rows]) and varies(y[rows:]):
                 return x, y, attempt
         raise ExpressivityError(
@@ -78,14 +79,18 @@ class Source:
             "imitate; change the architecture or its parameters"
         )
 
-    def _network(self, number: int) -> torch.nn.Module:
-        """A typical member of the space: one that starts at a special point, such as a zero update, leaves it."""
-        network = self.space.build(self.index)
-        if self.space.frozen_base:
-            share_frozen(self.space, self.index, network, self.seed, self.index, number)
-        if hasattr(network, "draw_update"):
-            network.draw_update()
-        return network
+
+def typical_member(space: ArchitecturalSpace, index: int, *key) -> torch.nn.Module:
+    """A typical member of a space: a network that starts at a special point, such as a zero update, leaves it.
+
+    key: what the frozen base depends on if the space has one.
+    """
+    network = space.build(index)
+    if space.frozen_base:
+        share_frozen(space, index, network, *key)
+    if hasattr(network, "draw_update"):
+        network.draw_update()
+    return network
 
 
 def sampled(law, rows: int, space: ArchitecturalSpace, index: int) -> torch.Tensor:

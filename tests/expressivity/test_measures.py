@@ -15,7 +15,7 @@ from expressivity import ArchitecturalSpace, ExpressivityError, confidence_inter
 from expressivity.effective_rank import tangent_kernel_rank
 from expressivity.measured_families import measure_families
 from expressivity.measures import MEASURES, check_measures, make_probe, modes_of, proven_separation_rank
-from expressivity.networks import DeepNetwork, TensorTrainScore, Transformer
+from expressivity.networks import AdaptedNetwork, DeepNetwork, TensorTrainScore, Transformer
 from run_expressivity import main
 from t3nsor import TTLinear
 
@@ -266,3 +266,13 @@ def test_a_configuration_file_asks_for_measures(tmp_path, capsys):
     status, printed = call(measures=["separation_rank"], measure_networks=1)
     assert status == 2
     assert "measure_networks is 1; it must be a whole number, at least 2" in printed.err
+
+
+def test_updates_of_a_frozen_base_are_measured_as_they_are_drawn():
+    """Not at their start, where they are zero and all families are the frozen base."""
+    common = {"width": 16, "depth": 1, "update": "tt", "rank": 4, "d": 2}
+    recipe = {"frozen_base": True, "automatic_measurement_mode": "parameters"}
+    plain = ArchitecturalSpace(16, "plain", AdaptedNetwork, common, **recipe)
+    relu = ArchitecturalSpace(16, "relu", AdaptedNetwork, {**common, "activation_between_cores": "relu"}, **recipe)
+    (row,) = measure_families({"A": plain, "B": relu}, Normal(0.0, 1.0), ["separation_rank"], 3, 0, 0.95)
+    assert row["value_A"] < row["value_B"]
