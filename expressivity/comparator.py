@@ -20,7 +20,7 @@ from expressivity.results import ComparisonResult, SizeResult
 from expressivity.sizes import trainable_parameters
 from expressivity.spaces import AUTO, DEFAULTS, ArchitecturalSpace
 from expressivity.targets import Source, outputs, sampled
-from expressivity.verdict import FAMILIES
+from expressivity.verdict import FAMILIES, STATISTICS
 
 STATE = "comparison.json"
 ALLOWED_OPTIONS = {
@@ -75,6 +75,8 @@ class ArchitectureComparator:
         self.device = _device(device)
         self.result: ComparisonResult | None = None
         each_is([tolerance], NOT_NEGATIVE, "tolerance")
+        if not callable(criterion):
+            raise ExpressivityError(f"criterion is {criterion!r}; it must be a module or a function (output, target)")
         self.count = self._count()
         self.measures = {role: [s.measured(k) for k in range(self.count)] for role, s in self.spaces.items()}
         if "base" not in self.spaces:
@@ -124,6 +126,8 @@ class ArchitectureComparator:
         known = {**dict.fromkeys(inspect.signature(self.compare).parameters), "variance_threshold": variance_threshold}
         old = translated(spellings, COMPARE, known, "compare").get("variance_threshold")
         variance_threshold = next((each for each in (variance_threshold, old) if each is not None), 0.0)
+        if plot_mode not in (None, *STATISTICS):
+            raise ExpressivityError(f"plot_mode is {plot_mode!r}; allowed: {', '.join(STATISTICS)}")
         draws = {"seed": seed, "sub_iterations": sub_iterations, "evaluation_rows": evaluation_rows}
         check_options({**draws, "max_iterations": max_iterations, "variance_threshold": variance_threshold})
         check_options({"confidence": confidence, "stack_size": stack_size})

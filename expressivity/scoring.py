@@ -6,10 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from common.errors import type_and_line
 from expressivity.devices import where_float64_is
 from expressivity.errors import ExpressivityError
 
 ROWS_AT_ONCE = 64  # rows per forward pass in evaluation, or a mini-batch if that is larger
+FACTORS = 1.0, 0.9, 1.1  # of the target, which must not be beaten by its neighbours
 STEPS = 100  # at most, to find the best constant of a criterion without a known one
 STATISTIC_OF = {nn.MSELoss: lambda y: y.mean(0), nn.L1Loss: lambda y: y.quantile(0.5, dim=0)}
 
@@ -54,16 +56,24 @@ def relative_errors(
 def scale_of(y: torch.Tensor, criterion) -> Scale:
     """What errors on the targets y, (targets, rows, ..), are relative to.
 
-    Raises ExpressivityError if the criterion is no scalar, or does not prefer a target to a constant.
+    Raises ExpressivityError if the criterion fails, is no scalar, or is not smallest where the output is the target.
     """
     wanted = where_float64_is(y).double()
-    with torch.no_grad():
-        perfect = torch.stack([_scalar(criterion(each, each)) for each in wanted]).cpu()
-    constant = torch.stack([_loss_of_best_constant(each, criterion) for each in wanted]).cpu()
-    if not (constant - perfect > 1e-12 * perfect.abs()).all():
+    try:
+        with torch.no_grad():
+            perfect, *others = (
+                torch.stack([_scalar(criterion(factor * each, each)) for each in wanted]).cpu() for factor in FACTORS
+            )
+        constant = torch.stack([_loss_of_best_constant(each, criterion) for each in wanted]).cpu()
+    except ExpressivityError:
+        raise
+    except Exception as error:  # a user's criterion may raise anything
+        raise ExpressivityError(f"criterion {criterion} failed on the targets: {type_and_line(error)}") from error
+    margin = 1e-12 * perfect.abs()
+    if not (constant - perfect > margin).all() or not all((other >= perfect - margin).all() for other in others):
         raise ExpressivityError(
-            f"criterion {criterion} is {constant.min():.4g} for the best constant and {perfect.max():.4g} for the "
-            "target itself; it must be smallest where the output equals the target"
+            f"criterion {criterion} is not smallest where the output equals the target: a constant or another output "
+            "has a smaller one; for logits there is cross_entropy"
         )
     return Scale(perfect, constant)
 

@@ -16,7 +16,7 @@ def information(network: nn.Module) -> int:
 
     A module that knows better, such as a quantised layer, has a method `information_bits()`, which speaks for it and
     all that it contains. Of any other module the trainable parameters count with the bits of their dtype, and so do
-    persistent buffers that hold weights, i.e. whose name contains "weight". Shared tensors count once.
+    persistent buffers that hold weights, by their names. Shared tensors count once.
 
     Raises ExpressivityError if information_bits() returns no whole number, at least 0.
     """
@@ -34,13 +34,19 @@ def _information(module: nn.Module, counted: set[int]) -> int:
             raise ExpressivityError(
                 f"information_bits() of {type(module).__name__} returned {bits!r}; it must be a whole number, 0 or more"
             )
+        counted |= {id(tensor) for tensor in module.parameters()}
         return bits
     own = [p for p in module.parameters(recurse=False) if p.requires_grad]
     kept = module.state_dict(keep_vars=True).keys()
-    own += [buffer for name, buffer in module.named_buffers(recurse=False) if "weight" in name and name in kept]
+    own += [each for name, each in module.named_buffers(recurse=False) if name in kept and _holds_weights(name, each)]
     fresh = [tensor for tensor in own if id(tensor) not in counted]
     counted |= {id(tensor) for tensor in fresh}
     return sum(map(_bits, fresh)) + sum(_information(child, counted) for child in module.children())
+
+
+def _holds_weights(name: str, buffer: torch.Tensor) -> bool:
+    """A real buffer beside a weight, such as the weight_u of a spectral norm, is derived from it."""
+    return name.endswith("weight") or ("weight" in name and not buffer.is_floating_point())
 
 
 def _bits(tensor: torch.Tensor) -> int:

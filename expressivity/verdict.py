@@ -45,7 +45,7 @@ class Estimate:
     movements: mean paired difference of the errors at half the budget and at the whole one; None: not measured.
     gains: by how much another learning rate lowered the mean error of the search, by family.
     stuck: share of targets on which a family is no better than a constant.
-    optima: mean error of the best member of the family for the rows of the fit; None: no closed form.
+    optima: mean error, at most 1, of the best member of the family for the rows of the fit; None: no closed form.
     mutual: whether each family imitates the other, so that the targets of one are members of the other.
     """
 
@@ -158,7 +158,7 @@ def estimated(
         return confidence_interval(half - whole, confidence) if len(half) else None
 
     stuck = {family: (values["fresh"][family] >= WORST).double().mean().item() for family in FAMILIES}
-    optima = {f: errors["optimum"][f].mean().item() if len(errors["optimum"][f]) else None for f in FAMILIES}
+    optima = {f: values["optimum"][f].mean().item() if len(values["optimum"][f]) else None for f in FAMILIES}
     return Estimate(
         statistic,
         len(values["fresh"]["A"]),

@@ -98,6 +98,8 @@ def test_spellings_are_not_mixed_with_what_they_stand_for():
         ArchitectureComparator(a, b, base_spaces=base)
     with pytest.raises(ExpressivityError, match="compare: unknown keyword max_iteration; did you mean max_iterations?"):
         ArchitectureComparator(a, b, base).compare(max_iteration=3)
+    with pytest.raises(ExpressivityError, match="plot_mode is 'max'; allowed: min, mean"):
+        ArchitectureComparator(a, b, base).compare(plot_mode="max")
     with pytest.raises(ExpressivityError, match="B is None; it must be an ArchitecturalSpace"):
         ArchitectureComparator(a)
 

@@ -97,6 +97,47 @@ def test_a_law_or_criterion_with_other_numbers_is_another_comparison(space, tmp_
         run(Normal(torch.zeros(4), torch.ones(4)), nn.HuberLoss(delta=0.1))
 
 
+class OwnLaw:
+    def __init__(self, scale):
+        self.scale = scale
+
+    def sample(self, shape):
+        return self.scale * torch.randn(shape)
+
+
+class Weighted(nn.Module):
+    def __init__(self, weight):
+        super().__init__()
+        self.register_buffer("weight", torch.tensor(weight))
+
+    def forward(self, output, target):
+        return self.weight * (output - target).square().mean()
+
+
+def scaled(factor):
+    return lambda output, target: factor * (output - target).square().mean()
+
+
+DIFFERENT = {
+    "law": [{"law": OwnLaw(1.0)}, {"law": OwnLaw(5.0)}],
+    "criterion of buffers": [{"criterion": Weighted(1.0)}, {"criterion": Weighted(2.0)}],
+    "criterion without a name": [
+        {"criterion": lambda a, b: (a - b).square().mean()},
+        {"criterion": lambda a, b: (a - b).abs().mean()},
+    ],
+    "criterion that encloses": [{"criterion": scaled(1.0)}, {"criterion": scaled(2.0)}],
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_objects_and_functions_of_ones_own_are_told_apart(space, tmp_path, name):
+    first, second = (ArchitectureComparator(space(), space(), space(), **each) for each in DIFFERENT[name])
+    first.compare(**QUICK, save_path=tmp_path)
+    first.compare(**QUICK, save_path=tmp_path)
+    with pytest.raises(ExpressivityError, match=rf"\(different {name.split()[0]}\)"):
+        second.compare(**QUICK, save_path=tmp_path)
+
+
 def test_results_as_json_csv_and_figures(families, tmp_path):
     result = ArchitectureComparator(*families).compare(**QUICK)
     result.sizes[0].fresh["A"][0, 0] = math.nan  # as for a diverged fit

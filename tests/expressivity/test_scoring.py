@@ -76,9 +76,18 @@ def test_the_target_has_error_0_and_the_best_constant_1(criterion):
 
 def test_a_criterion_that_prefers_a_constant_is_refused():
     y = torch.randn(1, 32, 4, generator=torch.Generator().manual_seed(0))
-    for wrong in (lambda a, b: -functional.mse_loss(a, b), lambda a, b: a.square().mean(), nn.CrossEntropyLoss()):
-        with pytest.raises(ExpressivityError, match="it must be smallest where the output equals the target"):
+    for wrong in (
+        lambda a, b: -functional.mse_loss(a, b),
+        lambda a, b: a.square().mean(),
+        lambda a, b: functional.mse_loss(a, 1.3 * b),
+        nn.CrossEntropyLoss(),
+        nn.BCEWithLogitsLoss(),
+    ):
+        with pytest.raises(ExpressivityError, match="is not smallest where the output equals the target"):
             scale_of(y, wrong)
+    for failing in (nn.BCELoss(), nn.NLLLoss(), nn.HuberLoss(delta=-1), nn.CosineEmbeddingLoss(), lambda a, b: {}["x"]):
+        with pytest.raises(ExpressivityError, match="criterion .* failed on the targets"):
+            scale_of(y, failing)
     with pytest.raises(ExpressivityError, match="the criterion must return one number"):
         scale_of(y, nn.MSELoss(reduction="none"))
 
@@ -109,3 +118,8 @@ def test_half_precision_is_fitted_alike_together_and_alone(dtype, optimizer, spa
     fast, slow = (comparator.compare(**QUICK, fast=fast).sizes[0].fresh["A"] for fast in (True, False))
     assert fast.isfinite().all()
     assert torch.allclose(fast, slow, rtol=2e-3)
+
+
+def test_a_name_is_no_criterion(space):
+    with pytest.raises(ExpressivityError, match="criterion is 'mse'; it must be a module or a function"):
+        ArchitectureComparator(space(), space(), space(), criterion="mse")

@@ -47,6 +47,10 @@ def test_a_layer_declares_its_bits():
 def test_buffers_count_where_they_hold_weights():
     assert information(Stored()) == 25 * 8 + 5 * 32
     assert information(nn.BatchNorm1d(3)) == 6 * 32  # its statistics are no weights
+    assert information(nn.utils.spectral_norm(nn.Linear(5, 4))) == 24 * 32  # nor are its singular vectors
+    declared, tied = Int2(), nn.Linear(5, 5, bias=False)
+    tied.weight = declared.weight
+    assert information(nn.Sequential(declared, tied)) == 50
 
 
 def test_tied_and_frozen_parameters():
