@@ -24,7 +24,7 @@ def closed_form_errors(
     x, y: the rows of the fit, each (rows, .., width).
     fresh_x, fresh_y: the rows of the evaluation, likewise.
 
-    Returns the error relative to the variance of fresh_y, as in `fitting.relative_errors`, computed in float64. If
+    Returns the error relative to the variance of fresh_y, as in `scoring.relative_errors`, computed in float64. If
     several members fit the rows equally well, as with fewer rows than inputs, it is that of the one with the smallest
     weights. None for networks without a closed form: all but a DeepNetwork or an AdaptedNetwork of depth 1 with layers
     or updates that are full, low_rank or n_diagonal. A train of two cores has one for exactly white inputs, see

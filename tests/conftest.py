@@ -166,3 +166,18 @@ def run_script(monkeypatch, capsys):
         return status, printed.out.splitlines(), printed.err.splitlines()
 
     return call
+
+
+@pytest.fixture
+def run_experiment(tmp_path, capsys):
+    """run_experiment("n_diagonal", seed=1) -> (status, lines of output, lines of errors, the directory)."""
+    from run_expressivity import main as measure
+
+    def call(config, *flags, **overrides):
+        path = config if isinstance(config, Path) else ROOT / "configs" / "expressivity" / f"{config}.json"
+        arguments = [part for name, value in overrides.items() for part in (f"--{name}", json.dumps(value))]
+        status = measure([str(path), "--output_dir", str(tmp_path / "out"), *arguments, *flags])
+        printed = capsys.readouterr()
+        return status, printed.out.splitlines(), printed.err.splitlines(), tmp_path / "out"
+
+    return call
