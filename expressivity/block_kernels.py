@@ -121,25 +121,29 @@ def _jacobians(
 ) -> dict[str, torch.Tensor]:
     """The Jacobian of the outputs with respect to each group, or its sketch: (rows, columns)."""
     everything = [parameter for parameters in groups.values() for parameter in parameters]
-    generator, signs = torch.Generator().manual_seed(seed), {}
-    for name, parameters in groups.items():
-        size = sum(parameter.numel() for parameter in parameters)
-        if size > sketch:
-            drawn = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8)
-            signs[name] = drawn.mul_(2).sub_(1).to(parameters[0].device)
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in groups}
-    for x in inputs:
+    sizes = {name: sum(parameter.numel() for parameter in parameters) for name, parameters in groups.items()}
+    generator, signs, found = torch.Generator().manual_seed(seed), {}, {}
+    for number, x in enumerate(inputs):
         outputs = _outputs(network, x)
+        for name, size in sizes.items() if not found else ():
+            # All at once: rows kept among the gradients that come and go would leave no room to reuse between them.
+            found[name] = outputs.new_empty(len(inputs), len(outputs), min(size, sketch))
+            if size > sketch:
+                drawn = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8)
+                signs[name] = drawn.mul_(2).sub_(1).to(outputs.device)
         for place, output in enumerate(outputs):
-            gradients = iter(torch.autograd.grad(output, everything, retain_graph=place + 1 < len(outputs)))
+            gradients = torch.autograd.grad(
+                output, everything, retain_graph=place + 1 < len(outputs), materialize_grads=True
+            )
+            gradients = iter(gradients)
             for name, parameters in groups.items():
                 row = torch.cat([next(gradients).flatten() for _ in parameters])
                 row = _sketched(row, signs[name], sketch) if name in signs else row
                 if not row.isfinite().all():
                     raise ExpressivityError(f"a gradient of the parameters of {name} is not finite")
-                found[name].append(row)
+                found[name][number, place] = row
         step()
-    return {name: torch.stack(found.pop(name)) for name in groups}
+    return {name: rows.flatten(0, 1) for name, rows in found.items()}
 
 
 def _sketched(row: torch.Tensor, signs: torch.Tensor, columns: int) -> torch.Tensor:

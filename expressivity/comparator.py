@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import warnings
 from pathlib import Path
 
 import torch
@@ -10,16 +9,15 @@ from torch import nn
 from torch.distributions import Distribution, Normal
 
 from common.errors import type_and_line
+from expressivity.compatibility import check_measures, check_networks, count_of
 from expressivity.contest import Contest
 from expressivity.described import described, settings_of
 from expressivity.errors import COUNT, NOT_NEGATIVE, SEED, SEVERAL, SHARE, ExpressivityError, each_is
 from expressivity.fitting import Fitter
 from expressivity.legacy import COMPARATOR, COMPARE, translated
-from expressivity.randomness import seeded
 from expressivity.results import ComparisonResult, SizeResult
-from expressivity.sizes import trainable_parameters
 from expressivity.spaces import AUTO, DEFAULTS, ArchitecturalSpace
-from expressivity.targets import Source, outputs, sampled
+from expressivity.targets import Source
 from expressivity.verdict import FAMILIES, STATISTICS
 
 STATE = "comparison.json"
@@ -77,11 +75,11 @@ class ArchitectureComparator:
         each_is([tolerance], NOT_NEGATIVE, "tolerance")
         if not callable(criterion):
             raise ExpressivityError(f"criterion is {criterion!r}; it must be a module or a function (output, target)")
-        self.count = self._count()
+        self.count = count_of(self.spaces)
         self.measures = {role: [s.measured(k) for k in range(self.count)] for role, s in self.spaces.items()}
         if "base" not in self.spaces:
-            self._check_measures()
-        self._check_sizes()
+            check_measures(self.spaces, self.measures, tolerance)
+        check_networks(self.spaces, self.count, law)
 
     def compare(
         self,
@@ -136,15 +134,20 @@ class ArchitectureComparator:
         with _bar(self.count * max_iterations, progress) as bar:
             for size in result.sizes:
                 contest = None
-                while size.targets < max_iterations and not size.settled(*rule):
+                while (losers := size.unpolished_losers(confidence)) or (
+                    size.targets < max_iterations and not size.settled(*rule)
+                ):
                     if contest is None:
                         contest = self.contest(size.index, draws, stack_size, fast)
                         size.found = size.found or contest.tune()
                         contest.use(size.found)
-                    block = contest.targets_at_once(max_iterations)
-                    numbers = range(size.targets, min(size.targets + block, max_iterations))
-                    size.add(*contest.fit(numbers))
-                    bar.update(len(numbers))
+                    if losers:
+                        size.add(contest.polish(losers))
+                    else:
+                        block = contest.targets_at_once(max_iterations)
+                        numbers = range(size.targets, min(size.targets + block, max_iterations))
+                        size.add(*contest.fit(numbers))
+                        bar.update(len(numbers))
                     if save_path is not None:
                         result.to_json(Path(save_path, STATE))
                 bar.update((size.index + 1) * max_iterations - bar.n)  # count a settled size as done
@@ -208,51 +211,6 @@ class ArchitectureComparator:
         contest = Contest(sources, own, fitters)
         contest.probe()
         return contest
-
-    def _count(self) -> int:
-        """The number of sizes, the same for all spaces."""
-        counts = [(space.name, space.count) for space in self.spaces.values() if space.count is not None]
-        if len({count for _, count in counts}) > 1:
-            shown = ", ".join(f"{name!r} {count}" for name, count in counts)
-            raise ExpressivityError(f"all spaces must have the same number of sizes; given: {shown}")
-        return counts[0][1] if counts else 1
-
-    def _check_measures(self) -> None:
-        a, b = self.measures["A"], self.measures["B"]
-        if all(abs(x - y) <= self.tolerance * max(x, y) for x, y in zip(a, b, strict=True)):
-            return
-        message = (
-            "without a base, A and B must have the same measure at each size "
-            f"(within tolerance {self.tolerance:g}); {self.spaces['A'].name!r} has {a}, "
-            f"{self.spaces['B'].name!r} has {b}; change their parameters, set tolerance, or give a base"
-        )
-        if not any(space.legacy for space in self.spaces.values()):
-            raise ExpressivityError(message)
-        warnings.warn(message, stacklevel=3)
-
-    def _check_sizes(self) -> None:
-        """Raise ExpressivityError unless all networks have the same sizes and those to fit have parameters."""
-        first = self.spaces["A"]
-        fitted = {self.spaces[family] for family in FAMILIES if self.spaces[family].train is None}
-        for space in self.spaces.values():
-            if space.input_size != first.input_size:
-                raise ExpressivityError(
-                    f"input sizes differ: {first.name!r} has {first.input_size}, {space.name!r} has {space.input_size}"
-                )
-        for index in range(self.count):
-            shapes = {}
-            for space in self.spaces.values():
-                with seeded("check", index):
-                    x = sampled(self.law, 2, space, index)
-                    network = space.build(index)
-                    shapes[space] = tuple(outputs(space, index, network, x).shape[1:])
-                if space in fitted and not trainable_parameters(network):
-                    raise ExpressivityError(f"{space.where(index)}: the network has no trainable parameters")
-                if shapes[space] != shapes[first]:
-                    raise ExpressivityError(
-                        f"size {index}: output sizes differ: {first.name!r} has {shapes[first]}, "
-                        f"{space.name!r} has {shapes[space]}"
-                    )
 
 
 def _device(given: str | torch.device | None) -> torch.device:

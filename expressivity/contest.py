@@ -1,12 +1,14 @@
 """The comparison of two families at one size: their targets, their fits, and the checks of these fits."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from expressivity.errors import ExpressivityError
 from expressivity.fitting import Fitter
+from expressivity.polishing import RESTARTS as POLISHED_RESTARTS
+from expressivity.polishing import TARGETS as POLISHED
 from expressivity.search import ALONE, FIRST, TARGETS, Found, search
 from expressivity.spaces import AUTO
 from expressivity.targets import Source, Targets
@@ -50,6 +52,14 @@ class Contest:
             kinds["optimum"][family] = fitter.optima(targets, numbers)
         return kinds, sum(targets.redrawn for targets in drawn.values())
 
+    def polish(self, families: list[str]) -> dict[str, dict[str, torch.Tensor]]:
+        """Errors, by kind and family, after another optimiser went on with the first fits to the first targets."""
+        found, numbers = {}, range(POLISHED)
+        for family in families:
+            fitter = replace(self.fitters[family], restarts=min(POLISHED_RESTARTS, self.fitters[family].restarts))
+            found[family] = fitter.polish(self.sources[family].draw(numbers), numbers)
+        return {"polished": found}
+
     def _half(self, fitter: Fitter, targets: Targets, few: range) -> torch.Tensor:
         """Errors after half the steps; nan, as of a diverged fit, if there is only one step."""
         if fitter.recipe.steps(targets.x.shape[1]) < 2:
@@ -74,7 +84,7 @@ class Contest:
         """Find the learning rate of each family on targets of its own; see `search.search`."""
         found = {}
         for family, fitter in self.fitters.items():
-            given, found[family] = fitter.space.at("lr", fitter.index), Found(fitter.lr, 0.0, fitter.lr)
+            given, found[family] = fitter.space.at("lr", fitter.index), Found(None, 0.0, None)
             if fitter.has_recipe:
                 numbers = range(FIRST, FIRST + (ALONE if fitter.obstacle else TARGETS))
                 targets, rate = self.sources[family].draw(numbers), None if given == AUTO else given

@@ -11,6 +11,7 @@ from expressivity.devices import stack_limits
 from expressivity.errors import ExpressivityError
 from expressivity.frozen_base import share_frozen
 from expressivity.looped import fit_one
+from expressivity.polishing import polished_error
 from expressivity.randomness import seed_of, seeded
 from expressivity.recipe import Recipe
 from expressivity.scoring import Scale, relative_errors, scale_of
@@ -103,9 +104,8 @@ class Fitter:
 
         Raises ExpressivityError if a fit fails, or the criterion is unusable.
         """
-        starts, scales, recipe = self._starts(numbers), self._scales(targets), replace(self.recipe, budget=budget)
-        parts = [starts[k : k + self.at_once] for k in range(0, len(starts), self.at_once)]
-        found = [self._fit_and_measure(part, targets, scales, recipe) for part in parts]
+        scales, recipe = self._scales(targets), replace(self.recipe, budget=budget)
+        found = [self._fit_and_measure(part, targets, scales, recipe) for part in self._parts(numbers)]
         return Errors(*(torch.cat(part).view(len(numbers), self.restarts) for part in zip(*found, strict=True)))
 
     def fit_with(self, rates: list[float], targets: Targets, numbers: range, budget: float) -> torch.Tensor:
@@ -119,6 +119,25 @@ class Fitter:
         parts = [tuple(rates[k : k + at_once]) for k in range(0, len(rates), at_once)]
         found = [self._fit_and_measure(starts * len(part), targets, scales, recipe, part)[0] for part in parts]
         return torch.cat(found).view(len(rates), len(numbers), self.restarts)
+
+    def polish(self, targets: Targets, numbers: range) -> torch.Tensor:
+        """Errors on fresh rows, (targets, restarts), of fits with which another optimiser has gone on.
+
+        They are nan where it cannot: of functions without parameters, and of networks that do not work in float64.
+        Raises ExpressivityError as `fit` does.
+        """
+        scales, found = self._scales(targets), []
+        for part in self._parts(numbers):
+            networks, owner = self._begun(part)
+            model = self._fit_networks(networks, targets, owner, part[0], self.recipe)
+            for k, place in enumerate(owner.tolist()):
+                found.append(polished_error(model.network(k), targets.only(place), self.criterion, scales, place))
+        return torch.tensor(found, dtype=torch.float64).view(len(numbers), self.restarts)
+
+    def _parts(self, numbers: range) -> list[list[tuple[int, int, int]]]:
+        """The starts of fits in parts of those that are fitted together."""
+        starts = self._starts(numbers)
+        return [starts[k : k + self.at_once] for k in range(0, len(starts), self.at_once)]
 
     def _starts(self, numbers: range) -> list[tuple[int, int, int]]:
         """The place and number of the target and the number of the restart, of each fit."""
@@ -153,29 +172,33 @@ class Fitter:
 
     def _fit_and_measure(self, starts, targets: Targets, scales: tuple[Scale, Scale], recipe: Recipe, rates=()):
         """Relative errors of N fits, (N,) on fresh rows and (N,) on the rows of the fit."""
-        networks = [self.network(number, restart) for _, number, restart in starts]
-        owner = torch.tensor([place for place, _, _ in starts], device=self.device)
-        x, fresh_x = (in_dtype_of(networks[0], rows) for rows in (targets.x, targets.fresh_x))
-        y = targets.y.to(dtype_of(networks[0]))
-        with seeded("fit", self.seed, self.index, *starts[0]):  # for dropout and the like
-            model = self._fit_networks(networks, x, y, owner, recipe, rates)
-        pairs = zip((fresh_x, x), (targets.fresh_y, targets.y), scales, strict=True)
+        networks, owner = self._begun(starts)
+        model = self._fit_networks(networks, targets, owner, starts[0], recipe, rates)
+        pairs = zip((targets.fresh_x, targets.x), (targets.fresh_y, targets.y), scales, strict=True)
         measure = partial(relative_errors, model, owner=owner, criterion=self.criterion, at_once=recipe.mini_batch_size)
         try:
-            return tuple(measure(rows, wanted, scale=scale) for rows, wanted, scale in pairs)
+            return tuple(measure(in_dtype_of(networks[0], x), y, scale=scale) for x, y, scale in pairs)
         except Exception as error:  # a user's module, routine or criterion may raise anything
             where = self.space.where(self.index)
             raise ExpressivityError(f"{where}: evaluating a fitted network failed: {type_and_line(error)}") from error
 
-    def _fit_networks(self, networks: list[nn.Module], x, y, owner: torch.Tensor, recipe: Recipe, rates):
-        """The fitted networks as one function, (N, rows, ..) -> (N, rows, ..)."""
-        where = self.space.where(self.index)
+    def _begun(self, starts) -> tuple[list[nn.Module], torch.Tensor]:
+        """The initial networks of N fits, and (N,), the places of their targets."""
+        networks = [self.network(number, restart) for _, number, restart in starts]
+        return networks, torch.tensor([place for place, _, _ in starts], device=self.device)
+
+    def _fit_networks(self, networks: list[nn.Module], targets: Targets, owner: torch.Tensor, key, recipe, rates=()):
+        """The fitted networks as one function, (N, rows, ..) -> (N, rows, ..); key: of dropout and the like."""
+        where, x, y = self.space.where(self.index), in_dtype_of(networks[0], targets.x), targets.y
+        y = y.to(dtype_of(networks[0]))
         try:
             if not self.obstacle:
-                return fit_stack(networks, x, y, owner, recipe, rates)
+                with seeded("fit", self.seed, self.index, *key):
+                    return fit_stack(networks, x, y, owner, recipe, rates)
             routine = self.space.at("train", self.index) or partial(fit_one, recipe=recipe)
             copies = x[owner[0]].clone(), y[owner[0]].clone()  # a routine may modify them in place
-            fitted = routine(networks[0].to(self.device), *copies)
+            with seeded("fit", self.seed, self.index, *key):
+                fitted = routine(networks[0].to(self.device), *copies)
         except Exception as error:  # a user's module or routine may raise anything
             raise ExpressivityError(f"{where}: fitting a network failed: {type_and_line(error)}") from error
         if not callable(fitted):
@@ -201,10 +224,13 @@ def bytes_of_step(network: nn.Module, x: torch.Tensor) -> int:
 
 
 class _Single:
-    """A single network with the interface of a Stack."""
+    """A single network, or a function, with the interface of a Stack."""
 
     def __init__(self, network):
-        self.network = network.eval() if isinstance(network, nn.Module) else network
+        self.only = network.eval() if isinstance(network, nn.Module) else network
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(x[0])[None]
+        return self.only(x[0])[None]
+
+    def network(self, place: int):
+        return self.only

@@ -108,7 +108,8 @@ def measured_trajectory_length(space: ArchitecturalSpace, index: int, network: n
     """Length of the image of the circle in the outputs, relative to that of the circle."""
     if math.prod(space.input_size) < 2:
         raise ExpressivityError("input_size is 1; a circle needs 2 dimensions")
-    return trajectory(nn.Sequential(network), in_dtype_of(network, probe.curve), ["0"])[0].growth
+    curve = in_dtype_of(network, probe.curve).clone()  # the network may modify it in place
+    return trajectory(nn.Sequential(network), curve, ["0"])[0].growth
 
 
 def measured_activation_patterns(space: ArchitecturalSpace, index: int, network: nn.Module, probe: Probe) -> float:
@@ -138,7 +139,7 @@ def measured_tangent_kernel_rank(space: ArchitecturalSpace, index: int, network:
     width = outputs(space, index, network, probe.rows[:1]).numel()
     rows = probe.rows[: max(1, KERNEL_OUTPUTS[1] // width)]
     try:
-        return tangent_kernel_rank(network.eval(), in_dtype_of(network, rows))
+        return tangent_kernel_rank(network.eval(), in_dtype_of(network, rows).clone())
     except ExpressivityError:
         raise
     except Exception as error:  # a user's module may raise anything under vmap

@@ -103,7 +103,7 @@ def named(given: object, kind: str, what: str, trusted: bool):
     except Exception as error:  # a user's module may raise anything
         raise ExpressivityError(f"{what} is {given!r}, which cannot be imported: {type_and_line(error)}") from error
     if kind == "law":
-        fits = not own and callable(getattr(found, "sample", None))
+        fits = not own and callable(getattr(found, "sample", None)) and not _of_python(found)
     elif inspect.isclass(found):
         fits = kind_of.base is not None and issubclass(found, kind_of.base)
     else:
@@ -124,10 +124,7 @@ def _is_missing(module: str) -> bool:
 
 def _is_routine(found: object, kind: Kind) -> bool:
     """Return True for a callable that is not one of Python's own, such as subprocess.run, and can be called so."""
-    if not callable(found):
-        return False
-    module = getattr(found, "__module__", None) or type(found).__module__
-    if module.partition(".")[0] in sys.stdlib_module_names:
+    if not callable(found) or _of_python(found):
         return False
     try:
         signature = inspect.signature(found)
@@ -136,19 +133,27 @@ def _is_routine(found: object, kind: Kind) -> bool:
     except (TypeError, ValueError):  # it takes other arguments, or does not tell
         return False
     returned = signature.return_annotation
-    unknown = kind.returns is None or not inspect.isclass(returned)
-    return unknown or issubclass(returned, (kind.returns, inspect.Signature.empty))
+    if kind.returns is None:
+        return True
+    told = inspect.isclass(returned) and returned is not inspect.Signature.empty
+    return issubclass(returned, kind.returns) if told else returned not in (None, "None")
+
+
+def _of_python(found: object) -> bool:
+    """Return True for what a module of the standard library defines."""
+    module = getattr(found, "__module__", None) or type(found).__module__
+    return module.partition(".")[0] in sys.stdlib_module_names
 
 
 def made(given: object, kind: str, trusted: bool):
-    """What a file names as its criterion or law, made with its options, of which lists become tensors.
+    """What a file names as its criterion or law, made with its options, of which lists become tensors of real numbers.
 
     Raises ExpressivityError as `named` does, and if it cannot be made.
     """
     found = named(given, kind, kind, trusted)
     maker, options = getattr(found, "func", found), getattr(found, "keywords", {})
-    options = {name: torch.tensor(each) if isinstance(each, list) else each for name, each in options.items()}
     try:
+        options = {name: _tensor(each) if isinstance(each, list) else each for name, each in options.items()}
         if kind == "criterion" and not inspect.isclass(maker):
             return functools.partial(maker, **options) if options else maker
         if kind == "law" and not callable(maker):
@@ -156,3 +161,9 @@ def made(given: object, kind: str, trusted: bool):
         return maker(**options)
     except Exception as error:  # a user's class may raise anything
         raise ExpressivityError(f"{kind} is {given!r}, which cannot be made: {type_and_line(error)}") from error
+
+
+def _tensor(numbers: list) -> torch.Tensor:
+    """A list of a file as a tensor; a file may write 1 for 1.0."""
+    tensor = torch.tensor(numbers)
+    return tensor if tensor.dtype == torch.bool else tensor.to(torch.get_default_dtype())

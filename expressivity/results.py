@@ -15,8 +15,9 @@ from common.json_text import read_json
 from common.tables import csv_text
 from expressivity.errors import ExpressivityError
 from expressivity.intervals import Interval
+from expressivity.polishing import RESTARTS
 from expressivity.search import Found, Trial
-from expressivity.verdict import FAMILIES, FIRST_LOOK, KINDS, STATISTICS, WORST, Estimate, estimated
+from expressivity.verdict import FAMILIES, FIRST_LOOK, KINDS, OTHER, STATISTICS, WORST, Estimate, estimated
 
 
 @dataclass
@@ -29,6 +30,8 @@ class SizeResult:
         fresh: on fresh rows.
         training: on the training rows.
         half: on fresh rows, after fits with half the steps; of the first targets only.
+        polished: on fresh rows, after another optimiser went on with the first fits to the first targets; nan where it
+            could not; of a family that would lose only.
         floor: on fresh rows, of fits to members of the family itself; of the first targets only.
         optimum: (targets, 1), of the best member of the family for the rows of the fit, where there is a closed form.
     found: by family, the learning rate and the search for it; empty before the search.
@@ -44,8 +47,8 @@ class SizeResult:
     @classmethod
     def empty(cls, index: int, measures: dict[str, float], restarts: int) -> "SizeResult":
         """The result of a size before its first target."""
-        width = {kind: 1 if kind == "optimum" else restarts for kind in KINDS}
-        errors = {k: {f: torch.empty(0, width[k], dtype=torch.float64) for f in FAMILIES} for k in KINDS}
+        widths = _widths(restarts)
+        errors = {k: {f: torch.empty(0, widths[k], dtype=torch.float64) for f in FAMILIES} for k in KINDS}
         return cls(index, measures, errors)
 
     @property
@@ -73,7 +76,7 @@ class SizeResult:
         """Share of the fits that count as 1, by family: diverged, or worse than the best constant."""
         return {f: (~(self.fresh[f] <= WORST)).double().mean().item() for f in FAMILIES}
 
-    def add(self, found: dict[str, dict[str, torch.Tensor]], redrawn: int) -> None:
+    def add(self, found: dict[str, dict[str, torch.Tensor]], redrawn: int = 0) -> None:
         """Append the errors on further targets.
 
         found: errors by kind and family.
@@ -88,6 +91,12 @@ class SizeResult:
         """Estimate the errors and their difference from the targets so far. statistic: "min" or "mean"."""
         gains = {family: self.found[family].gain if self.found else 0.0 for family in FAMILIES}
         return estimated(statistic, confidence, self.errors, gains, mutual="base" not in self.measures)
+
+    def unpolished_losers(self, confidence: float) -> list[str]:
+        """The families that would lose by either statistic, but whose fits no other optimiser has gone on with."""
+        winners = [self.estimate(statistic, confidence).winner for statistic in STATISTICS] if self.targets else []
+        losers = {OTHER[winner] for winner in winners if winner in OTHER}
+        return sorted(family for family in losers if not len(self.errors["polished"][family]))
 
     def settled(self, confidence: float, variance_threshold: float, stop_when_decided: bool) -> bool:
         """True if, for both statistics, the interval of the difference is narrow enough or there is a verdict.
@@ -211,8 +220,9 @@ class ComparisonResult:
         for name, interval in intervals.items():
             row |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
         for family in FAMILIES:
-            movement, optimum = estimate.movements[family], estimate.optima[family]
+            movement, optimum, polish = (of[family] for of in (estimate.movements, estimate.optima, estimate.polishes))
             row |= {f"half_budget_{family}": None if movement is None else estimate.errors[family].mean + movement.mean}
+            row |= {f"gain_of_polish_{family}": None if polish is None else polish.mean}
             row |= {f"gain_of_lr_{family}": estimate.gains[family], f"slack_{family}": estimate.slack(family)}
             row |= {f"optimum_{family}": optimum}
             row |= {f"gap_{family}": None if optimum is None else estimate.errors[family].mean - optimum}
@@ -224,13 +234,17 @@ class ComparisonResult:
 def _read_size(given: dict, restarts: int) -> SizeResult:
     if "errors" not in given:
         raise ValueError("it is of an earlier version, without floors; delete it to start over")
-    widths = {kind: 1 if kind == "optimum" else restarts for kind in KINDS}
-    errors = {kind: _tensors(given["errors"][kind], width) for kind, width in widths.items()}
+    errors = {kind: _tensors(given["errors"][kind], width) for kind, width in _widths(restarts).items()}
     found = {
         family: Found(**{**each, "trials": tuple(Trial(**trial) for trial in each["trials"])})
         for family, each in given["found"].items()
     }
     return SizeResult(**{**given, "errors": errors, "found": found})
+
+
+def _widths(restarts: int) -> dict[str, int]:
+    """Number of fits to a target, by kind of error."""
+    return {**dict.fromkeys(KINDS, restarts), "optimum": 1, "polished": min(RESTARTS, restarts)}
 
 
 def _checked(statistic: str) -> str:

@@ -32,15 +32,15 @@ class Trial:
 class Found:
     """The result of a search.
 
-    lr: the learning rate to use: the given one, or the best one.
+    lr: the learning rate to use: the given one, or the best one; None: a routine of the user's own has none.
     gain: by how much the error of the best one is lower than that of `lr`.
     best: the learning rate with the lowest error at the whole budget.
     trials: all errors that were measured.
     """
 
-    lr: float
+    lr: float | None
     gain: float
-    best: float
+    best: float | None
     trials: tuple[Trial, ...] = ()
 
 
@@ -69,7 +69,8 @@ def search(
     if len(first) == 1:
         return Found(*first, 0.0, *first)
     errors = tried(first, BUDGETS[0])
-    while candidates is None and (beyond := _beyond(errors)):
+    far = given if given not in CANDIDATES else None  # it may lie beyond rates that were not tried
+    while candidates is None and (beyond := _beyond({rate: errors[rate] for rate in errors if rate != far})):
         errors |= tried([beyond], BUDGETS[0])
     for budget in BUDGETS[1:]:
         ranked = sorted(errors, key=errors.__getitem__)

@@ -144,6 +144,10 @@ def checked_templates(templates: Templates, positions: int | None, join: str) ->
     if isinstance(templates, torch.Tensor):
         each_is([positions], SEVERAL, "with one tensor of templates for all, positions")
         templates = [templates] * positions
+    if not isinstance(templates, Sequence):
+        raise ExpressivityError(
+            f"templates is {type(templates).__name__}; it must be a tensor, or one for each position"
+        )
     if positions not in (None, len(templates)) or len(templates) < 2:
         raise ExpressivityError(
             f"templates has {len(templates)} tensors and positions is {positions}; give one tensor for each position, "

@@ -16,6 +16,7 @@ from expressivity.randomness import redrawn, seeded
 from expressivity.sizes import COUNTED, UNITS
 
 AUTO = "auto"
+DEFAULT_MODE = "information"
 ALLOWED = {
     "lr": (f"{POSITIVE[0]}, or {AUTO!r}", POSITIVE[1]),
     "epoch": COUNT,
@@ -51,7 +52,7 @@ class ArchitecturalSpace:
     optimizer: `optimizer(parameters, lr=lr)` makes the optimiser.
     grad_clamp: each entry of the gradient is clamped to +-grad_clamp; None: not clamped.
     train: training routine used instead of the built-in one; train(network, inputs, outputs) returns the fitted
-        network.
+        network. lr, lr_candidates, epoch, mini_batch_size, optimizer and grad_clamp do not apply to it.
     lr_candidates: learning rates that the search tries, for all sizes; None: from 0.0003 to 1 and on, if the best one
         is at an end. Only [lr]: nothing is searched.
     frozen_base: the parameters that are not trained, such as those of a pretrained network, are the same ones in all
@@ -74,7 +75,7 @@ class ArchitecturalSpace:
         batch_size: int | list[int] | None = None,
         automatic_batch_size_scale: float | list[float] | None = None,
         measure: float | list[float] | None = None,
-        automatic_measurement_mode: str | None = "information",
+        automatic_measurement_mode: str | None = DEFAULT_MODE,
         mini_batch_size: int | list[int] = 16,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         grad_clamp: float | list[float] | None = 1.0,
@@ -84,8 +85,9 @@ class ArchitecturalSpace:
         legacy: bool = False,
         **spellings,
     ):
-        known = {**dict.fromkeys(inspect.signature(ArchitecturalSpace).parameters), "measure": measure}
         given = {"measure": measure, "automatic_measurement_mode": automatic_measurement_mode}
+        chosen = {name: value for name, value in given.items() if value != DEFAULT_MODE}
+        known = {**dict.fromkeys(inspect.signature(ArchitecturalSpace).parameters), **chosen}
         given |= translated(spellings, SPELLINGS, known, f"space {name!r}")
         defaults, mode = LEGACY_DEFAULTS if legacy else DEFAULTS, given["automatic_measurement_mode"]
         self.input_size = tuple(input_size) if isinstance(input_size, list | tuple) else (input_size,)
@@ -216,7 +218,7 @@ class ArchitecturalSpace:
     def _check_search(self, what: str) -> None:
         candidates = self.lr_candidates
         if candidates is not None:
-            if not isinstance(candidates, list) or not candidates:
+            if not isinstance(candidates, list | tuple) or not candidates:
                 raise ExpressivityError(f"{what}: lr_candidates is {candidates!r}; it must be a list of learning rates")
             each_is(candidates, POSITIVE, f"{what}: lr_candidates")
         if self.train is not None and AUTO in (self.lr if isinstance(self.lr, list) else [self.lr]):

@@ -34,6 +34,11 @@ class Targets:
         parts = (self.x, self.y, self.fresh_x, self.fresh_y)
         return Targets(*(part[:count] for part in parts), redrawn=self.redrawn)
 
+    def only(self, place: int) -> "Targets":
+        """A single one of the targets."""
+        parts = (self.x, self.y, self.fresh_x, self.fresh_y)
+        return Targets(*(part[place : place + 1] for part in parts), redrawn=0)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -57,7 +62,6 @@ class Source:
 
     def draw(self, numbers: range) -> Targets:
         """Draw the targets with these numbers; each number always gives the same target.
-
         Raises ExpressivityError if a network cannot be built or evaluated, or if all attempts give constant networks.
         """
         rows, drawn = self.rows, [self._draw(number) for number in numbers]

@@ -2,7 +2,8 @@
 
 The error of a fit is an upper bound: it contains the distance of the family to the target and what the optimiser left.
 A family is called the winner only if the other one would remain behind even if better fits took from its error all that
-three measurements allow: its floor, the movement of its error, and the gain of another learning rate.
+the measurements allow: its floor, the movement of its error with the budget or with another optimiser, and the gain of
+another learning rate.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from expressivity.intervals import Interval, confidence_interval
 
 FAMILIES = ("A", "B")
-KINDS = ("fresh", "training", "half", "floor", "optimum")  # of errors, see `results.SizeResult`
+KINDS = ("fresh", "training", "half", "floor", "polished", "optimum")  # of errors, see `results.SizeResult`
 OTHER = {"A": "B", "B": "A"}
 WORST = 1.0  # errors above that of the best constant, and those of diverged fits, count as this in averages
 HOPELESS = 100.0  # and as this where it matters whether a fit still improves
@@ -43,6 +44,7 @@ class Estimate:
     difference: mean paired difference of the errors, A - B.
     floors: mean error of each family on members of its own, where 0 could be reached.
     movements: mean paired difference of the errors at half the budget and at the whole one; None: not measured.
+    polishes: mean paired difference of the errors before and after another optimiser went on; None: not measured.
     gains: by how much another learning rate lowered the mean error of the search, by family.
     stuck: share of targets on which a family is no better than a constant.
     optima: mean error, at most 1, of the best member of the family for the rows of the fit; None: no closed form.
@@ -56,6 +58,7 @@ class Estimate:
     difference: Interval
     floors: dict[str, Interval]
     movements: dict[str, Interval | None]
+    polishes: dict[str, Interval | None]
     gains: dict[str, float]
     stuck: dict[str, float]
     optima: dict[str, float | None]
@@ -92,9 +95,10 @@ class Estimate:
     def slack(self, family: str, upper: bool = True) -> float:
         """By how much the error of a family may be too large because of its fits.
 
-        The sum of its floor, of the movement of its error from half the budget to the whole one, and of the gain of
-        another learning rate. If each family imitates the other, the larger floor counts: the targets of one family are
-        members of the other, and may be as hard to fit to as these are for their own family.
+        The sum of its floor, of its movement, and of the gain of another learning rate. The movement is what its error
+        loses from half the budget to the whole one, or when another optimiser goes on, whichever is more. If each
+        family imitates the other, the larger floor counts: the targets of one family are members of the other, and may
+        be as hard to fit to as these are for their own family.
 
         upper: use the upper ends of the intervals, not the means.
         """
@@ -103,8 +107,8 @@ class Estimate:
             return interval.high if upper else interval.mean
 
         floor = max(end(self.floors[each]) for each in (FAMILIES if self.mutual else (family,)))
-        movement = self.movements[family]
-        return floor + (max(0.0, end(movement)) if movement else 0.0) + self.gains[family]
+        moved = [end(each) for each in (self.movements[family], self.polishes[family]) if each is not None]
+        return floor + max([0.0, *moved]) + self.gains[family]
 
     @property
     def final(self) -> bool:
@@ -127,11 +131,13 @@ class Estimate:
             return f'{names[family]} is no better than a constant on {share}; raise epoch, or set lr to "auto"'
         movement = self.movements[family]
         floor = max(FAMILIES if self.mutual else (family,), key=lambda each: self.floors[each].mean)
+        polish = self.polishes[family]
         parts = {"floor": self.floors[floor].mean, "movement": movement.mean if movement else 0.0}
-        parts["gain"] = self.gains[family]
+        parts |= {"polish": polish.mean if polish else 0.0, "gain": self.gains[family]}
         cures = {
             "floor": f"{names[floor]} does not reach even its own members; raise epoch, sub_iterations or the rows",
             "movement": f"the error of {names[family]} still falls with the budget; raise epoch",
+            "polish": f"L-BFGS still lowers the error of {names[family]}; set another optimizer, or raise epoch",
             "gain": f'another learning rate is better for {names[family]}; set lr to "auto"',
         }
         shown = ", ".join(f"{name} {value:.2g}" for name, value in parts.items())
@@ -159,6 +165,16 @@ def estimated(
 
     stuck = {family: (values["fresh"][family] >= WORST).double().mean().item() for family in FAMILIES}
     optima = {f: values["optimum"][f].mean().item() if len(values["optimum"][f]) else None for f in FAMILIES}
+
+    def polish(family: str) -> Interval | None:
+        after = errors["polished"][family]
+        rows, columns = after.shape
+        before = errors["fresh"][family][:rows, :columns]
+        if not len(after) or after.isnan().all():
+            return None
+        after = torch.where(after.isnan(), before, after)  # where it could not go on
+        return confidence_interval(over_restarts(before, HOPELESS) - over_restarts(after, HOPELESS), confidence)
+
     return Estimate(
         statistic,
         len(values["fresh"]["A"]),
@@ -167,6 +183,7 @@ def estimated(
         confidence_interval(values["fresh"]["A"] - values["fresh"]["B"], confidence),
         intervals("floor"),
         {family: movement(family) for family in FAMILIES},
+        {family: polish(family) for family in FAMILIES},
         gains,
         stuck,
         optima,

@@ -106,6 +106,7 @@ law = Normal(1.0, 2.0)
 class Cubed:
     def sample(self, shape): return torch.randn(shape).pow(3)
 def no_tensor(shape): return 3
+def told(output, target) -> None: print(output, target)
 """
 
 
@@ -115,7 +116,7 @@ def no_tensor(shape): return 3
         ("own:Loss", "own:law"),
         ({"name": "own:pinball", "level": 0.3}, "own:Cubed"),
         ({"name": "huber", "delta": 0.5}, {"name": "uniform", "low": -1.0, "high": 1.0}),
-        ("cross_entropy", {"name": "torch.distributions:Normal", "loc": [0.0] * 5, "scale": [1.0] * 5}),
+        ("cross_entropy", {"name": "torch.distributions:Normal", "loc": [0] * 5, "scale": [1, 2, 1, 1, 1]}),
     ],
 )
 def test_a_criterion_and_a_law_of_ones_own(run, tmp_path, monkeypatch, criterion, law):
@@ -140,6 +141,9 @@ def test_a_criterion_and_a_law_of_ones_own(run, tmp_path, monkeypatch, criterion
         ("criterion", "subprocess:run", "it must be a class of torch modules, or a function (output, target)"),
         ("criterion", "torch.nn:MSELos", "cannot be imported: AttributeError"),
         ("criterion", "torch.optim:SGD", "it must be a class of torch modules"),
+        ("criterion", "own:told", "it must be a class of torch modules, or a function (output, target)"),
+        ("law", "random:SystemRandom", "it must be an object with a method sample(shape), or its class"),
+        ("law", {"name": "torch.distributions:Normal", "loc": [[0], [1, 2]]}, "which cannot be made: ValueError"),
         ("law", "own:no_tensor", "it must be an object with a method sample(shape), or its class"),
         ("law", "torch.distributions:Normal", "which cannot be made: TypeError"),
     ],

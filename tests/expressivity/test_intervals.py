@@ -71,7 +71,8 @@ def found(errors):
     """Errors of both families as a contest finds them, far from 0 and 1, with fits that leave nothing."""
     fresh = {family: 0.5 + errors[family] / 100 for family in "AB"}
     floor = {family: torch.zeros_like(each) for family, each in errors.items()}
-    return {"fresh": fresh, "training": fresh, "half": fresh, "floor": floor}
+    none = {family: each[:0] for family, each in errors.items()}
+    return {"fresh": fresh, "training": fresh, "half": fresh, "floor": floor, "polished": none}
 
 
 def missed_and_stopped(law, threshold, stop_when_decided):

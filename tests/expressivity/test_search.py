@@ -49,6 +49,8 @@ def test_a_given_one_is_kept_and_what_it_costs_is_said(monkeypatch):
     assert result.best == 0.1
     assert result.gain == pytest.approx(valley(0.1)(0.002, 1.0))
     assert all(0.002 in rates for rates, _ in calls if len(rates) > 1)
+    result, calls = found(monkeypatch, valley(10.0), given=300.0)
+    assert result.best == pytest.approx(10.0, rel=0.01)  # a far one does not hide what lies between
     result, calls = found(monkeypatch, valley(0.1), candidates=[0.5, 0.25])
     assert (result.lr, calls[0][0]) == (0.25, [0.25, 0.5])
     assert len(calls) == len(BUDGETS)

@@ -13,8 +13,12 @@ from expressivity.verdict import FAMILIES, estimated
 NAMES = {"A": "first", "B": "second"}
 
 
-def errors(a, b, half=(0.0, 0.0), floor=(0.0, 0.0), targets=64, spread=0.01):
-    """Errors of two families around these means; half: by how much more is left at half the budget."""
+def errors(a, b, half=(0.0, 0.0), floor=(0.0, 0.0), polish=(0.0, 0.0), targets=64, spread=0.01):
+    """Errors of two families around these means.
+
+    half: by how much more is left at half the budget.
+    polish: by how much less after another optimiser.
+    """
     noise = spread * torch.rand(targets, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     fresh = {"A": a + noise, "B": b + noise.flip(0)}
     by_family = functools.partial(zip, FAMILIES)
@@ -23,6 +27,7 @@ def errors(a, b, half=(0.0, 0.0), floor=(0.0, 0.0), targets=64, spread=0.01):
         "training": fresh,
         "half": {family: fresh[family][:40] + more for family, more in by_family(half)},
         "floor": {family: torch.full((40, 2), value, dtype=torch.float64) for family, value in by_family(floor)},
+        "polished": {family: fresh[family][:12] - less for family, less in by_family(polish)},
         "optimum": {family: torch.empty(0, 1, dtype=torch.float64) for family in FAMILIES},
     }
 
@@ -34,7 +39,8 @@ def estimate(*means, gains=(0.0, 0.0), mutual=False, **more):
 def test_each_part_of_the_explanation_counts_for_the_worse_family_only():
     assert estimate(0.3, 0.5).winner == "A"
     assert estimate(0.5, 0.3).winner == "B"
-    for part in ({"floor": (0.0, 0.25)}, {"half": (0.0, 0.25)}, {"gains": (0.0, 0.25)}):
+    for kind in ("floor", "half", "polish", "gains"):
+        part = {kind: (0.0, 0.25)}
         assert estimate(0.3, 0.5, **part).winner == "underfitted"
         (name, (_, much)) = next(iter(part.items()))
         assert estimate(0.3, 0.5, **{name: (much, 0.0)}).winner == "A"  # a better fit of A only widens the gap
@@ -42,6 +48,7 @@ def test_each_part_of_the_explanation_counts_for_the_worse_family_only():
     together = estimate(0.3, 0.5, floor=(0, 0.08), half=(0, 0.08), gains=(0, 0.08))
     assert together.slack("B") == pytest.approx(0.24, abs=0.01)
     assert together.winner == "underfitted"
+    assert estimate(0.3, 0.5, half=(0, 0.08), polish=(0, 0.1)).slack("B") == pytest.approx(0.1, abs=0.01)  # the larger
     assert estimate(0.3, 0.5, half=(0.0, -0.5)).winner == "A"  # an error that rose is no hope
 
 
@@ -66,7 +73,7 @@ def test_a_family_that_is_no_better_than_a_constant_was_not_fitted():
         assert found.advice(NAMES).startswith("second is no better than a constant on 100% of the targets")
     few = errors(0.5, 0.8)
     few["fresh"]["B"][:5] = 7.0  # on 8% of the targets
-    few["half"]["B"] = few["fresh"]["B"][:40]
+    few["half"]["B"], few["polished"]["B"] = few["fresh"]["B"][:40], few["fresh"]["B"][:12]
     assert estimated("min", 0.95, few, dict.fromkeys(FAMILIES, 0.0), False).winner == "A"
 
 
@@ -96,6 +103,7 @@ def test_the_advice_names_the_family_and_the_largest_part():
         ({"floor": (0.0, 0.25)}, "second does not reach even its own members; raise epoch"),
         ({"floor": (0.25, 0.0), "mutual": True}, "first does not reach even its own members; raise epoch"),
         ({"half": (0.0, 0.25)}, "the error of second still falls with the budget; raise epoch"),
+        ({"polish": (0.0, 0.25)}, "L-BFGS still lowers the error of second; set another optimizer, or raise epoch"),
         ({"gains": (0.0, 0.25)}, 'another learning rate is better for second; set lr to "auto"'),
     ):
         found = estimate(0.3, 0.5, **part)
