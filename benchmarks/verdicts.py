@@ -3,7 +3,7 @@
     python benchmarks/verdicts.py [--kinds equal gap] [--pairs 200] [--first 0] [--threads 1]
 
 equal: both families hold the same functions, all matrices between the layers, but differ at random in parametrisation,
-optimiser, learning rate (fixed or automatic), epochs and bound of the gradient. A winner is wrong.
+optimiser or training routine, learning rate (fixed or automatic), epochs and bound of the gradient. A winner is wrong.
 gap: linear families of neighbouring ranks whose optima differ by 0.05 of the target's variance, by construction of
 the targets' singular values; automatic learning rate, and 20 epochs as shipped. The higher rank is right.
 Prints every wrong verdict, and the counts; "refused" are comparisons of which all fits diverged. Pair k is the same on
@@ -53,6 +53,20 @@ class NearIdentity(StructuredLinear):
 
     def matrix(self) -> torch.Tensor:
         return torch.eye(self.width) + self.weight
+
+
+class BadlyScaled(StructuredLinear):
+    """D W or, rotated, Q D Q' W with a D between 1 and 1/1000: gradients hardly see a part of W."""
+
+    def __init__(self, width: int, gain: float, rotated: bool, bias: bool = True):
+        super().__init__(width, bias)
+        turn = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(width)))[0]
+        scales = torch.diag(torch.logspace(0, -3, width))
+        self.register_buffer("units", turn @ scales @ turn.T if rotated else scales)
+        self.weight = nn.Parameter(torch.randn(width, width) * gain / math.sqrt(width))
+
+    def matrix(self) -> torch.Tensor:
+        return self.units @ self.weight
 
 
 class ThreeFactors(StructuredLinear):
@@ -105,6 +119,8 @@ LAYERS = [
     (NearIdentity, {"spread": 0.3}),
     (Residual, {"factor": 0.1}),
     (Residual, {"factor": 0.01}),
+    (BadlyScaled, {"rotated": False}),
+    (BadlyScaled, {"rotated": True}),
     (ThreeFactors, {}),
 ]
 OPTIMIZERS = [
@@ -116,16 +132,28 @@ OPTIMIZERS = [
 ]
 
 
+def descend(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> nn.Module:
+    """Gradient descent on all rows, as a training routine of one's own."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(network(x), y).backward()
+        optimizer.step()
+    return network
+
+
 def any_family(draw: random.Random, depth: int) -> ArchitecturalSpace:
     """All networks of this depth and WIDTH, in a random parametrisation and with a random recipe."""
     layer, options = draw.choice(LAYERS)
     parameters = {"width": WIDTH, "depth": depth, "layer": layer, "activation": "tanh", **options}
+    own = draw.random() < 0.05
     return ArchitecturalSpace(
         WIDTH,
         layer if isinstance(layer, str) else layer.__name__,
         DeepNetwork,
         parameters,
-        lr=draw.choice(["auto", 0.001, 0.01, 0.1]),
+        train=descend if own else None,
+        lr=0.01 if own else draw.choice(["auto", 0.001, 0.01, 0.1]),
         epoch=draw.choice([2, 5, 10, 20]),
         grad_clamp=draw.choice([1.0, None, 0.1]),
         mini_batch_size=draw.choice([16, 32]),

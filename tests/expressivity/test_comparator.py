@@ -89,7 +89,7 @@ def test_the_same_seed_repeats_it_and_another_does_not(families):
 
 def of_a_clear_case(space):
     """Rank 1 against rank 5 of 6, with a budget that suffices."""
-    narrow, wide = (space("low_rank", width=6, rank=r, epoch=20, lr="auto") for r in (1, 5))
+    narrow, wide = (space("low_rank", width=6, rank=r, epoch=20, lr=0.1) for r in (1, 5))
     return ArchitectureComparator(narrow, wide, space(width=6, batch_size=128))
 
 
@@ -207,7 +207,7 @@ def test_targets_and_fitted_networks_are_asked_in_evaluation_mode(space):
 
     own = ArchitecturalSpace(4, "own", Noisy, batch_size=32, train=keep)
     with pytest.warns(UserWarning, match="the space sets train"):
-        ArchitectureComparator(own, full, full).compare(**QUICK)
+        ArchitectureComparator(own, space(), space()).compare(**QUICK)
     assert not any(network.training for network in calls)
 
 
