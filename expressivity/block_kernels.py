@@ -122,20 +122,20 @@ def _jacobians(
     """The Jacobian of the outputs with respect to each group, or its sketch: (rows, columns)."""
     everything = [parameter for parameters in groups.values() for parameter in parameters]
     sizes = {name: sum(parameter.numel() for parameter in parameters) for name, parameters in groups.items()}
-    generator, signs, found = torch.Generator().manual_seed(seed), {}, {}
+    with torch.no_grad():
+        first = _outputs(network, inputs[0])
+    # All at once: rows kept one by one among gradients that come and go would leave no holes to use again.
+    found = {name: first.new_empty(len(inputs), len(first), min(size, sketch)) for name, size in sizes.items()}
+    generator, signs = torch.Generator().manual_seed(seed), {}
+    for name, size in sizes.items():
+        if size > sketch:
+            drawn = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8)
+            signs[name] = drawn.mul_(2).sub_(1).to(first.device)
     for number, x in enumerate(inputs):
         outputs = _outputs(network, x)
-        for name, size in sizes.items() if not found else ():
-            # All at once: rows kept among the gradients that come and go would leave no room to reuse between them.
-            found[name] = outputs.new_empty(len(inputs), len(outputs), min(size, sketch))
-            if size > sketch:
-                drawn = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8)
-                signs[name] = drawn.mul_(2).sub_(1).to(outputs.device)
         for place, output in enumerate(outputs):
-            gradients = torch.autograd.grad(
-                output, everything, retain_graph=place + 1 < len(outputs), materialize_grads=True
-            )
-            gradients = iter(gradients)
+            kept = place + 1 < len(outputs)
+            gradients = iter(torch.autograd.grad(output, everything, retain_graph=kept, materialize_grads=True))
             for name, parameters in groups.items():
                 row = torch.cat([next(gradients).flatten() for _ in parameters])
                 row = _sketched(row, signs[name], sketch) if name in signs else row

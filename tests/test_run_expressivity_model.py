@@ -233,6 +233,25 @@ def test_shared_and_idle_parameters_and_the_mode():
     assert found["all"].rank == pytest.approx(effective_rank(torch.linalg.svdvals(whole).square()), rel=1e-4)
 
 
+class Either(nn.Module):
+    """Uses its second layer for some inputs only."""
+
+    def __init__(self):
+        super().__init__()
+        self.always, self.sometimes = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.always(x) + self.sometimes(x) if x.sum() > 0 else self.always(x)
+
+
+def test_parameters_that_an_input_does_not_use_do_not_move_its_outputs():
+    torch.manual_seed(0)
+    network, x = Either(), torch.rand(1, 3)
+    found = block_kernels(network, [x, -x, 2 * x], {"a": "always", "b": "sometimes"})
+    assert found["a"].trace == pytest.approx(2 * (3 + (1 + 1 + 4) * x.square().sum().item()))
+    assert found["b"].trace == pytest.approx(2 * (2 + (1 + 4) * x.square().sum().item()))
+
+
 def test_an_input_with_a_large_gradient_counts_once_in_the_unit_rank():
     torch.manual_seed(0)
     network, inputs = nn.Linear(9, 1, bias=False), list(torch.eye(9)[:6, None])
