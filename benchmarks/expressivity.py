@@ -25,7 +25,7 @@ from run_expressivity import load  # noqa: E402
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "expressivity"
 WIDE = '[{"width": 64}]'
-MANY = {name: ["--max_iterations", str(count)] for name, count in {"n_diagonal": 800, "transformer": 256}.items()}
+MANY = {"n_diagonal": ["--max_iterations", "800"], "transformer": ["--max_iterations", "256"]}
 # Case: configuration, overrides, index of the size.
 CASES = {
     "n_diagonal": ("n_diagonal", MANY["n_diagonal"], 1),

@@ -15,7 +15,7 @@ from expressivity.polishing import polished_error
 from expressivity.randomness import seed_of, seeded
 from expressivity.recipe import Recipe
 from expressivity.scoring import Scale, relative_errors, scale_of
-from expressivity.sizes import trainable_parameters
+from expressivity.sizes import bytes_of_step
 from expressivity.spaces import ArchitecturalSpace
 from expressivity.stacked import fit_stack, why_not_stacked
 from expressivity.targets import Targets, dtype_of, in_dtype_of
@@ -204,23 +204,6 @@ class Fitter:
         if not callable(fitted):
             raise ExpressivityError(f"{where}: train returned {fitted!r}; it must return the fitted network")
         return _Single(fitted)
-
-
-def bytes_of_step(network: nn.Module, x: torch.Tensor) -> int:
-    """Bytes that a training step of one network takes.
-
-    Counts trainable parameters with gradients and two moments, and the tensors that autograd saves for the backward
-    pass from x.
-    """
-    kept = [16 * trainable_parameters(network)]
-
-    def count(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor.numel() * tensor.element_size())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        network(x)
-    return sum(kept)
 
 
 class _Single:

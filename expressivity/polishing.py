@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from expressivity.devices import where_float64_is
-from expressivity.scoring import Scale
+from expressivity.scoring import ROWS_AT_ONCE, Scale
+from expressivity.sizes import bytes_of_step
 from expressivity.targets import Targets
 
 TARGETS, RESTARTS = 12, 2  # whose fits are polished, at most
 STEPS, MEMORY = 100, 20
+MOST_BYTES = 2**30  # that a pass may keep
 
 
 def polished_error(network, target: Targets, criterion: Callable, scales: tuple[Scale, Scale], place: int) -> float:
@@ -41,7 +43,8 @@ def polished_error(network, target: Targets, criterion: Callable, scales: tuple[
     try:
         network = polished(network, x, y, lambda output, wanted: relative(output, wanted, *own))
         with torch.no_grad():
-            return relative(network(fresh_x.clone()), fresh_y, *fresh).item()
+            output = torch.cat([network(part.clone()) for part in fresh_x.split(ROWS_AT_ONCE)])
+            return relative(output, fresh_y, *fresh).item()
     except Exception:  # a user's module may raise anything
         return math.nan
 
@@ -51,7 +54,7 @@ def polished(network: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Callabl
 
     x: (rows, *input_size), the inputs of the fit, in float64 unless they are tokens.
     y: (rows, *output_size) in float64.
-    loss: loss(output, y), a scalar.
+    loss: loss(output, y), a scalar, the mean over rows.
 
     Raises whatever the network raises.
     """
@@ -66,16 +69,19 @@ def polished(network: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Callabl
         tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
+    at_once = max(1, MOST_BYTES // bytes_of_step(network, x[:1].clone()))
+    parts = list(zip(x.split(at_once), y.split(at_once), strict=True))
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
-        value = loss(network(x.clone()), y).sum()
-        value.backward()
-        return value
+        losses = []
+        for inputs, outputs in parts:
+            losses.append(loss(network(inputs.clone()), outputs) * len(inputs) / len(x))
+            losses[-1].backward()
+        return torch.stack(losses).sum().detach()
 
-    first = optimizer.step(step)
-    with torch.no_grad():
-        if not loss(network(x.clone()), y) <= first:  # nan is not, either
+    if not optimizer.step(step) >= step():  # where it began and where it ended; nan is not, either
+        with torch.no_grad():
             for parameter, old in zip(parameters, before, strict=True):
                 parameter.copy_(old)
     return network

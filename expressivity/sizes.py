@@ -55,3 +55,20 @@ def _bits(tensor: torch.Tensor) -> int:
 
 COUNTED = {"information": information, "parameters": trainable_parameters}
 UNITS = {"information": "bits", "parameters": "trainable parameters"}
+
+
+def bytes_of_step(network: nn.Module, x: torch.Tensor) -> int:
+    """Bytes that a training step of one network takes.
+
+    Counts trainable parameters with gradients and two moments, and the tensors that autograd saves for the backward
+    pass from x.
+    """
+    kept = [16 * trainable_parameters(network)]
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        network(x)
+    return sum(kept)

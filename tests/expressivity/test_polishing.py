@@ -10,6 +10,7 @@ from expressivity import ArchitecturalSpace, ArchitectureComparator, ComparisonR
 from expressivity.comparator import STATE
 from expressivity.polishing import polished, polished_error
 from expressivity.scoring import scale_of
+from expressivity.sizes import bytes_of_step
 from expressivity.targets import Targets
 from expressivity.truth import closed_form_errors
 
@@ -128,6 +129,17 @@ def test_a_loss_is_never_larger_afterwards_and_the_network_is_left_alone():
     assert torch.equal(network.weight, before)
     assert network.training
     assert torch.equal(result.weight, before.double())
+
+
+def test_rows_in_parts_are_the_same_rows(monkeypatch):
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 33, 3, dtype=torch.float64)
+    network = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    whole = polished(network, x, y, nn.functional.mse_loss)
+    monkeypatch.setattr("expressivity.polishing.MOST_BYTES", 4 * bytes_of_step(network.double(), x[:1]))
+    parts = polished(network, x, y, nn.functional.mse_loss)
+    assert torch.allclose(whole(x), parts(x), atol=1e-6)
+    assert nn.functional.mse_loss(whole(x), y) < nn.functional.mse_loss(network(x), y) - 0.1
 
 
 class Single(nn.Linear):
