@@ -84,8 +84,8 @@ def measured(case: str, args) -> list[str]:
     ratios = [slow / quick for quick, slow in times]
     quick, slow = (statistics.median(each) for each in zip(*times, strict=True))
     stacked = targets * experiment.sub_iterations
-    spread = f"{min(ratios):.0f} to {max(ratios):.0f}"
-    cells = [f"{1 / quick:,.1f}", f"{1 / slow:,.2f}", f"{statistics.median(ratios):.0f}", spread]
+    spread = f"{min(ratios):.3g} to {max(ratios):.3g}"
+    cells = [f"{1 / quick:,.1f}", f"{1 / slow:,.2f}", f"{statistics.median(ratios):.3g}", spread]
     return [case, str(trainable(together)), str(stacked), *cells]
 
 

@@ -53,8 +53,8 @@ class ArchitecturalSpace:
     grad_clamp: each entry of the gradient is clamped to +-grad_clamp; None: not clamped.
     train: training routine used instead of the built-in one; train(network, inputs, outputs) returns the fitted
         network. lr, lr_candidates, epoch, mini_batch_size, optimizer and grad_clamp do not apply to it.
-    lr_candidates: learning rates that the search tries, for all sizes; None: from 0.0003 to 1 and on, if the best one
-        is at an end. Only [lr]: nothing is searched.
+    lr_candidates: learning rates that the search tries, for all sizes; None: from 0.0003 to 1, and beyond the end at
+        which the best one is. Only [lr]: nothing is searched.
     frozen_base: the parameters that are not trained, such as those of a pretrained network, are the same ones in all
         fits to a target, and in both families if these have the same ones.
     legacy: use the defaults of the first version of this comparison: AdamW with lr 0.001, rows by the measure (in bits
