@@ -52,7 +52,7 @@ def search(
     fitter: what fits the family; it is left unchanged.
     targets, numbers: targets of the search.
     given: the learning rate that the family uses in any case; None: the best one.
-    candidates: what to try; None: CANDIDATES, and on beyond the better end of these. If there is only one learning
+    candidates: what to try; None: CANDIDATES, and beyond the end at which the best one is. If there is only one learning
         rate, nothing is tried.
     """
     fitter = replace(fitter, restarts=min(RESTARTS, fitter.restarts))
