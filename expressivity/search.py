@@ -52,8 +52,8 @@ def search(
     fitter: what fits the family; it is left unchanged.
     targets, numbers: targets of the search.
     given: the learning rate that the family uses in any case; None: the best one.
-    candidates: what to try; None: CANDIDATES, and beyond the end at which the best one is. If there is only one learning
-        rate, nothing is tried.
+    candidates: what to try; None: CANDIDATES, and beyond the end at which the best one is. If there is only one,
+        nothing is tried.
     """
     fitter = replace(fitter, restarts=min(RESTARTS, fitter.restarts))
     trials: list[Trial] = []

@@ -1,7 +1,5 @@
 """Fits networks of one architecture together: stacked parameters, one forward pass and one optimiser step for all."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
@@ -51,12 +49,12 @@ class Stack:
         return self._mapped(lambda tensors, x: functional_call(self.template, tensors, (x,)), x)
 
     def network(self, place: int) -> nn.Module:
-        """A copy of one of the networks."""
-        one, tensors = copy.deepcopy(self.template), self.tensors()
+        """One of the networks, until the next call."""
+        tensors = self.tensors()
         with torch.no_grad():
-            for name, each in (*one.named_parameters(), *one.named_buffers()):
+            for name, each in (*self.template.named_parameters(), *self.template.named_buffers()):
                 each.copy_(tensors[name][place])
-        return one
+        return self.template
 
     def losses(self, x: torch.Tensor, y: torch.Tensor, criterion) -> torch.Tensor:
         """Loss (N,) of each network on its own rows of x and y, both (N, rows, ..)."""

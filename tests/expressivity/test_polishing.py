@@ -149,6 +149,20 @@ class Single(nn.Linear):
         return super().forward(x.float())
 
 
+class NotCopied(nn.Linear):
+    """Holds what cannot be copied."""
+
+    def __init__(self):
+        super().__init__(4, 4)
+        self.numbers = (number for number in range(3))
+
+
+def test_a_network_that_cannot_be_copied_is_compared_all_the_same(space):
+    family = ArchitecturalSpace(4, "own", NotCopied, batch_size=32, lr_candidates=[0.01])
+    fitter, source = of_contest(ArchitectureComparator(family, family, space()))
+    assert fitter.polish(source.draw(range(3)), range(3)).isnan().all()
+
+
 @pytest.mark.parametrize("network", [lambda x: x, Single(3, 3), nn.Linear(3, 3).requires_grad_(False), nn.Linear(2, 2)])
 def test_what_cannot_be_polished_has_no_error(network):
     rows = torch.randn(4, 1, 16, 3)
