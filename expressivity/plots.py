@@ -13,6 +13,7 @@ from expressivity.verdict import WORST
 
 COLOURS = {"A": "#0072b2", "B": "#d55e00"}  # safe for colour-blind readers
 MARKERS = {"A": "o", "B": "s"}
+FLOOR_SHOWN = 1e-2  # of the smallest error: floors further below would squeeze the errors together
 MAX_DOWN = 0.98  # longest lower error bar, relative to the mean: the axis is logarithmic
 
 
@@ -39,6 +40,9 @@ def errors_by_size(result, statistic: str, path: str | os.PathLike | None) -> Fi
     bars = f"bars: {result.confidence:.0%} confidence"
     above.set_title(f"{bars}; ring: winner; dotted: training rows; bands: floors; dashed: constant", fontsize="small")
     above.legend(fontsize="small")
+    least = min((e.errors[family].mean for e in estimates for family in COLOURS), default=0)
+    if least > 0:
+        above.set_ylim(bottom=max(above.get_ylim()[0], FLOOR_SHOWN * least))
     _draw_differences(below, begun, estimates)
     for axes in (above, below):
         axes.grid(alpha=0.3)
