@@ -232,8 +232,8 @@ class ComparisonResult:
 
 
 def _read_size(given: dict, restarts: int) -> SizeResult:
-    if "errors" not in given:
-        raise ValueError("it is of an earlier version, without floors; delete it to start over")
+    if not set(KINDS) <= set(given.get("errors", ())):
+        raise ValueError("it is of an earlier version, with fewer kinds of errors; delete it to start over")
     errors = {kind: _tensors(given["errors"][kind], width) for kind, width in _widths(restarts).items()}
     found = {
         family: Found(**{**each, "trials": tuple(Trial(**trial) for trial in each["trials"])})
