@@ -52,6 +52,17 @@ def test_each_part_of_the_explanation_counts_for_the_worse_family_only():
     assert estimate(0.3, 0.5, half=(0.0, -0.5)).winner == "A"  # an error that rose is no hope
 
 
+def test_a_fit_with_which_nothing_could_go_on_gained_nothing():
+    some = errors(0.3, 0.5, polish=(0, 0.1))
+    some["polished"]["B"][6:] = float("nan")
+    found = estimated("min", 0.95, some, dict.fromkeys(FAMILIES, 0.0), False)
+    assert found.polishes["B"].mean == pytest.approx(0.05)
+    some["polished"]["B"][:] = float("nan")
+    found = estimated("min", 0.95, some, dict.fromkeys(FAMILIES, 0.0), False)
+    assert found.polishes["B"] is None
+    assert found.winner == "A"
+
+
 def test_if_they_imitate_each_other_the_larger_floor_counts():
     """The targets of B are members of A, which A itself reaches only so far."""
     assert estimate(0.2, 0.45, floor=(0.35, 0.12)).winner == "A"
