@@ -43,7 +43,7 @@ class Fitter:
     criterion: the loss to minimise.
     seed: seed of initialisations, order of rows and dropout.
     device: where to compute.
-    lr: initial learning rate.
+    lr: initial learning rate; None: a routine of the user's own has none.
     stack_size: maximum number of networks fitted together; None: chosen from their memory use.
     fast: fit networks together where possible.
     obstacle: why networks are fitted one at a time; None: they are fitted together. Set by `probe`.
@@ -56,7 +56,7 @@ class Fitter:
     criterion: nn.Module
     seed: int
     device: torch.device
-    lr: float
+    lr: float | None
     stack_size: int | None = None
     fast: bool = True
     obstacle: str | None = None

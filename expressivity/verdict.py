@@ -163,9 +163,6 @@ def estimated(
         whole = over_restarts(errors["fresh"][family][: len(half)], HOPELESS)
         return confidence_interval(half - whole, confidence) if len(half) else None
 
-    stuck = {family: (values["fresh"][family] >= WORST).double().mean().item() for family in FAMILIES}
-    optima = {f: values["optimum"][f].mean().item() if len(values["optimum"][f]) else None for f in FAMILIES}
-
     def polish(family: str) -> Interval | None:
         after = errors["polished"][family]
         rows, columns = after.shape
@@ -175,6 +172,8 @@ def estimated(
         after = torch.where(after.isnan(), before, after)  # where it could not go on
         return confidence_interval(over_restarts(before, HOPELESS) - over_restarts(after, HOPELESS), confidence)
 
+    stuck = {family: (values["fresh"][family] >= WORST).double().mean().item() for family in FAMILIES}
+    optima = {f: values["optimum"][f].mean().item() if len(values["optimum"][f]) else None for f in FAMILIES}
     return Estimate(
         statistic,
         len(values["fresh"]["A"]),
