@@ -141,13 +141,14 @@ class ArchitectureComparator:
                         contest = self.contest(size.index, draws, stack_size, fast)
                         size.found = size.found or contest.tune()
                         contest.use(size.found)
-                    if losers:
-                        size.add(contest.polish(losers))
-                    else:
+                    if not losers:
                         block = contest.targets_at_once(max_iterations)
                         numbers = range(size.targets, min(size.targets + block, max_iterations))
                         size.add(*contest.fit(numbers))
                         bar.update(len(numbers))
+                        losers = size.unpolished_losers(confidence)
+                    if losers:  # before anything is saved that calls the other family the winner
+                        size.add(contest.polish(losers))
                     if save_path is not None:
                         result.to_json(Path(save_path, STATE))
                 bar.update((size.index + 1) * max_iterations - bar.n)  # count a settled size as done

@@ -1,5 +1,6 @@
 """Fits members of a space to targets and measures the errors that remain."""
 
+import copy
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +18,7 @@ from expressivity.recipe import Recipe
 from expressivity.scoring import Scale, relative_errors, scale_of
 from expressivity.sizes import bytes_of_step
 from expressivity.spaces import ArchitecturalSpace
-from expressivity.stacked import fit_stack, why_not_stacked
+from expressivity.stacked import fill, fit_stack, why_not_stacked
 from expressivity.targets import Targets, dtype_of, in_dtype_of
 from expressivity.truth import closed_form_errors
 
@@ -123,16 +124,21 @@ class Fitter:
     def polish(self, targets: Targets, numbers: range) -> torch.Tensor:
         """Errors on fresh rows, (targets, restarts), of fits with which another optimiser has gone on.
 
-        They are nan where it cannot: of functions without parameters, and of networks that do not work in float64.
-        Raises ExpressivityError as `fit` does.
+        They are nan where it cannot, as of a function that a routine of the user's own returned. Raises
+        ExpressivityError as `fit` does.
         """
-        scales, found = self._scales(targets), []
+        found = []
         for part in self._parts(numbers):
             networks, owner = self._begun(part)
             model = self._fit_networks(networks, targets, owner, part[0], self.recipe)
-            for k, place in enumerate(owner.tolist()):
-                found.append(polished_error(model.network(k), targets.only(place), self.criterion, scales, place))
+            for k, (place, number, restart) in enumerate(part):
+                make = partial(self._copy, model, k, number, restart)
+                found.append(polished_error(make, targets.only(place), self.criterion))
         return torch.tensor(found, dtype=torch.float64).view(len(numbers), self.restarts)
+
+    def _copy(self, model, place: int, number: int, restart: int) -> nn.Module:
+        """A new network with fitted parameters; the old one may hold what cannot be copied, or be frozen by now."""
+        return model.copied_to(self.network(number, restart), place)
 
     def _parts(self, numbers: range) -> list[list[tuple[int, int, int]]]:
         """The starts of fits in parts of those that are fitted together."""
@@ -215,5 +221,11 @@ class _Single:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self.only(x[0])[None]
 
-    def network(self, place: int):
-        return self.only
+    def copied_to(self, network: nn.Module, place: int) -> nn.Module:
+        """A network like the fitted one: `network`, if its tensors are the same. A function has none, which raises."""
+        fitted = dict(self.only.named_parameters()) | dict(self.only.named_buffers())
+        own = dict(network.named_parameters()) | dict(network.named_buffers())
+        if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in fitted.items()}:
+            return copy.deepcopy(self.only)
+        fill(network, fitted)
+        return network

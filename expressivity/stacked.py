@@ -48,13 +48,10 @@ class Stack:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self._mapped(lambda tensors, x: functional_call(self.template, tensors, (x,)), x)
 
-    def network(self, place: int) -> nn.Module:
-        """One of the networks, until the next call."""
-        tensors = self.tensors()
-        with torch.no_grad():
-            for name, each in (*self.template.named_parameters(), *self.template.named_buffers()):
-                each.copy_(tensors[name][place])
-        return self.template
+    def copied_to(self, network: nn.Module, place: int) -> nn.Module:
+        """`network`, with the tensors of one of the networks of the stack."""
+        fill(network, {name: each[place] for name, each in self.tensors().items()})
+        return network
 
     def losses(self, x: torch.Tensor, y: torch.Tensor, criterion) -> torch.Tensor:
         """Loss (N,) of each network on its own rows of x and y, both (N, rows, ..)."""
@@ -62,6 +59,13 @@ class Stack:
 
     def _mapped(self, function, *rows: torch.Tensor) -> torch.Tensor:
         return vmap(function, randomness="different")(self.tensors(), *rows)
+
+
+@torch.no_grad()
+def fill(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Set all parameters and buffers of a network to these, by name."""
+    for name, each in (*network.named_parameters(), *network.named_buffers()):
+        each.copy_(tensors[name])
 
 
 def fit_stack(
