@@ -1,6 +1,8 @@
 """Fits members of a space to targets and measures the errors that remain."""
 
 import copy
+import math
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -124,16 +126,27 @@ class Fitter:
     def polish(self, targets: Targets, numbers: range) -> torch.Tensor:
         """Errors on fresh rows, (targets, restarts), of fits with which another optimiser has gone on.
 
-        They are nan where it cannot, as of a function that a routine of the user's own returned. Raises
-        ExpressivityError as `fit` does.
+        They are nan where a fit diverged. They are, too, where it cannot go on, as with a function that a routine of
+        the user's own returned, and a warning says why. Raises ExpressivityError as `fit` does.
         """
-        found = []
+        found, obstacles = [], set()
         for part in self._parts(numbers):
             networks, owner = self._begun(part)
             model = self._fit_networks(networks, targets, owner, part[0], self.recipe)
             for k, (place, number, restart) in enumerate(part):
                 make = partial(self._copy, model, k, number, restart)
-                found.append(polished_error(make, targets.only(place), self.criterion))
+                try:
+                    found.append(polished_error(make, targets.only(place), self.criterion))
+                except Exception as error:  # a user's module may raise anything
+                    found.append(math.nan)
+                    if not isinstance(error, FloatingPointError):  # of a fit that diverged
+                        obstacles.add(type_and_line(error))
+        if obstacles:
+            where = self.space.where(self.index)
+            reason = (
+                f"another optimiser cannot go on with its fits, whose floor and movement alone decide: {min(obstacles)}"
+            )
+            warnings.warn(f"{where}: {reason}", stacklevel=4)
         return torch.tensor(found, dtype=torch.float64).view(len(numbers), self.restarts)
 
     def _copy(self, model, place: int, number: int, restart: int) -> nn.Module:
@@ -222,7 +235,9 @@ class _Single:
         return self.only(x[0])[None]
 
     def copied_to(self, network: nn.Module, place: int) -> nn.Module:
-        """A network like the fitted one: `network`, if its tensors are the same. A function has none, which raises."""
+        """A network like the fitted one: `network`, if its tensors are the same. Raises TypeError for a function."""
+        if not isinstance(self.only, nn.Module):
+            raise TypeError("train returned a function, not a module with parameters")
         fitted = dict(self.only.named_parameters()) | dict(self.only.named_buffers())
         own = dict(network.named_parameters()) | dict(network.named_buffers())
         if {name: each.shape for name, each in own.items()} != {name: each.shape for name, each in fitted.items()}:

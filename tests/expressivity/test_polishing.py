@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -248,9 +249,10 @@ def test_tokens_stay_whole_numbers():
     assert polished_error(lambda: network, target, nn.MSELoss()) < 1e-6
 
 
-@pytest.mark.parametrize("network", [lambda x: x, nn.Linear(3, 3).requires_grad_(False), nn.Linear(2, 2)])
-def test_what_cannot_be_polished_has_no_error(network):
-    assert math.isnan(polished_error(lambda: network, target_of(nn.Linear(3, 3)), nn.MSELoss()))
+@pytest.mark.parametrize("network", [nn.Linear(3, 3).requires_grad_(False), nn.Linear(2, 2)])
+def test_what_cannot_be_polished_says_so(network):
+    with pytest.raises((ValueError, RuntimeError)):
+        polished_error(lambda: network, target_of(nn.Linear(3, 3)), nn.MSELoss())
 
 
 def frozen(network, x, y):
@@ -272,7 +274,11 @@ def test_whatever_a_routine_returns(space, routine, works, restarts):
     own = ArchitecturalSpace(4, "own", BadlyScaled, batch_size=32, train=routine)
     base = space(bias=False)
     contest = ArchitectureComparator(own, own, base).contest(0, {**DRAWS, "sub_iterations": restarts}, None, True)
-    errors = contest.polish(["A"])["polished"]["A"]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        errors = contest.polish(["A"])["polished"]["A"]
+    said = ["another optimiser cannot go on with its fits" in str(each.message) for each in warned]
+    assert said == ([] if works else [True])
     assert errors.shape == (12, min(2, restarts))
     assert errors.isnan().all() != works
     assert not works or errors.max() < 0.05
