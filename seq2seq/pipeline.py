@@ -1,11 +1,12 @@
 """One run: load data and model, train, evaluate on every split, write the results."""
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
 from accelerate import PartialState
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from adapters import rounding_losses
 from adapters.norms import preinit_errors
@@ -35,9 +36,12 @@ from third_party.models.t5.key_usage import read_keys
 from third_party.models.t5.parameters import count_parameters, parameters_by_component, print_num_parameters
 
 
-def run(settings: Settings) -> dict:
-    """Run one experiment and return the content of `results.json`."""
-    start = time.perf_counter()
+def run(settings: Settings, callbacks: Sequence[TrainerCallback] = ()) -> dict:
+    """Run one experiment and return the content of `results.json`.
+
+    callbacks: of transformers' trainer, in addition to those of the run.
+    """
+    start, worked = time.perf_counter(), time.process_time()
     training = settings.training
     reset_peak_memory(training.device)
     directory = RunDirectory(
@@ -48,10 +52,12 @@ def run(settings: Settings) -> dict:
     )
     trainer, rows = prepare(settings)
     trainer.started = start
+    for callback in callbacks:
+        trainer.add_callback(callback)
     try:
         with tracking(settings, trainer.model) as tracker:
             trainer.add_callback(TrackingCallback(tracker))
-            results = train_and_evaluate(settings, trainer, rows, directory)
+            results = train_and_evaluate(settings, trainer, rows, directory, worked)
             tracker.summary.update(summary_of(results))
     finally:
         directory.release()
@@ -59,9 +65,12 @@ def run(settings: Settings) -> dict:
 
 
 def train_and_evaluate(
-    settings: Settings, trainer: AdapterTrainer, rows: dict[str, list[TaskRows]], directory: RunDirectory
+    settings: Settings, trainer: AdapterTrainer, rows: dict[str, list[TaskRows]], directory: RunDirectory, worked: float
 ) -> dict:
-    """Take over the directory, train, evaluate on every split; return the content of `results.json` and write it."""
+    """Take over the directory, train, evaluate on every split; return the content of `results.json` and write it.
+
+    worked: the processor time of this process when the run began.
+    """
     training = settings.training
     counts, components = count_parameters(trainer.model), parameters_by_component(trainer.model)
     if directory.checkpoint and training.do_train:
@@ -88,6 +97,7 @@ def train_and_evaluate(
         "seed": training.seed,
         "low_resource": settings.data.low_resource,
         "seconds": trainer.seconds,
+        "cpu_seconds": time.process_time() - worked,
         "peak_memory_mib": peak_memory_mib(training.device),
         "output_dir": training.output_dir,
     }

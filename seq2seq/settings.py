@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -69,10 +70,20 @@ def load_settings(path: str, overrides: list[str]) -> tuple[Settings, Notes]:
 
     An override's value is read as JSON, or else as a string. Raises ConfigError.
     """
-    ours, theirs, notes = own_keys(), transformers_keys(), Notes()
     twice: list[str] = []
     file = read_file(path, twice.append)
-    command_line = read_overrides(overrides, theirs | ours)
+    return settings_of(path, file, read_overrides(overrides, transformers_keys() | own_keys()), twice)
+
+
+def settings_of(
+    path: str, file: dict[str, Any], command_line: dict[str, Any], twice: Sequence[str] = ()
+) -> tuple[Settings, Notes]:
+    """Return the checked settings of the content of a file, with values that override it; see `load_settings`.
+
+    path: of the file; its stem names the experiment if no key does.
+    twice: keys that the file sets to several values.
+    """
+    ours, theirs, notes = own_keys(), transformers_keys(), Notes()
     dialect = dialect_of(file, command_line)
     if twice and dialect is None:  # files of the ancestors, whose parser did not mind, run as they did
         raise ConfigError(f"{path} sets {twice[0]} twice, to different values; set it once")

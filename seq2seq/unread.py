@@ -30,30 +30,33 @@ def unread_keys(settings: Settings) -> dict[str, list[str]]:
 
     Raises ConfigError if a task is unknown, or the model or its adapters cannot be built.
     """
+    unread = {reader: changed(settings, names) for reader, names in names_unread(settings).items()}
+    return {reader: names for reader, names in unread.items() if names}
+
+
+def names_unread(settings: Settings) -> dict[str, Iterable[str]]:
+    """Return who does not read which keys, whatever their values. Raises ConfigError as `unread_keys` does."""
     tasks_of_splits(settings.data, settings.training.split_seed)  # first, as each name would get adapters
     with model_config_errors():
         config = configuration_of(settings.model)
     adapter = {f.name for f in key_fields(type(settings.adapter))}
-    unread = {settings.method: changed(settings, adapter - read_keys(config, settings.adapter))}
+    unread: dict[str, Iterable[str]] = {settings.method: adapter - read_keys(config, settings.adapter)}
     if settings.model.model_name_or_path is not None:
-        keys = "model_config", "initial_embedding", "tokenizer_vocab_size"
-        unread["a pretrained model"] = changed(settings, keys)
+        unread["a pretrained model"] = ["model_config", "initial_embedding", "tokenizer_vocab_size"]
     elif settings.model.tokenizer_name is not None:
-        unread["a pretrained tokenizer"] = changed(settings, ["tokenizer_vocab_size"])
+        unread["a pretrained tokenizer"] = ["tokenizer_vocab_size"]
     taught = any(name.endswith("distillation") for name in settings.data.all_tasks)
     if settings.model.model_name_or_path is None and not taught:
-        unread["tasks without a teacher"] = changed(settings, ["initial_embedding"])
+        unread["tasks without a teacher"] = ["initial_embedding"]
     if len(settings.data.tasks_of("train")) == 1:
-        unread["a single task"] = changed(settings, ("mixing", "mixing_temperature", "mixed_batches"))
+        unread["a single task"] = ["mixing", "mixing_temperature", "mixed_batches"]
     if "file" not in settings.data.all_tasks:
-        unread['tasks other than "file"'] = changed(settings, ["target_column", "on_bad_rows"])
+        unread['tasks other than "file"'] = ["target_column", "on_bad_rows"]
     if not taught and "span-corruption" not in settings.data.all_tasks:
-        unread["tasks other than span-corruption and distillation"] = changed(settings, ["text_sources"])
+        unread["tasks other than span-corruption and distillation"] = ["text_sources"]
     if "span-corruption+distillation" not in settings.data.all_tasks:
-        unread["tasks other than span-corruption+distillation"] = changed(settings, ["decoder_targets"])
-    for reader, names in unread_by_training(settings.training).items():
-        unread[reader] = changed(settings, names)
-    return {reader: names for reader, names in unread.items() if names}
+        unread["tasks other than span-corruption+distillation"] = ["decoder_targets"]
+    return unread | unread_by_training(settings.training)
 
 
 def unread_by_training(training: TrainingArguments) -> dict[str, tuple[str, ...]]:

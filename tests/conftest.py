@@ -26,7 +26,8 @@ from tests.methods import changed
 from third_party.models.t5 import T5Config, T5ForConditionalGeneration
 
 ROOT = Path(__file__).parent.parent
-_of_runs = [path for path in (ROOT / "configs").rglob("*.json") if path.parent.name != "expressivity"]
+_others = "expressivity", "sweeps"
+_of_runs = [path for path in (ROOT / "configs").rglob("*.json") if path.parent.name not in _others]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in _of_runs)
 # 2,000 pieces, by train_tokenizer from vader-amazon and vader-movie: it is read ten times as fast as that of t5-nano.
 TOKENIZER = str(ROOT / "tests" / "tokenizer")

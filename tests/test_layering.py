@@ -21,6 +21,7 @@ ROOMS = {
     "seq2seq": {"common", "t3nsor", "adapters", "third_party"},
     "run_seq2seq": {"common", "seq2seq"},
     "run_expressivity": {"common", "expressivity", "seq2seq"},
+    "run_sweep": {"common", "seq2seq"},
     "predict": {"common", "seq2seq"},
     "report": {"common", "seq2seq"},
 }

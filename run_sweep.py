@@ -1,0 +1,132 @@
+"""Run many experiments from one file, side by side: python run_sweep.py configs/sweeps/NAME.json [--key value ..]"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.boundary import SWITCH, guarded
+from common.errors import ConfigError, RunFailed
+from common.files import check_writable
+from common.json_settings import describe
+from common.keys import REQUIRED, key_fields, key_types
+from common.ownership import Ownership
+from common.requirements import check_installed
+
+if TYPE_CHECKING:
+    from seq2seq.sweeps.cells import Table
+    from seq2seq.sweeps.driver import Workers
+    from seq2seq.sweeps.records import Records
+    from seq2seq.sweeps.specification import Sweep
+
+USAGE = "usage: python run_sweep.py FILE.json [--key value ..]    (--help lists the keys)"
+INTERRUPTED = "interrupted; the same command goes on with the cells that are not finished"
+
+
+def main(argv: list[str]) -> int:
+    return guarded(program, argv, INTERRUPTED)
+
+
+def program(argv: list[str]) -> None:
+    """Do what the command line says. Raises what `guarded` turns into one line."""
+    check_installed()
+    from seq2seq.sweeps.specification import load_sweep
+
+    if {"--help", "-h"} & set(argv):
+        print_keys()
+        return
+    if not argv or argv[0].startswith("--"):
+        raise ConfigError(USAGE)
+    sweep = load_sweep(argv[0], argv[1:])
+    from seq2seq.sweeps.cells import Table  # takes seconds to import, which the error for a wrong key should not
+    from seq2seq.sweeps.progress import warn
+
+    table = Table(sweep)
+    warn(table.warnings)
+    directory = Path(sweep.output_dir)
+    check_writable(directory)
+    run(sweep, table, directory)
+
+
+def run(sweep: "Sweep", table: "Table", directory: Path) -> None:
+    """Run the cells, and say in the end what is missing. Raises RunFailed if a cell has failed."""
+    from seq2seq.sweeps.driver import Driver
+    from seq2seq.sweeps.progress import Progress, summary
+    from seq2seq.sweeps.records import Records
+
+    start = time.monotonic()
+    workers = workers_of(sweep)
+    if sweep.dry_run:
+        from seq2seq.sweeps.planned import print_plan
+
+        print_plan(table, Records(Path(sweep.records)), sweep.cpus, workers.size)
+        return
+    with Ownership(directory):
+        records = Records(Path(sweep.records))
+        if sweep.verify is not None:
+            from seq2seq.sweeps.verifying import verify
+
+            print("\n".join(verify(table, records, workers, sweep.verify)))
+            return
+        if sweep.search:
+            search_first(sweep, table, records)
+        with Progress(table, records, workers.size) as progress:
+            driver = Driver(table, records, workers, progress.show)
+            state = driver.run(None if sweep.hours is None else 3600 * sweep.hours)
+        records.write(driver.order())
+    *problems, counts = summary(state, table, time.monotonic() - start)
+    for line in problems:
+        print(line)
+    print(f"{counts}; {sweep.records}")
+    if state.failed:
+        raise RunFailed(f"{len(state.failed)} cells have failed; all others are kept")
+
+
+def search_first(sweep: "Sweep", table: "Table", records: "Records") -> None:
+    """Choose by Ray Tune. The workers are on Ray, and connected."""
+    from seq2seq.sweeps.search import Search
+
+    resources = {"CPU": sweep.cpus, "GPU": gpus_of(sweep)}
+    found = Search(table, records, resources, lambda line: print(line, flush=True))
+    found.run(None if sweep.hours is None else 3600 * sweep.hours)
+
+
+def gpus_of(sweep: "Sweep") -> float:
+    """Return the GPUs of a run."""
+    import torch
+
+    return float(torch.cuda.is_available()) if sweep.gpus is None else sweep.gpus
+
+
+def workers_of(sweep: "Sweep") -> "Workers":
+    """Return where the cells run."""
+    gpus = gpus_of(sweep)
+    if sweep.ray is not None or sweep.search:
+        from seq2seq.sweeps.on_ray import RayWorkers
+
+        return RayWorkers(sweep.ray or "local", sweep.workers, sweep.cpus, gpus, sweep.keep_models)
+    from seq2seq.sweeps.local import LocalWorkers
+
+    if gpus != int(gpus):
+        raise ConfigError(f"gpus is {gpus}; without ray it must be a whole number, as a process owns its GPUs")
+    return LocalWorkers(sweep.workers, sweep.cpus, int(gpus), sweep.keep_models)
+
+
+def print_keys() -> None:
+    """Print the keys of a sweep, of an item of `configurations` and of `choose`."""
+    from seq2seq.sweeps.specification import Choice, Entry, Sweep
+
+    print(USAGE)
+    print(f"\non the command line only\n  {SWITCH}: show errors with their tracebacks")
+    titles = {Sweep: "the file", Entry: "an object in configurations", Choice: "choose"}
+    for cls, title in titles.items():
+        print(f"\n{title}")
+        types = key_types(cls)
+        for f in key_fields(cls):
+            default = "required" if f.default is REQUIRED else f"default {json.dumps(f.default)}"
+            print(f"  {f.name}: {describe(types[f.name])}, {default}\n      {f.metadata['help']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

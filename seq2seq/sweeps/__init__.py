@@ -1,0 +1,1 @@
+"""Sweeps: many runs from one file, side by side, and what they say together."""

@@ -1,0 +1,174 @@
+"""Runs the cells of a sweep: first those by which values are chosen, then those that are reported."""
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from seq2seq.layout import RESULTS
+from seq2seq.sweeps.cells import CHOOSE, Cell, Table
+from seq2seq.sweeps.choosing import best, said
+from seq2seq.sweeps.records import Records, record_of, record_of_divergence
+from seq2seq.sweeps.work import Outcome, outcome_of
+
+LOOK = 1.0  # seconds between two looks at the workers
+MOST_LOSSES = 2  # times that a cell is started again after its worker was lost
+
+
+class Workers(Protocol):
+    """Where cells run."""
+
+    threads: int
+
+    @property
+    def free(self) -> int:
+        """The number of cells that can be started now."""
+
+    def start(self, cell: Cell) -> None: ...
+
+    def wait(self, seconds: float) -> list[Outcome]: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass
+class State:
+    """How far a sweep is.
+
+    finished: cells with a record, by key.
+    running: cells under way, with the time at which they were started.
+    failed: why cells have failed in this sitting.
+    waiting: number of cells that are known and not started.
+    later: number of reported cells whose values are not chosen yet.
+    taken: seconds of each cell that was finished in this sitting.
+    unchosen: rows and tasks of which no cell to choose by has a score, so that nothing can be reported.
+    """
+
+    finished: dict[str, Cell] = field(default_factory=dict)
+    running: dict[str, tuple[Cell, float]] = field(default_factory=dict)
+    failed: dict[str, tuple[Cell, str]] = field(default_factory=dict)
+    waiting: int = 0
+    later: int = 0
+    taken: list[float] = field(default_factory=list)
+    unchosen: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Driver:
+    """Runs a sweep to its end, or until it is stopped."""
+
+    def __init__(self, table: Table, records: Records, workers: Workers, show: Callable[[State, str | None], None]):
+        """Take a sweep.
+
+        show: called with the state whenever it has changed or a second has passed, and with a line of news or None.
+        """
+        self.table, self.records, self.workers, self.show = table, records, workers, show
+        self.state = State()
+        self._ready: list[tuple[tuple, int, Cell]] = []
+        self._queued = 0
+        self._choosing: dict[tuple[str, str], list[Cell]] = {}
+        self._losses: Counter[str] = Counter()
+        self._cells: dict[tuple[str, str], list[Cell]] = {}
+
+    def run(self, seconds: float | None = None) -> State:
+        """Run every cell that has no record, for at most this time. Returns the state in the end."""
+        end = None if seconds is None else time.monotonic() + seconds
+        try:
+            self._begin()
+            while (self._ready or self.state.running) and (end is None or time.monotonic() < end):
+                while self._ready and self.workers.free > 0:
+                    self._start(heapq.heappop(self._ready)[-1])
+                self._tell()
+                for outcome in self.workers.wait(LOOK):
+                    self._end(outcome)
+        finally:
+            self.workers.stop()
+        for cell, _ in self.state.running.values():  # some may have ended while they were being stopped
+            if self._recorded(cell):
+                self.state.finished[cell.key] = cell
+        self.state.running.clear()
+        self._tell()
+        return self.state
+
+    def _begin(self) -> None:
+        """Find what is finished, and queue what can be started."""
+        self.state.later = len(self.table.sweep.seeds) * len([*self.table.pairs()])
+        for row, task in self.table.pairs():
+            self._choosing[row.name, task] = self.table.choices(row, task)
+            self._cells[row.name, task] = [*self._choosing[row.name, task]]
+            for cell in self._choosing[row.name, task]:
+                self._queue(cell)
+        for row, task in self.table.pairs():
+            self._report_if_chosen(row.name, task)
+
+    def _queue(self, cell: Cell) -> None:
+        """Queue a cell, unless it is finished: those to choose by go first, and then one seed after the other."""
+        if self._recorded(cell):
+            self.state.finished[cell.key] = cell
+        else:
+            self._push(cell, (0,) if cell.stage == CHOOSE else (1, self.table.sweep.seeds.index(cell.seed)))
+
+    def _push(self, cell: Cell, place: tuple) -> None:
+        self._queued += 1
+        heapq.heappush(self._ready, (place, self._queued, cell))
+
+    def _recorded(self, cell: Cell) -> bool:
+        """Return True if a cell has a record, be it from results that an earlier driver did not live to see."""
+        known = self.records.named(cell, stopped=self.table.sweep.search)
+        return known is not None or self._record(outcome_of(cell, 0))
+
+    def _record(self, outcome: Outcome) -> bool:
+        """Record how a cell ended, if it would end so again. The directory of a cell is that of its key alone."""
+        if outcome.results is not None:
+            self.records.add(record_of(outcome.cell, outcome.results, self.workers.threads))
+        elif outcome.diverged:
+            self.records.add(record_of_divergence(outcome.cell, outcome.error, self.workers.threads))
+        return outcome.results is not None or outcome.diverged
+
+    def _start(self, cell: Cell) -> None:
+        (cell.directory / RESULTS).unlink(missing_ok=True)  # damaged, or there would be a record
+        self.workers.start(cell)
+        self.state.running[cell.key] = cell, time.monotonic()
+
+    def _end(self, outcome: Outcome) -> None:
+        """Take note of a cell that has ended, and queue what it allows."""
+        cell = outcome.cell
+        _, started = self.state.running.pop(cell.key)
+        if self._record(outcome):
+            self.state.finished[cell.key] = cell
+            self.state.taken.append(time.monotonic() - started)
+            self._tell(f"{cell.title}: {said(self.records.by_key[cell.key])}")
+        elif outcome.lost and self._losses[cell.key] < MOST_LOSSES:
+            self._losses[cell.key] += 1
+            self._push(cell, (-1,))
+            self._tell(f"{cell.title}: its worker was lost ({outcome.error}), and it is started again")
+        else:
+            self.state.failed[cell.key] = cell, outcome.error
+            self._tell(f"{cell.title}: failed: {outcome.error}")
+        if cell.stage == CHOOSE:
+            self._report_if_chosen(cell.row, cell.task)
+
+    def _report_if_chosen(self, row: str, task: str) -> None:
+        """Queue the reported cells of a row and a task once all cells to choose by have ended."""
+        cells = self._choosing.get((row, task))
+        if cells is None or any(c.key not in self.state.finished and c.key not in self.state.failed for c in cells):
+            return
+        del self._choosing[row, task]
+        self.state.later -= len(self.table.sweep.seeds)
+        records = [self.records.by_key[cell.key] for cell in cells if cell.key in self.state.finished]
+        chosen = best(records, self.table.sweep.choice.metric) if cells else {}
+        if chosen is None:
+            self.state.unchosen.append((row, task))
+            return
+        for cell in self.table.reports(self.table.rows[row], task, chosen):
+            self._cells[row, task].append(cell)
+            self._queue(cell)
+
+    def order(self) -> list[str]:
+        """Return the keys of all cells that are known, row by row and task by task."""
+        return [cell.key for cells in self._cells.values() for cell in cells]
+
+    def _tell(self, news: str | None = None) -> None:
+        self.state.waiting = len(self._ready)
+        self.show(self.state, news)

@@ -1,0 +1,195 @@
+"""How long the cells of a sweep will take: as those that have finished here, or by a timed step of the backbone."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import median
+from typing import Any
+
+import torch
+
+from common.errors import ConfigError
+from seq2seq.data.batches import load_texts, tasks_of_splits
+from seq2seq.models import configuration_of
+from seq2seq.settings import Settings, build
+from seq2seq.sweeps.cells import Cell
+from seq2seq.sweeps.records import Records, machine
+from third_party.models.t5 import T5Config, T5ForConditionalGeneration
+from third_party.models.t5.key_usage import adapted_and_read
+from third_party.models.t5.parameters import count_parameters
+
+CHARACTERS = 4.0  # of English text in a token of T5
+START = 2.0  # seconds in which a run loads model and data
+PROBE = 512  # tokens of the timed step on a CPU, on which time grows with tokens; on a GPU a whole batch
+# Rows of published sets that cannot be read here, and characters of a source: train, validation and test.
+PUBLISHED = {
+    "cola": (8551, 521, 522, 50),
+    "sst2": (66_349, 1000, 872, 60),
+    "mrpc": (3668, 204, 204, 250),
+    "stsb": (5749, 750, 750, 140),
+    "qqp": (362_846, 1000, 40_430, 140),
+    "mnli": (392_702, 9832, 9815, 190),
+    "qnli": (103_743, 1000, 5463, 220),
+    "rte": (2490, 138, 139, 310),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens that a cell passes through the model: in training, and in evaluations."""
+
+    trained: float
+    evaluated: float
+
+
+class Expectation:
+    """Expects the time of cells.
+
+    source: where the expectation is from, in words.
+    """
+
+    def __init__(self, records: Records, threads: int):
+        self._threads = threads
+        here = [r for r in records.by_key.values() if r.get("machine") == machine() and "seconds" in r]
+        self._known = {(r["row"], r["task"], r["stage"]): r["seconds"] for r in here if r.get("threads") == threads}
+        self._ratios: list[float] = []
+        self.source = "a timed step of each backbone on this machine"
+
+    def learn(self, cells: Sequence[Cell]) -> None:
+        """Compare what is expected of cells that have finished on this machine with the time that they took."""
+        known = {self._place(cell): cell for cell in cells if self._place(cell) in self._known}
+        for place, cell in [*known.items()][:: max(1, len(known) // 20)]:
+            expected = self._from_step(cell)
+            if expected:
+                self._ratios.append(self._known[place] / expected)
+        if self._ratios:
+            self.source = f"{len(known)} cells that have finished on this machine"
+
+    def seconds(self, cell: Cell) -> float | None:
+        """Return the expected time of a cell; None if its data cannot be read here and their size is not known."""
+        if self._place(cell) in self._known:
+            return self._known[self._place(cell)]
+        expected = self._from_step(cell)
+        return None if expected is None else expected * (median(self._ratios) if self._ratios else 1.0)
+
+    def _place(self, cell: Cell) -> tuple[str, str, str]:
+        return cell.row, cell.task, cell.stage
+
+    def _from_step(self, cell: Cell) -> float | None:
+        settings = build(cell.values)
+        if cell.baseline is not None:
+            return START
+        work = work_of(settings)
+        if work is None:
+            return None
+        config = configuration_of(settings.model)
+        size = settings.training.per_device_train_batch_size * min(settings.data.max_source_length, 64)
+        forward, backward = step_times(config.to_json_string(), size, self._threads)
+        return START + work.trained * (forward + backward) + work.evaluated * forward
+
+
+def trainable(cell: Cell) -> int | None:
+    """Return the number of parameters that a cell trains; None for a baseline."""
+    if cell.baseline is not None:
+        return None
+    settings = build(cell.values)
+    return count_parameters(adapted_and_read(configuration_of(settings.model), settings.adapter)[0])["trainable"]
+
+
+def work_of(settings: Settings) -> Work | None:
+    """Return what a run computes; None if that is not known."""
+    sizes = sizes_of(settings)
+    if sizes is None:
+        return None
+    training = settings.training
+    steps = sizes["train"][0] / (training.per_device_train_batch_size * training.gradient_accumulation_steps)
+    epochs = training.num_train_epochs if training.max_steps < 0 else training.max_steps / steps
+    evaluations = {
+        "no": 0.0,
+        "epoch": epochs,
+        "steps": epochs * steps / (training.eval_steps or training.logging_steps),
+    }
+    tokens = {split: rows * length for split, (rows, length) in sizes.items()}
+    validated = evaluations[training.eval_strategy.value] + bool(training.do_eval)
+    return Work(epochs * tokens["train"], validated * tokens["validation"] + bool(training.do_test) * tokens["test"])
+
+
+def sizes_of(settings: Settings) -> dict[str, tuple[int, float]] | None:
+    """Return the rows of each split and the tokens of a row, over all tasks; None if that is not known."""
+    data, seed = settings.data, settings.training.split_seed
+    limits = {
+        "train": data.low_resource or data.max_train_samples,
+        "validation": data.max_val_samples,
+        "test": data.max_test_samples,
+    }
+    try:
+        found = _read_sizes(settings, seed)
+    except ConfigError:
+        names = data.tasks_of("train")
+        if any(name not in PUBLISHED for name in names):
+            return None
+        parts = [PUBLISHED[name] for name in names]
+        rows = [sum(part[n] for part in parts) for n in range(3)]
+        length = sum(part[3] for part in parts) / len(parts)
+        found = {split: (rows[n], length) for n, split in enumerate(limits)}
+    return {
+        split: (min(rows, (limits[split] or rows)), min(characters / CHARACTERS, data.max_source_length))
+        for split, (rows, characters) in found.items()
+    }
+
+
+_sizes: dict[Any, dict[str, tuple[int, float]]] = {}
+
+
+def _read_sizes(settings: Settings, seed: int) -> dict[str, tuple[int, float]]:
+    """Return the rows of each split and the characters of a row. Raises ConfigError if they cannot be read."""
+    data = settings.data
+    key = tuple(data.tasks_of("train")), data.train_file, data.validation_file, data.test_file, data.data_dir, seed
+    if key not in _sizes:
+        limits = ("low_resource", "max_train_samples", "max_val_samples", "max_test_samples")
+        whole = build({**settings.given, **dict.fromkeys(limits)}).data
+        tasks = tasks_of_splits(whole, seed)
+        texts = load_texts(tasks, tasks, whole, seed, prefix=False)
+        _sizes[key] = {}
+        for split, parts in texts.items():
+            lengths = [len(text) for part in parts for text in part.texts["source"][:]]
+            _sizes[key][split] = len(lengths), sum(lengths) / len(lengths)
+    return _sizes[key]
+
+
+@cache
+def step_times(config: str, tokens: int, threads: int) -> tuple[float, float]:
+    """Return the seconds of a token in a pass forward, and in one backward, of a backbone with random weights.
+
+    config: of the T5, as JSON.
+    tokens: of a batch.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    length = 32
+    rows = max(1, (tokens if device.type == "cuda" else min(tokens, PROBE)) // length)
+    try:
+        with torch.random.fork_rng(), device:
+            model = T5ForConditionalGeneration(T5Config(**json.loads(config))).requires_grad_(False)
+            inputs = torch.randint(3, 100, (rows, length))
+        model.get_encoder().block[0].layer[0].layer_norm.weight.requires_grad_(True)  # the gradient passes all layers
+        found = []
+        for _ in range(3):
+            start = _now(device)
+            loss = model(input_ids=inputs, labels=inputs[:, :2].contiguous()).loss
+            middle = _now(device)
+            loss.backward()
+            found.append((middle - start, _now(device) - middle))
+    finally:
+        torch.set_num_threads(before)
+    forward, backward = (min(times) / (rows * length) for times in zip(*found[1:], strict=True))
+    return forward, backward
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

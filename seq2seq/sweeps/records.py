@@ -1,0 +1,178 @@
+"""What a sweep has found: one line of JSON for each finished cell, in a file that travels with the project."""
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.errors import ConfigError
+from common.files import read_bytes, without_infinities, write_file
+from common.json_text import parse_json
+from seq2seq.sweeps.cells import CHOOSE, Cell
+
+DIGITS = 4  # of a score in percent
+
+
+class Records:
+    """The finished cells of a sweep, by key; each is written as soon as it is known.
+
+    A record has: cell (the key), stage, row, task, seed, chosen, method, threads, machine, and one of
+    failed: why it diverged, in a line;
+    stopped: after how many evaluations a search stopped it, and its score then;
+    scores: by split and metric. Then also average, by split, trainable, backbone, seconds, cpu_seconds (of all threads
+        together) and memory_mib, and for a reported cell majority, rows and hash, by split, and history: [step, loss]
+        of training, [step, null, score] on validation.
+    """
+
+    def __init__(self, path: Path):
+        """Read the file, if there is one. Raises ConfigError for a damaged line, except for the last one."""
+        self.path = path
+        self.by_key = {record["cell"]: record for record in read_records(path)} if path.exists() else {}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append a record."""
+        self.by_key[record["cell"]] = record
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line_of(record))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ConfigError(f"output_dir: {self.path} cannot be written: {error.strerror}") from None
+
+    def write(self, order: Iterable[str]) -> None:
+        """Write the file anew, the cells of the sweep first and in its order."""
+        first = [key for key in order if key in self.by_key]
+        rest = [key for key in self.by_key if key not in set(first)]
+        write_file(self.path, "".join(line_of(self.by_key[key]) for key in first + rest), key="output_dir")
+
+    def named(self, cell: Cell, stopped: bool = False) -> dict[str, Any] | None:
+        """Return the record of a cell, under the name that its row has now; None if it has not been run.
+
+        stopped: True to count a run that a search has stopped.
+        """
+        record = self.by_key.get(cell.key)
+        if record is None or "stopped" in record and not stopped:
+            return None
+        record |= {"row": cell.row, "task": cell.task}
+        return record
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records in a file. Raises ConfigError for a damaged line; the last one may be torn."""
+    lines = read_bytes(path).decode("utf-8", errors="replace").splitlines(keepends=True)
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = parse_json(line, f"{path}, line {number}")
+            if not isinstance(record, dict) or not isinstance(record.get("cell"), str):
+                raise ConfigError(f"{path}, line {number} is no record of a cell")
+        except ConfigError:
+            if number == len(lines) and not line.endswith("\n"):
+                break  # the driver was killed while it wrote
+            raise
+        found.append(record)
+    return found
+
+
+def line_of(record: dict[str, Any]) -> str:
+    return json.dumps(without_infinities(record), separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
+def record_of(cell: Cell, results: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Return the record of a cell with results."""
+    splits = results["splits"]
+    record = {
+        **_place(cell),
+        "trainable": results["parameters"]["trainable"],
+        "backbone": results["parameters"]["backbone"],
+        "seconds": round(results["seconds"], 1),
+        "cpu_seconds": round(results["cpu_seconds"], 1),
+        "memory_mib": round(results["peak_memory_mib"]),
+        "threads": threads,
+        "machine": machine(),
+        "scores": {split: _scores(entry) for split, entry in splits.items()},
+        "average": {split: _rounded(entry.get("average_metrics")) for split, entry in splits.items()},
+    }
+    if cell.stage == CHOOSE:
+        return record
+    tasks = {split: list(entry["tasks"].values()) for split, entry in splits.items()}
+    return record | {
+        "majority": {split: _rounded(_mean_majority(each)) for split, each in tasks.items()},
+        "rows": {split: sum(task["rows"] for task in each) for split, each in tasks.items()},
+        "hash": {split: [task["data"]["hash"] for task in each] for split, each in tasks.items()},
+        "history": _history(results["history"]),
+    }
+
+
+def record_of_divergence(cell: Cell, line: str, threads: int) -> dict[str, Any]:
+    """Return the record of a cell that diverged, as it would again."""
+    return {**_place(cell), "threads": threads, "machine": machine(), "failed": line}
+
+
+def record_of_stop(cell: Cell, evaluations: int, score: float | None, threads: int) -> dict[str, Any]:
+    """Return the record of a cell that a search has stopped, with its last score on validation, higher for better."""
+    found = {"evaluations": evaluations, "score": _rounded(score)}
+    return {**_place(cell), "threads": threads, "machine": machine(), "stopped": found}
+
+
+def _place(cell: Cell) -> dict[str, Any]:
+    return {
+        "cell": cell.key,
+        "stage": cell.stage,
+        "row": cell.row,
+        "task": cell.task,
+        "seed": cell.seed,
+        "chosen": cell.chosen,
+        "method": cell.method,
+    }
+
+
+def _scores(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of a split by metric; of several tasks as task/metric."""
+    tasks = entry["tasks"]
+    return {
+        metric if len(tasks) == 1 else f"{task}/{metric}": _rounded(score)
+        for task, each in tasks.items()
+        for metric, score in each["scores"].items()
+    }
+
+
+def _mean_majority(tasks: list[dict]) -> float | None:
+    """Return the average_metrics of always giving the most frequent answer."""
+    means = [sum(task["majority"].values()) / len(task["majority"]) for task in tasks if task["majority"]]
+    return sum(means) / len(means) if means else None
+
+
+def _history(log: list[dict]) -> list[list]:
+    """Return the losses of training, and the scores on validation, by step."""
+    found = []
+    for entry in log:
+        if "loss" in entry:
+            found.append([entry["step"], _rounded(entry["loss"])])
+        elif "eval_average_metrics" in entry:
+            found.append([entry["step"], None, _rounded(entry["eval_average_metrics"])])
+    return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DIGITS)
+
+
+@cache
+def machine() -> str:
+    """Return what computes: the GPU, or the make of the CPU, and torch's version."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, torch {torch.__version__}"
+    return f"{platform.processor() or platform.machine()}, torch {torch.__version__}"

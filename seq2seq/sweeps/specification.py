@@ -1,0 +1,196 @@
+"""The file of a sweep: which configurations, tasks, seeds and values; checked before anything runs."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError, require
+from common.json_settings import check_keys, read_file, read_overrides
+from common.keys import REQUIRED, key, key_fields, key_types
+from seq2seq.sweeps.spaces import check_space
+
+PROGRAM = "run_sweep.py"
+CELLS = "cells.jsonl"
+# Keys of a run that the sweep sets, and the key of the sweep to use instead.
+SET_BY_SWEEP = {
+    "seed": "seeds",
+    "seeds": "seeds",
+    "task_name": "tasks",
+    "output_dir": "output_dir",
+    "experiment_name": "the name of a configuration",
+    "overwrite_output_dir": "another output_dir",
+    "resume_from_checkpoint": "another output_dir",
+    "dry_run": "dry_run",
+    "do_train": "do_train of run_seq2seq.py",
+}
+
+
+@dataclass
+class Choice:
+    """How values are chosen on the validation split before the runs that are reported."""
+
+    space: dict = key(
+        REQUIRED,
+        'Keys and the values to choose from: a list, or {"uniform": [low, high]}, {"log_uniform": [low, high]} or '
+        '{"integer": [low, high]}.',
+    )
+    metric: str = key(REQUIRED, 'Score on the validation split that decides: a metric, "average_metrics" or "loss".')
+    trials: int | None = key(None, "Number of random draws from the space; null: every combination, which needs lists.")
+    seed: int | None = key(None, "Seed of the runs to choose by, and of the draws; null: the first of seeds.")
+    keys: dict | None = key(None, "Keys of these runs only, such as fewer training rows; null: as those reported.")
+
+    def __post_init__(self) -> None:
+        require(self, "at least 1", "trials")
+        require(self, "at least 0 and below 2**32", "seed")
+        check_space(self.space, self.trials)
+
+
+@dataclass
+class Entry:
+    """One item of `configurations`; an item that is a string is a file or a method."""
+
+    name: str | None = key(None, "Name in tables; null: the file's, the method's or the baseline's.")
+    file: str | None = key(None, "Configuration of run_seq2seq.py; null: a run with the keys alone.")
+    keys: dict | None = key(None, "Keys on top of the file's.")
+    grid: dict | None = key(None, "Keys with lists of values; each combination is a row of its own.")
+    space: dict | None = key(None, "Replaces keys of choose.space; a key with null is not chosen.")
+    baseline: str | None = key(None, "A classifier without T5 instead of a run: tf_idf.")
+
+
+@dataclass
+class Sweep:
+    """A sweep; each of its cells is one run of run_seq2seq.py."""
+
+    configurations: list[str | dict] = key(
+        REQUIRED,
+        "What to compare: files of run_seq2seq.py, methods of the registry, or objects with name, file, keys, grid and "
+        "space, or name and baseline.",
+    )
+    tasks: list[str | dict] = key(
+        REQUIRED, 'Tasks, or objects of keys: {"task_name": "file", "train_file": "tickets.csv", ..}.'
+    )
+    seeds: list[int] = key(REQUIRED, "Seeds of the reported runs.")
+    keys: dict | None = key(None, "Keys of all runs, on top of those of the files; null: none.")
+    grid: dict | None = key(
+        None, "Keys with lists of values, for all configurations that read them; each combination is a row of its own."
+    )
+    choose: dict | None = key(
+        None, "What is chosen on the validation split before the reported runs: space, metric, trials, seed and keys."
+    )
+    output_dir: str | None = key(None, "Output directory; null: outputs/sweeps/ and the name of the file.")
+    records: str | None = key(
+        None, "File of the finished cells, one line of JSON each; null: cells.jsonl in output_dir."
+    )
+    keep_models: bool = key(
+        False, "Keep the trained models and the predictions of the reported runs; false: their scores and logs only."
+    )
+    cpus: int = key(1, "Threads of a run, and CPUs that Ray reserves for it.")
+    gpus: float | None = key(
+        None, "GPUs of a run; with ray, a fraction lets several share one. null: 1 if this machine has one, else 0."
+    )
+    workers: int | None = key(
+        None, "Runs side by side; null: as many as the CPUs, or the GPUs, suffice for (with Ray: as it schedules)."
+    )
+    ray: str | None = key(
+        None, 'Run on Ray: "local", "auto", or the address of a cluster whose machines have this clone at this path.'
+    )
+    search: bool = key(
+        False, "With choose: stop bad values early, by ASHA of Ray Tune, after each evaluation on validation."
+    )
+    hours: float | None = key(None, "Stop after this time; the same command goes on. null: no limit.")
+    dry_run: bool = key(False, "Print the cells with their parameters and the expected time, and run nothing.")
+    verify: int | None = key(None, "Run this many finished cells again, drawn at random, and compare their scores.")
+
+    def __post_init__(self) -> None:
+        for name in ("configurations", "tasks", "seeds"):
+            values = getattr(self, name)
+            if not values:
+                raise ConfigError(f"{name} is an empty list; it must name at least one")
+            repeated = [value for i, value in enumerate(values) if value in values[:i]]
+            if repeated:
+                raise ConfigError(f"{name} contains {json.dumps(repeated[0])} twice; name each once")
+        require(self, "at least 1", "cpus", "workers", "verify")
+        require(self, "at least 0", "gpus")
+        require(self, "above 0", "hours")
+        require(self, "at least 0 and below 2**32", "seeds")
+        for name in ("keys", "grid"):
+            check_own(getattr(self, name), name)
+        check_grid(self.grid, "grid")
+        if self.search and self.choose is None:
+            raise ConfigError("search is true, but choose is not set; it must name a space and a metric")
+        self.choice = None if self.choose is None else made(Choice, self.choose, "choose")
+        if self.choice is not None:
+            check_own(self.choice.keys, "choose.keys")
+            check_own(self.choice.space, "choose.space")
+        self.entries = [entry_of(item, number) for number, item in enumerate(self.configurations, 1)]
+
+
+def load_sweep(path: str, overrides: list[str]) -> Sweep:
+    """Return the sweep of a JSON file with `--key value` overrides. Raises ConfigError."""
+    types = key_types(Sweep)
+    values = {**read_file(path), **read_overrides(overrides, types)}
+    sweep = made(Sweep, values, path)
+    sweep.output_dir = sweep.output_dir or str(Path("outputs", "sweeps", Path(path).stem))
+    sweep.records = sweep.records or str(Path(sweep.output_dir, CELLS))
+    return sweep
+
+
+def made(cls: type, values: Mapping[str, Any], place: str) -> Any:
+    """Return an object of one of these classes. Raises ConfigError for unknown, wrong or missing keys."""
+    inside = "" if cls is Sweep else f"{place}: "
+    try:
+        check_keys(values, key_types(cls), PROGRAM)
+    except ConfigError as error:
+        raise ConfigError(f"{inside}{error}") from None
+    for f in key_fields(cls):
+        if f.default is REQUIRED and f.name not in values:
+            raise ConfigError(f"{place} does not set {f.name}, which is required: {f.metadata['help']}")
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{inside}{error}") from None
+
+
+def entry_of(item: str | dict, number: int) -> Entry:
+    """Return an item of `configurations` with its name. Raises ConfigError."""
+    from seq2seq.sweeps.methods import keys_of_method
+
+    place = f"configurations, item {number}"
+    if isinstance(item, str):
+        item = {"file": item} if item.endswith(".json") else {"name": item, "keys": keys_of_method(item)}
+    entry = made(Entry, item, place)
+    if entry.baseline is not None:
+        others = [f.name for f in fields(Entry) if f.name not in ("name", "baseline") and getattr(entry, f.name)]
+        if others:
+            raise ConfigError(f"{place}: a baseline has no {others[0]}; remove it")
+    elif entry.file is None and entry.keys is None:
+        raise ConfigError(f"{place} has neither a file nor keys; set one of them, or baseline")
+    entry.name = entry.name or entry.baseline or (Path(entry.file).stem if entry.file else None)
+    if not entry.name:
+        raise ConfigError(f"{place} has keys, but no file and no name; set name")
+    for name in ("keys", "grid", "space"):
+        check_own(getattr(entry, name), f"{place}: {name}")
+    check_grid(entry.grid, f"{place}: grid")
+    check_space({name: values for name, values in (entry.space or {}).items() if values is not None}, 1)
+    return entry
+
+
+def check_own(keys: Mapping[str, Any] | None, place: str) -> None:
+    """Raise ConfigError for a key that the sweep sets itself."""
+    for name in keys or ():
+        if name in SET_BY_SWEEP:
+            raise ConfigError(f"{place} sets {name}, which the sweep sets itself; use {SET_BY_SWEEP[name]}")
+
+
+def check_grid(grid: Mapping[str, Any] | None, place: str) -> None:
+    """Raise ConfigError unless each key has a list of different values."""
+    for name, values in (grid or {}).items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{place}: {name} is {json.dumps(values)}; it must be a list of values")
+        if any(value in values[:i] for i, value in enumerate(values)):
+            raise ConfigError(f"{place}: {name} has a value twice: {json.dumps(values)}")
+        if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+            raise ConfigError(f"{place}: {name} contains a number that is not finite")

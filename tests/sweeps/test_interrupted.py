@@ -1,0 +1,143 @@
+"""A sweep that loses its driver, a worker or its time ends with the table of one that did not."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.sweeps.small import CELLS, starts, table_in, written
+
+WAIT = 120.0  # seconds
+
+
+def until(condition, what: str):
+    """The value of `condition()` once it is true."""
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not happen in {WAIT:.0f} s")
+
+
+def driver(file: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "run_sweep.py"), str(file), *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def recorded(out: Path) -> int:
+    file = out / "cells.jsonl"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def working(out: Path) -> list[int]:
+    """The processes that run cells now, by what they write into the directories of the cells."""
+    found = []
+    for lock in (out / "cells").rglob(".lock"):
+        try:
+            holder = re.match(r"process (\d+)", lock.read_text())
+        except FileNotFoundError:  # it has just ended
+            continue
+        if holder and is_alive(int(holder[1])):
+            found.append(int(holder[1]))
+    return found
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("where", [(), ("--ray", "local")], ids=["processes", "ray"])
+def test_driver_and_worker_killed(where, tmp_path, reference):
+    if where:
+        pytest.importorskip("ray")
+    file, out = written(tmp_path), tmp_path / "out"
+    first = driver(file, "--workers", "2", *where)
+    until(lambda: recorded(out) >= 2, "two finished cells")
+    os.kill(until(lambda: working(out), "a cell under way")[0], signal.SIGKILL)
+    until(lambda: recorded(out) >= 5, "the sweep going on without the worker")
+    orphans = working(out)
+    first.kill()
+    first.communicate(timeout=WAIT)
+    until(lambda: not any(map(is_alive, orphans)), "the end of the driver's cells")
+    before = recorded(out)
+    second = driver(file, "--workers", "2", *where)
+    _, errors = second.communicate(timeout=WAIT)
+    assert second.returncode == 0, errors
+    assert before < CELLS
+    assert table_in(out / "cells.jsonl") == table_in(reference / "cells.jsonl")
+    counts = starts(out)
+    assert len(counts) == CELLS
+    assert set(counts.values()) <= {1, 2}
+    assert 2 in counts.values()
+
+
+def test_sigterm_leaves_no_process_and_goes_on(tmp_path, reference):
+    file, out = written(tmp_path), tmp_path / "out"
+    first = driver(file, "--workers", "2")
+    until(lambda: recorded(out) >= 1 and working(out), "a cell under way")
+    first.terminate()
+    _, errors = first.communicate(timeout=WAIT)
+    assert first.returncode == 143
+    assert "goes on" in errors
+    assert not working(out)
+    second = driver(file, "--workers", "2")
+    second.communicate(timeout=WAIT)
+    assert table_in(out / "cells.jsonl") == table_in(reference / "cells.jsonl")
+
+
+def test_hours(sweep, tmp_path, reference):
+    status, lines, _ = sweep("--hours", "0.0005", "--workers", "1")
+    assert status == 0
+    assert lines[-1].startswith("the same command goes on") or "cells are finished" in lines[-1]
+    assert recorded(tmp_path / "out") < CELLS
+    status, _, _ = sweep("--workers", "2")
+    assert status == 0
+    assert table_in(tmp_path / "out" / "cells.jsonl") == table_in(reference / "cells.jsonl")
+
+
+def test_finished_cells_are_not_run_again(sweep, tmp_path, reference):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cells.jsonl").write_text((reference / "cells.jsonl").read_text())
+    status, lines, _ = sweep()
+    assert status == 0
+    assert f"{CELLS} of {CELLS} cells are finished, 0 of them" in lines[-1]
+    assert not (tmp_path / "out" / "cells").exists()
+
+
+def test_a_torn_last_line_and_a_damaged_result(sweep, tmp_path, reference):
+    """The driver died while it wrote, and a file of the cell that it had not yet seen was damaged."""
+    out = tmp_path / "out"
+    out.mkdir()
+    lines = (reference / "cells.jsonl").read_text().splitlines(keepends=True)
+    (out / "cells.jsonl").write_text("".join(lines[:-1]) + lines[-1][:40])
+    cell = json.loads(lines[-1])
+    (directory,) = reference.rglob(f"*{cell['cell']}")
+    copy = out / directory.relative_to(reference)
+    copy.mkdir(parents=True)
+    (copy / "results.json").write_text("{")
+    (copy / "resolved_config.json").write_bytes((directory / "resolved_config.json").read_bytes())
+    status, printed, _ = sweep()
+    assert status == 0
+    assert "1 of them in these" in printed[-1]
+    assert table_in(out / "cells.jsonl") == table_in(reference / "cells.jsonl")
+
+
+def test_a_damaged_line_in_the_middle_is_not_passed_over(sweep, tmp_path, reference):
+    (tmp_path / "out").mkdir()
+    lines = (reference / "cells.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "out" / "cells.jsonl").write_text("".join([lines[0][:40] + "\n", *lines[1:]]))
+    status, _, errors = sweep()
+    assert status == 2
+    assert "line 1" in errors[-1]
