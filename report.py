@@ -1,6 +1,7 @@
 """Compare finished runs: python report.py outputs/a outputs/b .. [--split test] [--output_dir outputs/report]"""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,17 +18,26 @@ if TYPE_CHECKING:
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(
-        usage="python report.py PATH .. [--split test] [--output_dir outputs/report] [--traceback]",
+        usage="python report.py PATH .. [--split test] [--output_dir outputs/report] [--traceback]\n"
+        "       python report.py --results CELLS.jsonl [--split test] [--output_dir docs] [--traceback]",
         description="Collect the finished runs in and below the paths, print a table for each data set and write "
         "report.csv, report.md and report.html. Runs that differ only in their seed count as one configuration.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="output directories of runs, or their parent directories"
+        "paths", nargs="*", metavar="PATH", help="output directories of runs, or their parent directories"
     )
     parser.add_argument("--split", default="test", help="split whose scores to compare (default: test)")
     parser.add_argument("--output_dir", default="outputs/report", help="where to write (default: outputs/report)")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--results",
+        metavar="CELLS.jsonl",
+        help="instead, write results.md, results.html and results.png of the finished cells of a sweep",
+    )
+    given = parser.parse_args(argv)
+    if bool(given.paths) == bool(given.results):
+        parser.error("name directories of runs, or one sweep with --results")
+    return given
 
 
 def main(argv: list[str]) -> int:
@@ -37,10 +47,13 @@ def main(argv: list[str]) -> int:
 def program(argv: list[str]) -> None:
     """Do what the command line says. Raises what `guarded` turns into one line."""
     check_installed()
-    from seq2seq.comparison.configurations import collect, diverged
-
     given = arguments(argv)
     check_writable(Path(given.output_dir))
+    if given.results:
+        results(Path(given.results), given.split, Path(given.output_dir))
+        return
+    from seq2seq.comparison.configurations import collect, diverged
+
     configurations, warnings = collect(given.paths, given.split)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -68,6 +81,30 @@ def report(configurations: list, split: str, directory: Path, diverged: list[str
         print_table(own, f"scores on {split} of {part.title}")
     for line in diverged:
         print(line)
+    for name in files:
+        print(directory / name)
+
+
+def results(cells: Path, split: str, directory: Path) -> None:
+    """Write the results of a sweep as Markdown, as a page and as a picture, and print what they say."""
+    from seq2seq.results.conclusions import conclusions
+    from seq2seq.results.measured import read_measured
+    from seq2seq.results.page import page, picture
+    from seq2seq.results.words import markdown
+
+    measured = read_measured(cells, split)
+    for line in measured.partial:
+        print(f"warning: {line} lacks tasks or seeds", file=sys.stderr)
+    command = f"python report.py --results {cells} --output_dir {directory}" + f" --split {split}" * (split != "test")
+    files = {
+        "results.md": markdown(measured, command, os.path.relpath(cells, directory), "results.png"),
+        "results.html": page(measured),
+        "results.png": picture(measured),
+    }
+    for name, content in files.items():
+        write_file(directory / name, content, key="output_dir")
+    for line in conclusions(measured):
+        print(f"- {line}")
     for name in files:
         print(directory / name)
 

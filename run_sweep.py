@@ -74,7 +74,7 @@ def run(sweep: "Sweep", table: "Table", directory: Path) -> None:
         with Progress(table, records, workers.size) as progress:
             driver = Driver(table, records, workers, progress.show)
             state = driver.run(None if sweep.hours is None else 3600 * sweep.hours)
-        records.write(driver.order())
+        records.write(driver.order(), sweep.content)
     *problems, counts = summary(state, table, time.monotonic() - start)
     for line in problems:
         print(line)

@@ -23,6 +23,7 @@ from seq2seq.sweeps.specification import Entry, Sweep
 from seq2seq.unread import names_unread
 
 CHOOSE, REPORT = "choose", "report"
+OTHERS = "others"  # the group of configurations without one
 BESIDE = {*INCIDENTAL, "experiment_name", "seeds", "do_train", *DATA_FILES}  # not part of what a cell computes
 KEY_LENGTH = 16
 
@@ -32,6 +33,8 @@ class Row:
     """A row of the table that a sweep fills: one configuration at one point of the grid.
 
     name: unique in the sweep.
+    entry, group: the item of `configurations` that it is of, and the group of that.
+    grid: its point of the grid.
     file, content: the configuration file, and what it holds.
     keys: on top of it, without those of task, seed and space.
     space: what is chosen on validation.
@@ -39,6 +42,9 @@ class Row:
     """
 
     name: str
+    entry: str
+    group: str
+    grid: dict[str, Any]
     file: str
     content: dict[str, Any]
     keys: dict[str, Any]
@@ -51,7 +57,8 @@ class Cell:
     """One run.
 
     key: identifies it: a hash of its configuration and of the user's data files.
-    row, task, seed: its place in the table.
+    row, entry, group, grid: see Row.
+    task, seed: its place in the table, with the row.
     stage: CHOOSE for a run to choose by, REPORT for one that is reported.
     chosen: the values of the space.
     directory: where it is run.
@@ -62,6 +69,9 @@ class Cell:
 
     key: str
     row: str
+    entry: str
+    group: str
+    grid: dict[str, Any]
     task: str
     seed: int
     stage: str
@@ -140,17 +150,19 @@ class Table:
 
     def _rows_of(self, entry: Entry) -> Iterator[Row]:
         """Yield the rows of an item of `configurations`."""
+        group = entry.group or OTHERS
         if entry.baseline is not None:
             if entry.baseline not in BASELINES:
                 raise ConfigError(f"baseline is {entry.baseline!r}; it must be one of {', '.join(BASELINES)}")
-            yield Row(entry.name, entry.name, {}, dict(self.sweep.keys or {}), {}, entry.baseline)
+            keys = dict(self.sweep.keys or {})
+            yield Row(entry.name, entry.name, group, {}, entry.name, {}, keys, {}, entry.baseline)
             return
         content = {} if entry.file is None else read_file(entry.file)
         keys = {**(self.sweep.keys or {}), **(entry.keys or {})}
         file = entry.file or f"{entry.name}.json"
         grid = {**(self.sweep.grid or {}), **(entry.grid or {})}
         first = {name: values[0] for name, values in (entry.grid or {}).items()}
-        base = Row(entry.name, file, content, {**keys, **first}, {})
+        base = Row(entry.name, entry.name, group, {}, file, content, {**keys, **first}, {})
         read = self._keys_read(base, {*grid, *(self.sweep.choice.space if self.sweep.choice else ())})
         self._read |= read
         own = [name for name in {**(entry.grid or {}), **(entry.space or {})} if name not in read]
@@ -162,7 +174,8 @@ class Table:
         for point in product(*grid.values()):
             own = dict(zip(grid, point, strict=True))
             words = ", ".join(word(name, value) for name, value in own.items())
-            yield Row(f"{entry.name} ({words})" if words else entry.name, file, content, {**keys, **own}, space)
+            name = f"{entry.name} ({words})" if words else entry.name
+            yield Row(name, entry.name, group, own, file, content, {**keys, **own}, space)
 
     def _keys_read(self, row: Row, names: set[str]) -> set[str]:
         """Return those of the keys that a run of this row reads, and note what is to be said of its file."""
@@ -200,7 +213,21 @@ class Table:
         directory = place / f"{stage}_seed_{seed}_{key}"
         values = {**settings.given, "output_dir": str(directory)}
         method = BASELINES[row.baseline].title if row.baseline else settings.method
-        return Cell(key, row.name, task, seed, stage, chosen, directory, values, method, row.baseline)
+        return Cell(
+            key,
+            row.name,
+            row.entry,
+            row.group,
+            row.grid,
+            task,
+            seed,
+            stage,
+            chosen,
+            directory,
+            values,
+            method,
+            row.baseline,
+        )
 
     def _key(self, settings: Settings, baseline: str | None) -> str:
         """Return the hash of what a cell computes: of the values that differ from the defaults, and of its data."""

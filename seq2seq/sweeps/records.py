@@ -22,7 +22,10 @@ DIGITS = 4  # of a score in percent
 class Records:
     """The finished cells of a sweep, by key; each is written as soon as it is known.
 
-    A record has: cell (the key), stage, row, task, seed, chosen, method, threads, machine, and one of
+    The first line is {"sweep": the content of its file}, once the sweep has ended a first time.
+
+    A record has: cell (the key), stage, row, entry, group, grid, task, seed, chosen, method, threads, machine, and one
+    of
     failed: why it diverged, in a line;
     stopped: after how many evaluations a search stopped it, and its score then;
     scores: by split and metric. Then also average, by split, trainable, backbone, seconds, cpu_seconds (of all threads
@@ -33,7 +36,7 @@ class Records:
     def __init__(self, path: Path):
         """Read the file, if there is one. Raises ConfigError for a damaged line, except for the last one."""
         self.path = path
-        self.by_key = {record["cell"]: record for record in read_records(path)} if path.exists() else {}
+        self.by_key = {record["cell"]: record for record in read_records(path)[1]} if path.exists() else {}
 
     def add(self, record: dict[str, Any]) -> None:
         """Append a record."""
@@ -47,11 +50,12 @@ class Records:
         except OSError as error:
             raise ConfigError(f"output_dir: {self.path} cannot be written: {error.strerror}") from None
 
-    def write(self, order: Iterable[str]) -> None:
-        """Write the file anew, the cells of the sweep first and in its order."""
+    def write(self, order: Iterable[str], sweep: dict[str, Any]) -> None:
+        """Write the file anew, the cells of the sweep first and in its order. sweep: the content of its file."""
         first = [key for key in order if key in self.by_key]
         rest = [key for key in self.by_key if key not in set(first)]
-        write_file(self.path, "".join(line_of(self.by_key[key]) for key in first + rest), key="output_dir")
+        lines = [line_of({"sweep": sweep}), *(line_of(self.by_key[key]) for key in first + rest)]
+        write_file(self.path, "".join(lines), key="output_dir")
 
     def named(self, cell: Cell, stopped: bool = False) -> dict[str, Any] | None:
         """Return the record of a cell, under the name that its row has now; None if it has not been run.
@@ -61,17 +65,23 @@ class Records:
         record = self.by_key.get(cell.key)
         if record is None or "stopped" in record and not stopped:
             return None
-        record |= {"row": cell.row, "task": cell.task}
+        record |= _place(cell)
         return record
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the records in a file. Raises ConfigError for a damaged line; the last one may be torn."""
+def read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the content of the sweep's file, {} if it is not there yet, and the records.
+
+    Raises ConfigError for a damaged line; the last one may be torn.
+    """
     lines = read_bytes(path).decode("utf-8", errors="replace").splitlines(keepends=True)
-    found = []
+    sweep, found = {}, []
     for number, line in enumerate(lines, 1):
         try:
             record = parse_json(line, f"{path}, line {number}")
+            if number == 1 and isinstance(record, dict) and isinstance(record.get("sweep"), dict):
+                sweep = record["sweep"]
+                continue
             if not isinstance(record, dict) or not isinstance(record.get("cell"), str):
                 raise ConfigError(f"{path}, line {number} is no record of a cell")
         except ConfigError:
@@ -79,7 +89,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
                 break  # the driver was killed while it wrote
             raise
         found.append(record)
-    return found
+    return sweep, found
 
 
 def line_of(record: dict[str, Any]) -> str:
@@ -128,6 +138,9 @@ def _place(cell: Cell) -> dict[str, Any]:
         "cell": cell.key,
         "stage": cell.stage,
         "row": cell.row,
+        "entry": cell.entry,
+        "group": cell.group,
+        "grid": cell.grid,
         "task": cell.task,
         "seed": cell.seed,
         "chosen": cell.chosen,

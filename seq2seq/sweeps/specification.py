@@ -14,6 +14,8 @@ from seq2seq.sweeps.spaces import check_space
 
 PROGRAM = "run_sweep.py"
 CELLS = "cells.jsonl"
+# Keys that say how and where cells are run, not which.
+OF_A_SITTING = ("output_dir", "records", "keep_models", "workers", "ray", "hours", "dry_run", "verify")
 # Keys of a run that the sweep sets, and the key of the sweep to use instead.
 SET_BY_SWEEP = {
     "seed": "seeds",
@@ -53,6 +55,7 @@ class Entry:
     """One item of `configurations`; an item that is a string is a file or a method."""
 
     name: str | None = key(None, "Name in tables; null: the file's, the method's or the baseline's.")
+    group: str | None = key(None, "Group of configurations that it is shown with; see compare. null: others.")
     file: str | None = key(None, "Configuration of run_seq2seq.py; null: a run with the keys alone.")
     keys: dict | None = key(None, "Keys on top of the file's.")
     grid: dict | None = key(None, "Keys with lists of values; each combination is a row of its own.")
@@ -79,6 +82,11 @@ class Sweep:
     )
     choose: dict | None = key(
         None, "What is chosen on the validation split before the reported runs: space, metric, trials, seed and keys."
+    )
+    compare: dict | None = key(
+        None,
+        'Which groups report.py compares at equal parameters: {"tensor trains": ["LoRA", "bottleneck adapters"]} '
+        "compares each configuration of the first with those of the others; null: none.",
     )
     output_dir: str | None = key(None, "Output directory; null: outputs/sweeps/ and the name of the file.")
     records: str | None = key(
@@ -125,7 +133,18 @@ class Sweep:
         if self.choice is not None:
             check_own(self.choice.keys, "choose.keys")
             check_own(self.choice.space, "choose.space")
-        self.entries = [entry_of(item, number) for number, item in enumerate(self.configurations, 1)]
+        self._check_compared()
+        self.entries: list[Entry] = [entry_of(item, number) for number, item in enumerate(self.configurations, 1)]
+
+    def _check_compared(self) -> None:
+        """Raise ConfigError unless `compare` names groups of the sweep."""
+        groups = {item.get("group") for item in self.configurations if isinstance(item, dict)}
+        for group, others in (self.compare or {}).items():
+            if not isinstance(others, list) or not others:
+                raise ConfigError(f"compare: {group!r} is {json.dumps(others)}; it must be a list of groups")
+            for name in (group, *others):
+                if name not in groups:
+                    raise ConfigError(f"compare names the group {name!r}, which no configuration has")
 
 
 def load_sweep(path: str, overrides: list[str]) -> Sweep:
@@ -135,6 +154,7 @@ def load_sweep(path: str, overrides: list[str]) -> Sweep:
     sweep = made(Sweep, values, path)
     sweep.output_dir = sweep.output_dir or str(Path("outputs", "sweeps", Path(path).stem))
     sweep.records = sweep.records or str(Path(sweep.output_dir, CELLS))
+    sweep.content = {name: value for name, value in values.items() if name not in OF_A_SITTING}
     return sweep
 
 
@@ -163,7 +183,8 @@ def entry_of(item: str | dict, number: int) -> Entry:
         item = {"file": item} if item.endswith(".json") else {"name": item, "keys": keys_of_method(item)}
     entry = made(Entry, item, place)
     if entry.baseline is not None:
-        others = [f.name for f in fields(Entry) if f.name not in ("name", "baseline") and getattr(entry, f.name)]
+        allowed = "name", "group", "baseline"
+        others = [f.name for f in fields(Entry) if f.name not in allowed and getattr(entry, f.name)]
         if others:
             raise ConfigError(f"{place}: a baseline has no {others[0]}; remove it")
     elif entry.file is None and entry.keys is None:

@@ -40,7 +40,7 @@ def written(directory: Path, **keys) -> Path:
 def table_in(records: Path) -> dict[str, dict]:
     """The records in a file by cell, without what depends on the clock."""
     found = {}
-    for record in read_records(records):
+    for record in read_records(records)[1]:
         assert record["cell"] not in found, "a cell is recorded twice"
         found[record["cell"]] = {name: value for name, value in record.items() if name not in OF_TIME}
     return found

@@ -1,0 +1,1 @@
+"""What a sweep has found, as a page for people: tables with intervals, comparisons, plots."""

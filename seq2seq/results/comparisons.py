@@ -1,0 +1,91 @@
+"""Which rows differ: at equal parameters, and from those that cost no more."""
+
+from dataclasses import dataclass
+
+from seq2seq.results.measured import Measured, Row
+from seq2seq.results.statistics import Estimate, holm, paired
+
+SAME_SIZE = 1.25  # the largest ratio of parameters that count as equal
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much a row scores higher than another on the same tasks and seeds.
+
+    p: adjusted for all tests of its family (Holm).
+    """
+
+    row: Row
+    other: Row
+    by: Estimate
+    p: float
+
+    @property
+    def decided(self) -> bool:
+        return self.p < LEVEL
+
+    @property
+    def verdict(self) -> str:
+        if not self.decided:
+            return "undecided"
+        return "better" if self.by.mean > 0 else "worse"
+
+
+def differences(pairs: list[tuple[Row, Row]]) -> list[Difference]:
+    """Compare pairs of rows, as one family of tests."""
+    found = [(row, other, paired(row.scores, other.scores)) for row, other in pairs]
+    known = [(row, other, by) for row, other, by in found if by is not None]
+    adjusted = holm([by.p for _, _, by in known])
+    return [Difference(*each, p) for each, p in zip(known, adjusted, strict=True)]
+
+
+def at_equal_size(measured: Measured, group: str, other: str) -> tuple[list[Difference], list[Row]]:
+    """Compare each row of a group with the row of another group that is closest in parameters.
+
+    Returns the differences, and the rows for which the other group has none within SAME_SIZE.
+    """
+    pairs, alone = [], []
+    for row in measured.of(group):
+        partner = min(
+            (each for each in measured.of(other) if each is not row), key=lambda each: ratio(row, each), default=None
+        )
+        if partner is None or ratio(row, partner) > SAME_SIZE:
+            alone.append(row)
+        else:
+            pairs.append((row, partner))
+    return differences(pairs), alone
+
+
+def ratio(row: Row, other: Row) -> float:
+    """The ratio of the parameters of two rows, at least 1."""
+    low, high = sorted((max(1, row.trainable), max(1, other.trainable)))
+    return high / low
+
+
+def measurable(rows: list[Row]) -> list[Row]:
+    """The rows whose parameters are those of a T5; those of other classifiers are no measure of what these cost."""
+    return [row for row in rows if row.backbone]
+
+
+def frontier(rows: list[Row]) -> list[Row]:
+    """The rows whose mean score no measurable row with as few parameters reaches, by size."""
+    found: list[Row] = []
+    for row in sorted(measurable(rows), key=lambda row: (row.trainable, -row.average.mean)):
+        if not found or row.average.mean > found[-1].average.mean:
+            found.append(row)
+    return found
+
+
+def behind(rows: list[Row]) -> dict[str, Difference]:
+    """The rows that are worse than the best row with no more parameters, by name, with that difference.
+
+    One test for each row, against the one that has the highest mean, which flatters that one a little.
+    """
+    front = frontier(rows)
+    pairs = []
+    for row in measurable(rows):
+        cheaper = [other for other in front if other is not row and other.trainable <= row.trainable]
+        if cheaper:
+            pairs.append((row, cheaper[-1]))  # the means of the frontier rise with size
+    return {each.row.name: each for each in differences(pairs) if each.verdict == "worse"}

@@ -1,0 +1,149 @@
+"""What the table says, in sentences that are made of it."""
+
+from collections import Counter
+from numbers import Real
+
+from seq2seq.results.comparisons import Difference, at_equal_size, behind, differences, frontier
+from seq2seq.results.measured import Measured, Row
+from seq2seq.results.statistics import Estimate
+
+
+def conclusions(measured: Measured) -> list[str]:
+    """What an honest researcher concludes."""
+    lines = [best(measured), on_frontier(measured)]
+    for group, others in (measured.sweep.get("compare") or {}).items():
+        lines.append(group_on_frontier(measured, group))
+        lines += [against(measured, group, other) for other in others]
+    return [line for line in lines if line]
+
+
+def best(measured: Measured) -> str:
+    """The best row, and how many others may be as good."""
+    ranked = sorted(measured.rows, key=lambda row: -row.average.mean)
+    top, rest = ranked[0], ranked[1:]
+    found = differences([(top, other) for other in rest])
+    open_ = [d.other for d in found if not d.decided]
+    line = f"{top.name} scores highest, {interval(top.average)}, with {top.trainable:,} parameters"
+    if not rest:
+        return f"{line}."
+    if not open_:
+        return f"{line}, and higher than every other row."
+    smallest = min(open_, key=lambda row: row.trainable)
+    return (
+        f"{line}. Of the {len(rest)} other rows {len(open_)} may be as good: the interval of the difference, with all "
+        f"{len(rest)} tests together, holds zero. The smallest of these is {smallest.name} "
+        f"({smallest.trainable:,} parameters, {interval(smallest.average)})."
+    )
+
+
+def on_frontier(measured: Measured) -> str:
+    """The frontier of score against parameters."""
+    front = frontier(measured.rows)
+    worse = behind(measured.rows)
+    listed = ", ".join(f"{row.name} ({row.trainable:,}: {row.average.mean:.2f})" for row in front)
+    return (
+        f"The frontier by mean scores: {listed}. {len(worse)} of {len(measured.rows)} rows are behind it: worse than "
+        "the best row with no more parameters, by more than the seeds explain. The others may be on it."
+    )
+
+
+def group_on_frontier(measured: Measured, group: str) -> str:
+    """Whether a group is on the frontier, and by what."""
+    members = measured.of(group)
+    front = [row.name for row in frontier(measured.rows) if row.group == group]
+    worse = behind(measured.rows)
+    possible = [row for row in members if row.name not in worse]
+    if not members:
+        return ""
+    if not possible:
+        return f"No row of {group} is on the frontier, whatever the seeds explain."
+    named = f"On the frontier by mean scores: {', '.join(front)}" if front else "None is on the frontier by mean scores"
+    return f"Of the {len(members)} rows of {group}, {len(possible)} may be on the frontier. {named}."
+
+
+def against(measured: Measured, group: str, other: str) -> str:
+    """How the rows of a group compare with those of another at equal parameters."""
+    found, alone = at_equal_size(measured, group, other)
+    if not found:
+        return f"No row of {group} has a partner of its size in {other}."
+    counts = Counter(difference.verdict for difference in found)
+    line = (
+        f"{group} against {other} at equal parameters: {counts['better']} of {len(found)} rows are better, "
+        f"{counts['worse']} worse, {counts['undecided']} undecided"
+    )
+    decided = [sentence(difference) for difference in found if difference.decided]
+    lines = f"{line}{': ' + '; '.join(decided) if decided else ''}."
+    if alone:
+        lines += f" {len(alone)} rows have no partner of their size ({', '.join(row.name for row in alone)})."
+    return lines
+
+
+def sentence(difference: Difference) -> str:
+    by = difference.by
+    return (
+        f"{difference.row.name} against {difference.other.name} {by.mean:+.2f} [{by.low:+.2f}, {by.high:+.2f}], "
+        f"p {shown_p(difference.p)}"
+    )
+
+
+def limits(measured: Measured) -> list[str]:
+    """What the data cannot say."""
+    at_edge, chosen = edges(measured)
+    seeds, tasks = len(measured.seeds), len(measured.tasks)
+    lines = [
+        f"{seeds} seeds: an interval says how much the score of these tasks varies with the seed, and with it the "
+        "training rows where they are sampled by seed. It does not cover other test rows: those are the same for all, "
+        "and of 1,000 rows at an accuracy of 80 the score of any row of this table is uncertain by 2.5 points, of "
+        "which a difference of two rows has less, as they answer the same questions.",
+        f"{tasks} tasks, taken as they are: nothing is said of others, nor of another backbone, more rows or longer "
+        "training.",
+        "Undecided is not equal: with so few seeds, differences of less than about two of the half-intervals shown "
+        "would mostly be missed.",
+    ]
+    if chosen:
+        lines.append(
+            f"Chosen values: {at_edge} of {chosen} lie at an end of what was tried, where a value beyond might be "
+            "better; the choice itself is noisy, as it is made with one seed and fewer rows."
+        )
+    if measured.partial:
+        lines.append(f"Not complete, so with fewer seeds or left out: {', '.join(measured.partial)}.")
+    if measured.failed:
+        lines.append(f"Diverged: {'; '.join(measured.failed)}.")
+    if len(measured.machines) > 1:
+        lines.append(
+            "More than one kind of machine, which round differently: "
+            f"{'; '.join(f'{name} ({count} cells)' for name, count in measured.machines.items())}."
+        )
+    return lines
+
+
+def edges(measured: Measured) -> tuple[int, int]:
+    """How many of the chosen numbers are the smallest or the largest that was tried, and how many there are."""
+    at_edge = chosen = 0
+    for row in measured.rows:
+        for task in row.choices:
+            for name, value in row.chosen(task).items():
+                if is_number(value):
+                    chosen += 1
+                    at_edge += is_at_edge(row, task, name)
+    return at_edge, chosen
+
+
+def is_at_edge(row: Row, task: str, name: str) -> bool:
+    """True if the chosen number is the smallest or the largest of at least two that were tried."""
+    tried = [record["chosen"].get(name) for record in row.choices.get(task, ())]
+    numbers = [value for value in tried if is_number(value)]
+    return len(set(numbers)) > 1 and row.chosen(task).get(name) in (min(numbers), max(numbers))
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def interval(score: Estimate) -> str:
+    """A score with its interval: "81.20 ± 0.41"."""
+    return f"{score.mean:.2f}" if score.half != score.half else f"{score.mean:.2f} ± {score.half:.2f}"
+
+
+def shown_p(p: float) -> str:
+    return "unknown" if p != p else "below 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,72 @@
+"""Intervals and tests over seeds, on several tasks at once.
+
+The tasks are fixed, and stand for themselves alone; what varies are the seeds, and with them the training rows. The
+mean over tasks has the variance of its parts, and the degrees of freedom of Welch and Satterthwaite.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95% interval; both ends are nan if they cannot be told, as from one seed.
+
+    p: of the hypothesis that the mean is 0, two-sided; nan if it cannot be told.
+    """
+
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+
+    @property
+    def half(self) -> float:
+        return (self.high - self.low) / 2
+
+
+def estimate(values: Mapping[str, Sequence[float]]) -> Estimate:
+    """Estimate the mean over tasks of the mean over seeds. values: by task, one a seed."""
+    parts = [np.asarray(each, dtype=float) for each in values.values()]
+    if not parts or any(len(part) == 0 for part in parts):
+        return Estimate(math.nan)
+    mean = float(np.mean([part.mean() for part in parts]))
+    if any(len(part) < 2 for part in parts):
+        return Estimate(mean)
+    variances = np.array([part.var(ddof=1) / len(part) for part in parts]) / len(parts) ** 2
+    total = float(variances.sum())
+    if total == 0:  # of answers that do not depend on the seed
+        return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    freedom = total**2 / sum(v**2 / (len(part) - 1) for v, part in zip(variances, parts, strict=True))
+    error = math.sqrt(total)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    return Estimate(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom)))
+
+
+def paired(first: Mapping[str, Mapping[int, float]], second: Mapping[str, Mapping[int, float]]) -> Estimate | None:
+    """Estimate by how much the first scores higher, over the tasks and seeds of both; None if they share none.
+
+    first, second: score by task and seed.
+    """
+    shared = {
+        task: [first[task][seed] - second[task][seed] for seed in sorted(first[task].keys() & second[task].keys())]
+        for task in first.keys() & second.keys()
+    }
+    shared = {task: values for task, values in sorted(shared.items()) if values}
+    return estimate(shared) if shared else None
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for the number of tests (Holm 1979): below 0.05 together, all but 5% of the time."""
+    known = sorted((p, i) for i, p in enumerate(ps) if not math.isnan(p))
+    adjusted, highest = [math.nan] * len(ps), 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[i] = highest
+    return adjusted
