@@ -31,6 +31,9 @@ def markdown(measured: Measured, command: str, records: str, picture: str | None
                     COMPARED,
                     table(difference_table(found)),
                 ]
+    published = published_table(measured)
+    if published:
+        parts += ["## Beside published scores", safe(measured.sweep["published"]["source"]), table(published)]
     chosen = chosen_table(measured)
     if chosen:
         parts += ["## Chosen on validation", CHOSEN, table(chosen)]
@@ -115,6 +118,23 @@ def difference_table(found: Sequence[Difference]) -> list[list[str]]:
         cells = [each.row.name, f"{each.row.trainable:,}", each.other.name, f"{each.other.trainable:,}"]
         rows.append([*cells, f"{each.by.mean:+.2f}", ends, shown_p(each.p), each.verdict])
     return rows
+
+
+def published_table(measured: Measured) -> list[list[str]]:
+    """Our scores and those of others, in turn; [] if none of our rows is in theirs."""
+    scores = (measured.sweep.get("published") or {}).get("scores", {})
+    tasks = [task for task in measured.tasks if any(task in row for row in scores.values())]
+    rows = [["", *(f"{task}{kind}" for task in tasks for kind in ("", ", published"))]]
+    for row in measured.rows:
+        theirs = scores.get(row.name)
+        if theirs:
+            rows.append([row.name, *(cell for task in tasks for cell in beside(row, theirs, task))])
+    return rows if len(rows) > 1 else []
+
+
+def beside(row: Row, theirs: dict[str, float], task: str) -> tuple[str, str]:
+    """Our score on a task, and theirs."""
+    return interval(row.on(task)), f"{theirs[task]:.2f}" if task in theirs else ""
 
 
 def chosen_table(measured: Measured) -> list[list[str]]:

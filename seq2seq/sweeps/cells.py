@@ -65,6 +65,7 @@ class Cell:
     values: the complete configuration, as `seq2seq.settings.build` takes it.
     method: what is trained, in words.
     baseline: the name of a classifier without T5; None for a run.
+    launch: the program that starts it in several processes; None: it is one process.
     """
 
     key: str
@@ -80,6 +81,7 @@ class Cell:
     values: dict[str, Any] = field(repr=False)
     method: str
     baseline: str | None
+    launch: str | None
 
     @property
     def log(self) -> Path:
@@ -227,6 +229,7 @@ class Table:
             values,
             method,
             row.baseline,
+            self.sweep.launch,
         )
 
     def _key(self, settings: Settings, baseline: str | None) -> str:

@@ -5,16 +5,14 @@ import os
 import time
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import torch
 
 from common.errors import ConfigError
 from common.termination import SECONDS
 from seq2seq.sweeps.cells import REPORT, Cell
-from seq2seq.sweeps.work import Outcome, child, outcome_of
+from seq2seq.sweeps.work import ROOT, Outcome, child, outcome_of
 
-ROOT = Path(__file__).parents[2]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 

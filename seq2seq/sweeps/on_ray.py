@@ -2,14 +2,12 @@
 
 import os
 import socket
-from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, one_line, type_and_line
 from seq2seq.sweeps.cells import REPORT, Cell
-from seq2seq.sweeps.work import Outcome, logged, outcome_of, run_cell
+from seq2seq.sweeps.work import ROOT, Outcome, logged, outcome_of, run_cell
 
-ROOT = Path(__file__).parents[2]
 PATIENCE = 5.0  # seconds to wait for an address to answer
 
 

@@ -15,7 +15,7 @@ from seq2seq.sweeps.spaces import check_space
 PROGRAM = "run_sweep.py"
 CELLS = "cells.jsonl"
 # Keys that say how and where cells are run, not which.
-OF_A_SITTING = ("output_dir", "records", "keep_models", "workers", "ray", "hours", "dry_run", "verify")
+OF_A_SITTING = ("output_dir", "records", "keep_models", "launch", "workers", "ray", "hours", "dry_run", "verify")
 # Keys of a run that the sweep sets, and the key of the sweep to use instead.
 SET_BY_SWEEP = {
     "seed": "seeds",
@@ -88,12 +88,22 @@ class Sweep:
         'Which groups report.py compares at equal parameters: {"tensor trains": ["LoRA", "bottleneck adapters"]} '
         "compares each configuration of the first with those of the others; null: none.",
     )
+    published: dict | None = key(
+        None,
+        'Scores of others that report.py shows beside ours: {"source": "..", "scores": {"LoRA": {"cola": 63.2, ..}, '
+        "..}}, by name of the configuration and task, as the mean of a task's metrics; null: none.",
+    )
     output_dir: str | None = key(None, "Output directory; null: outputs/sweeps/ and the name of the file.")
     records: str | None = key(
         None, "File of the finished cells, one line of JSON each; null: cells.jsonl in output_dir."
     )
     keep_models: bool = key(
         False, "Keep the trained models and the predictions of the reported runs; false: their scores and logs only."
+    )
+    launch: str | None = key(
+        None,
+        'Program that starts a run in several processes, such as "accelerate launch --num_processes 2"; null: one '
+        "process each.",
     )
     cpus: int = key(1, "Threads of a run, and CPUs that Ray reserves for it.")
     gpus: float | None = key(
@@ -134,6 +144,7 @@ class Sweep:
             check_own(self.choice.keys, "choose.keys")
             check_own(self.choice.space, "choose.space")
         self._check_compared()
+        self._check_published()
         self.entries: list[Entry] = [entry_of(item, number) for number, item in enumerate(self.configurations, 1)]
 
     def _check_compared(self) -> None:
@@ -145,6 +156,16 @@ class Sweep:
             for name in (group, *others):
                 if name not in groups:
                     raise ConfigError(f"compare names the group {name!r}, which no configuration has")
+
+    def _check_published(self) -> None:
+        """Raise ConfigError unless `published` has a source, and numbers by configuration and task."""
+        if self.published is None:
+            return
+        scores = self.published.get("scores")
+        rows = scores.values() if isinstance(scores, dict) else [None]
+        numbers = all(isinstance(row, dict) and all(type(v) in (int, float) for v in row.values()) for row in rows)
+        if self.published.keys() != {"source", "scores"} or not numbers:
+            raise ConfigError('published must be {"source": "..", "scores": {configuration: {task: number}}}')
 
 
 def load_sweep(path: str, overrides: list[str]) -> Sweep:

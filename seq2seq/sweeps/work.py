@@ -1,8 +1,10 @@
 """What a worker does with a cell, in whichever process it lives."""
 
 import os
+import shlex
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,14 +19,17 @@ import torch
 from transformers import TrainerCallback
 
 from common.boundary import TERMINATED, guarded
+from common.errors import ConfigError, RunFailed
+from common.files import write_json
 from common.json_text import object_in
 from seq2seq.layout import CONFIGURATION, DIVERGED, RESULTS
 from seq2seq.pipeline import run
-from seq2seq.settings import build
+from seq2seq.settings import Settings, build
 from seq2seq.sweeps.baselines import run_baseline
 from seq2seq.sweeps.cells import Cell
 
 STARTED = "started"  # the first word of a log, once for each time that the cell was started
+ROOT = Path(__file__).parents[2]
 STREAMS = 1, 2  # standard output and error
 KEPT = {CONFIGURATION, RESULTS, DIVERGED}
 LONGEST_LOG = 100_000  # characters that are searched for the error
@@ -60,11 +65,26 @@ def run_cell(cell: Cell, threads: int, keep: bool, callbacks: Sequence[TrainerCa
         torch.set_num_threads(threads)
         if cell.baseline is not None:
             run_baseline(cell.baseline, settings)
+        elif cell.launch is not None:
+            launch(cell, settings)
         else:
             run(settings, callbacks)
         tidy(cell.directory, keep)
 
     return guarded(program, [], "interrupted")
+
+
+def launch(cell: Cell, settings: Settings) -> None:
+    """Run a cell in several processes, by a program that starts them. Raises RunFailed if they fail."""
+    file = cell.directory.with_name(f"{cell.directory.name}.json")
+    write_json(file, {**settings.resolved(), "output_dir": str(cell.directory), "experiment_name": cell.row})
+    command = [*shlex.split(cell.launch), str(ROOT / "run_seq2seq.py"), str(file)]
+    try:
+        status = subprocess.run(command, check=False).returncode
+    except OSError as error:
+        raise ConfigError(f"launch is {cell.launch!r}, which cannot be started: {error.strerror}") from None
+    if status:
+        raise RunFailed(f"{cell.launch.split()[0]} ended with status {status}")
 
 
 def child(cell: Cell, threads: int, keep: bool, driver: Connection) -> None:
