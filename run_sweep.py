@@ -44,37 +44,45 @@ def program(argv: list[str]) -> None:
 
     table = Table(sweep)
     warn(table.warnings)
-    directory = Path(sweep.output_dir)
-    check_writable(directory)
-    run(sweep, table, directory)
-
-
-def run(sweep: "Sweep", table: "Table", directory: Path) -> None:
-    """Run the cells, and say in the end what is missing. Raises RunFailed if a cell has failed."""
-    from seq2seq.sweeps.driver import Driver
-    from seq2seq.sweeps.progress import Progress, summary
-    from seq2seq.sweeps.records import Records
-
-    start = time.monotonic()
-    workers = workers_of(sweep)
+    check_writable(Path(sweep.output_dir))
     if sweep.dry_run:
         from seq2seq.sweeps.planned import print_plan
+        from seq2seq.sweeps.records import Records
 
-        print_plan(table, Records(Path(sweep.records)), sweep.cpus, workers.size)
+        print_plan(table, Records(Path(sweep.records)), sweep.cpus, workers_of(sweep).size)
         return
-    with Ownership(directory):
-        records = Records(Path(sweep.records))
-        if sweep.verify is not None:
-            from seq2seq.sweeps.verifying import verify
+    workers = workers_of(sweep)
+    with Ownership(sweep.output_dir):
+        run(sweep, table, workers)
 
-            print("\n".join(verify(table, records, workers, sweep.verify)))
-            return
-        if sweep.search:
-            search_first(sweep, table, records)
-        with Progress(table, records, workers.size) as progress:
-            driver = Driver(table, records, workers, progress.show)
-            state = driver.run(None if sweep.hours is None else 3600 * sweep.hours)
-        records.write(driver.order(), sweep.content)
+
+def run(sweep: "Sweep", table: "Table", workers: "Workers") -> None:
+    """Run the cells, or some of them again, as the sweep says. Raises RunFailed if a cell has failed."""
+    from seq2seq.sweeps.records import Records
+    from seq2seq.sweeps.verifying import verify
+
+    records = Records(Path(sweep.records))
+    if sweep.verify is not None:
+        print("\n".join(verify(table, records, workers, sweep.verify)))
+        return
+    if sweep.search:
+        search_first(sweep, table, records)
+    complete(sweep, table, records, workers)
+
+
+def complete(sweep: "Sweep", table: "Table", records: "Records", workers: "Workers") -> None:
+    """Run all cells that have no record, and say in the end what is missing."""
+    from seq2seq.sweeps.driver import Driver
+    from seq2seq.sweeps.expected import weights
+    from seq2seq.sweeps.planned import cells_by_row
+    from seq2seq.sweeps.progress import Progress, summary
+
+    start = time.monotonic()
+    cells = [cell for cells in cells_by_row(table, records).values() for cell in cells]
+    with Progress(table, records, workers.size, weights(cells)) as progress:
+        driver = Driver(table, records, workers, progress.show)
+        state = driver.run(None if sweep.hours is None else 3600 * sweep.hours)
+    records.write(driver.order(), sweep.content)
     *problems, counts = summary(state, table, time.monotonic() - start)
     for line in problems:
         print(line)

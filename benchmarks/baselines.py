@@ -1,18 +1,18 @@
 """What a task's accuracy is without this laboratory: linear classifiers on words, and on a sentence encoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from seq2seq.arguments import DataTrainingArguments
 from seq2seq.data import get_task
+from seq2seq.data.batches import load_texts
 from seq2seq.data.tasks import SPLITS
 from seq2seq.sentence_encoder import load_encoder
-
-PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # scikit-learn's C
+from seq2seq.sweeps.baselines import best_on_validation
+from seq2seq.sweeps.baselines import tf_idf as answers_of_tf_idf
 
 
 def splits_of(name: str) -> list[tuple[list[str], list[str]]]:
@@ -23,13 +23,13 @@ def splits_of(name: str) -> list[tuple[list[str], list[str]]]:
 
 
 def tf_idf(name: str) -> float:
-    """Return the test accuracy of logistic regression on TF-IDF, of words or also of pairs, as validates better."""
-    texts, labels = zip(*splits_of(name), strict=True)
-    candidates = []
-    for longest in (1, 2):
-        vectors = TfidfVectorizer(ngram_range=(1, longest)).fit(texts[0])
-        candidates.append(best_on_validation([vectors.transform(part) for part in texts], labels))
-    return max(candidates, key=lambda pair: pair[0])[1]
+    """Return the test accuracy of logistic regression on TF-IDF, from all training rows."""
+    data = DataTrainingArguments(task_name=name)
+    task = get_task(name, data)
+    rows = load_texts({split: [task] for split in SPLITS}, SPLITS, data, seed=0, prefix=False)
+    answers, _ = answers_of_tf_idf({split: part for split, (part,) in rows.items()})
+    test = rows["test"][0]
+    return task.score(answers["test"], test.references())["accuracy"]
 
 
 def teacher_probe(name: str) -> float:
@@ -50,14 +50,9 @@ def probe(name: str, tokenizer, layers: Callable[[dict], list[torch.Tensor]]) ->
     texts, labels = zip(*splits_of(name), strict=True)
     features = [mean_states(part, tokenizer, layers) for part in texts]
     scaler = StandardScaler().fit(features[0])
-    return best_on_validation([scaler.transform(part) for part in features], labels)
-
-
-def best_on_validation(features: Sequence, labels: Sequence[list[str]]) -> tuple[float, float]:
-    """Return the (validation, test) accuracy, in percent, of the penalty that validates best."""
-    fitted = [LogisticRegression(C=penalty, max_iter=2000).fit(features[0], labels[0]) for penalty in PENALTIES]
-    scores = [[100 * model.score(features[n], labels[n]) for n in (1, 2)] for model in fitted]
-    return tuple(max(scores, key=lambda pair: pair[0]))
+    scaled = dict(zip(SPLITS, (scaler.transform(part) for part in features), strict=True))
+    validation, model = best_on_validation(scaled, dict(zip(SPLITS, labels, strict=True)))
+    return validation, 100 * model.score(scaled["test"], labels[2])
 
 
 @torch.no_grad()

@@ -137,6 +137,16 @@ class Table:
         """Return the reported cells of a row and a task, one a seed."""
         return [self._cell(row, task, seed, REPORT, chosen, {"do_test": True}) for seed in self.sweep.seeds]
 
+    def counts(self) -> dict[tuple[str, str, str], int]:
+        """Return the number of cells by row, task and stage."""
+        found = {}
+        for row, task in self.pairs():
+            if row.space:
+                trials = candidates(row.space, self.sweep.choice.trials, 0)
+                found[row.name, task, CHOOSE] = len(trials)
+            found[row.name, task, REPORT] = len(self.sweep.seeds)
+        return found
+
     def pairs(self) -> Iterator[tuple[Row, str]]:
         """Yield every row with every task."""
         yield from product(self.rows.values(), self.tasks)
@@ -165,12 +175,12 @@ class Table:
         grid = {**(self.sweep.grid or {}), **(entry.grid or {})}
         first = {name: values[0] for name, values in (entry.grid or {}).items()}
         base = Row(entry.name, entry.name, group, {}, file, content, {**keys, **first}, {})
-        read = self._keys_read(base, {*grid, *(self.sweep.choice.space if self.sweep.choice else ())})
+        space = {**(self.sweep.choice.space if self.sweep.choice else {}), **(entry.space or {})}
+        read = self._keys_read(base, {*grid, *space})
         self._read |= read
         own = [name for name in {**(entry.grid or {}), **(entry.space or {})} if name not in read]
         if own:
             raise ConfigError(f"configuration {entry.name!r} does not read {own[0]}, for which it has several values")
-        space = {**(self.sweep.choice.space if self.sweep.choice else {}), **(entry.space or {})}
         space = {name: values for name, values in space.items() if values is not None and name in read}
         grid = {name: values for name, values in grid.items() if name in read}
         for point in product(*grid.values()):

@@ -42,7 +42,7 @@ class State:
     failed: why cells have failed in this sitting.
     waiting: number of cells that are known and not started.
     later: number of reported cells whose values are not chosen yet.
-    taken: seconds of each cell that was finished in this sitting.
+    taken: cells that were finished in this sitting, with their seconds.
     unchosen: rows and tasks of which no cell to choose by has a score, so that nothing can be reported.
     """
 
@@ -51,7 +51,7 @@ class State:
     failed: dict[str, tuple[Cell, str]] = field(default_factory=dict)
     waiting: int = 0
     later: int = 0
-    taken: list[float] = field(default_factory=list)
+    taken: list[tuple[Cell, float]] = field(default_factory=list)
     unchosen: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -137,7 +137,7 @@ class Driver:
         _, started = self.state.running.pop(cell.key)
         if self._record(outcome):
             self.state.finished[cell.key] = cell
-            self.state.taken.append(time.monotonic() - started)
+            self.state.taken.append((cell, time.monotonic() - started))
             self._tell(f"{cell.title}: {said(self.records.by_key[cell.key])}")
         elif outcome.lost and self._losses[cell.key] < MOST_LOSSES:
             self._losses[cell.key] += 1

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import median
@@ -12,6 +12,7 @@ import torch
 
 from common.errors import ConfigError
 from seq2seq.data.batches import load_texts, tasks_of_splits
+from seq2seq.data.tasks import SPLITS
 from seq2seq.models import configuration_of
 from seq2seq.settings import Settings, build
 from seq2seq.sweeps.cells import Cell
@@ -23,7 +24,7 @@ from third_party.models.t5.parameters import count_parameters
 CHARACTERS = 4.0  # of English text in a token of T5
 START = 2.0  # seconds in which a run loads model and data
 PROBE = 512  # tokens of the timed step on a CPU, on which time grows with tokens; on a GPU a whole batch
-# Rows of published sets that cannot be read here, and characters of a source: train, validation and test.
+# Rows of our splits of published sets (train, validation and test), and about how many characters a source has.
 PUBLISHED = {
     "cola": (8551, 521, 522, 50),
     "sst2": (66_349, 1000, 872, 60),
@@ -90,6 +91,16 @@ class Expectation:
         return START + work.trained * (forward + backward) + work.evaluated * forward
 
 
+def weights(cells: Iterable[Cell]) -> dict[tuple[str, str, str], float]:
+    """Return about how much work a cell is, relative to others, by row, task and stage; 1 where that is not known."""
+    found = {}
+    for cell in cells:
+        work = None if cell.baseline is not None else work_of(build(cell.values))
+        known = 1.0 if work is None else 3 * work.trained + work.evaluated  # forward, and back through all layers
+        found[cell.row, cell.task, cell.stage] = known
+    return found
+
+
 def trainable(cell: Cell) -> int | None:
     """Return the number of parameters that a cell trains; None for a baseline."""
     if cell.baseline is not None:
@@ -124,20 +135,24 @@ def sizes_of(settings: Settings) -> dict[str, tuple[int, float]] | None:
         "validation": data.max_val_samples,
         "test": data.max_test_samples,
     }
+    names = data.tasks_of("train")
     try:
-        found = _read_sizes(settings, seed)
+        found = published(names) or _read_sizes(settings, seed)
     except ConfigError:
-        names = data.tasks_of("train")
-        if any(name not in PUBLISHED for name in names):
-            return None
-        parts = [PUBLISHED[name] for name in names]
-        rows = [sum(part[n] for part in parts) for n in range(3)]
-        length = sum(part[3] for part in parts) / len(parts)
-        found = {split: (rows[n], length) for n, split in enumerate(limits)}
+        return None
     return {
         split: (min(rows, (limits[split] or rows)), min(characters / CHARACTERS, data.max_source_length))
         for split, (rows, characters) in found.items()
     }
+
+
+def published(names: Sequence[str]) -> dict[str, tuple[int, float]] | None:
+    """Return rows and characters of published sets, which take minutes to read; None if one is not in the table."""
+    if any(name not in PUBLISHED for name in names):
+        return None
+    parts = [PUBLISHED[name] for name in names]
+    length = sum(part[3] for part in parts) / len(parts)
+    return {split: (sum(part[n] for part in parts), length) for n, split in enumerate(SPLITS)}
 
 
 _sizes: dict[Any, dict[str, tuple[int, float]]] = {}

@@ -3,6 +3,8 @@
 import math
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from statistics import mean
 
@@ -11,19 +13,29 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from seq2seq.sweeps.cells import CHOOSE, Table
+from seq2seq.sweeps.cells import CHOOSE, Cell, Table
 from seq2seq.sweeps.choosing import score_of
 from seq2seq.sweeps.driver import State
 from seq2seq.sweeps.records import Records
 
+Place = tuple[str, str, str]  # row, task and stage
 EVERY = 60.0  # seconds between two lines of a sweep whose output is no terminal
+
+
+def place_of(cell: Cell) -> Place:
+    return cell.row, cell.task, cell.stage
 
 
 class Progress:
     """Shows the state of a sweep, to be used as a context manager."""
 
-    def __init__(self, table: Table, records: Records, workers: int):
-        self.table, self.records, self.workers = table, records, workers
+    def __init__(self, table: Table, records: Records, workers: int, work: Mapping[Place, float]):
+        """Show nothing yet.
+
+        workers: number of cells at once.
+        work: how much a cell is, relative to others.
+        """
+        self.table, self.records, self.workers, self.work = table, records, workers, work
         self._console = Console()
         self._stack = ExitStack()
         self._live: Live | None = None
@@ -52,10 +64,20 @@ class Progress:
         parts = [f"{done} of {done + left} cells"]
         if state.failed:
             parts.append(f"{len(state.failed)} failed")
-        time_left = seconds_left(state, self.workers)
+        time_left = self._seconds_left(state)
         if left and time_left is not None:
             parts.append(f"{duration(time_left)} left")
         return ", ".join(parts)
+
+    def _seconds_left(self, state: State) -> float | None:
+        """Return the expected time to the end, from the cells of this sitting; None before there are any."""
+        done = sum(self.work.get(place_of(cell), 1.0) for cell, _ in state.taken)
+        if not done:
+            return None
+        ended = Counter(map(place_of, (*state.finished.values(), *(cell for cell, _ in state.failed.values()))))
+        counts = self.table.counts()
+        left = sum(max(0, count - ended[place]) * self.work.get(place, 1.0) for place, count in counts.items())
+        return sum(seconds for _, seconds in state.taken) * left / done / max(1, self.workers)
 
     def _drawn(self, state: State) -> RichTable:
         """The live table: for each task what is done, running and best on validation so far."""
@@ -84,13 +106,6 @@ def cells_left(state: State) -> int:
     return len(state.running) + state.waiting + state.later
 
 
-def seconds_left(state: State, workers: int) -> float | None:
-    """Return the expected time to the end, from the cells of this sitting; None before there are any."""
-    if not state.taken:
-        return None
-    return mean(state.taken) * cells_left(state) / max(1, workers)
-
-
 def duration(seconds: float) -> str:
     """Return a time in words: "40 s", "12 min", "3.4 h"."""
     if seconds < 90:
@@ -111,10 +126,8 @@ def summary(state: State, table: Table, seconds: float) -> list[str]:
     lines += [f"not reported: {row}, {task}: no value of the space has a score" for row, task in state.unchosen]
     left = cells_left(state)
     done = f"{len(state.finished)} of {len(state.finished) + left + len(state.failed)} cells are finished"
-    lines.append(f"{done}, {len(state.taken)} of them in these {duration(seconds)}")
-    if left:
-        lines.append("the same command goes on")
-    return lines
+    more = "; the same command goes on" if left else ""
+    return [*lines, f"{done}, {len(state.taken)} of them in these {duration(seconds)}{more}"]
 
 
 def warn(lines: list[str]) -> None:

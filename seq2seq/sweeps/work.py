@@ -84,7 +84,7 @@ def launch(cell: Cell, settings: Settings) -> None:
     except OSError as error:
         raise ConfigError(f"launch is {cell.launch!r}, which cannot be started: {error.strerror}") from None
     if status:
-        raise RunFailed(f"{cell.launch.split()[0]} ended with status {status}")
+        raise RunFailed(error_in(cell.log, status))
 
 
 def child(cell: Cell, threads: int, keep: bool, driver: Connection) -> None:

@@ -28,6 +28,9 @@ def until(condition, what: str):
     raise AssertionError(f"{what} did not happen in {WAIT:.0f} s")
 
 
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray lowers the priority of its workers
+
+
 def driver(file: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "run_sweep.py"), str(file), *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -100,7 +103,7 @@ def test_sigterm_leaves_no_process_and_goes_on(tmp_path, reference):
 def test_hours(sweep, tmp_path, reference):
     status, lines, _ = sweep("--hours", "0.0005", "--workers", "1")
     assert status == 0
-    assert lines[-1].startswith("the same command goes on") or "cells are finished" in lines[-1]
+    assert "the same command goes on" in lines[-1]
     assert recorded(tmp_path / "out") < CELLS
     status, _, _ = sweep("--workers", "2")
     assert status == 0

@@ -1,0 +1,141 @@
+"""The page of a sweep, from records whose truth is known."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from report import main
+from seq2seq.results.comparisons import at_equal_size, behind, frontier
+from seq2seq.results.measured import read_measured
+from tests.results.written_cells import written_cells
+
+TRUTH = {  # name: group, parameters, score
+    "small": ("others", 100, 70.0),
+    "LoRA 1": ("LoRA", 1000, 75.0),
+    "LoRA 2": ("LoRA", 10_000, 78.0),
+    "TT 1": ("TT", 1100, 80.0),
+    "TT 2": ("TT", 9000, 78.0),
+    "TT 3": ("TT", 100_000, 79.0),
+    "words": ("others", 50, 90.0),
+}
+
+
+@pytest.fixture
+def cells(tmp_path) -> Path:
+    return written_cells(tmp_path / "cells.jsonl", TRUTH, compare={"TT": ["LoRA"]}, without_backbone={"words"})
+
+
+def test_truth_is_found(cells):
+    measured = read_measured(cells, "test")
+    rows = {row.name: row for row in measured.rows}
+    assert [row.name for row in frontier(measured.rows)] == ["small", "LoRA 1", "TT 1"] or [
+        row.name for row in frontier(measured.rows)
+    ] == ["small", "LoRA 1", "TT 1", "TT 3"]
+    assert {"LoRA 2", "TT 2"} <= behind(measured.rows).keys()
+    found, alone = at_equal_size(measured, "TT", "LoRA")
+    verdicts = {each.row.name: (each.other.name, each.verdict) for each in found}
+    assert verdicts == {"TT 1": ("LoRA 1", "better"), "TT 2": ("LoRA 2", "undecided")}
+    assert [row.name for row in alone] == ["TT 3"]
+    for name, (_, _, score) in TRUTH.items():
+        average = rows[name].average
+        assert abs(average.mean - score) < 1.5
+        assert average.low < average.mean < average.high
+
+
+def test_files(cells, tmp_path, capsys):
+    assert main(["--results", str(cells), "--output_dir", str(tmp_path / "docs")]) == 0
+    printed = capsys.readouterr().out
+    text = (tmp_path / "docs" / "results.md").read_text()
+    assert "TT against LoRA at equal parameters: 1 of 2 rows are better, 0 worse, 1 undecided" in printed
+    assert "1 of 2 rows are better" in text
+    assert "[../cells.jsonl](../cells.jsonl)" in text
+    assert (tmp_path / "docs" / "results.png").read_bytes().startswith(b"\x89PNG")
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert line.count("|") - line.count("\\|") >= 3
+    page = (tmp_path / "docs" / "results.html").read_text()
+    drawings = re.findall(r"<svg role=.*?</svg>", page, flags=re.DOTALL)
+    assert len(drawings) >= 3
+    for drawing in drawings:
+        ET.fromstring(drawing.replace("xlink:href", "href"))
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    for name in TRUTH:
+        assert name in page
+        assert name in text
+
+
+def test_the_same_records_give_the_same_files(cells, tmp_path):
+    for name in ("a", "b"):
+        assert main(["--results", str(cells), "--output_dir", str(tmp_path / name)]) == 0
+    for file in ("results.html", "results.png"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_no_winner_where_the_interval_holds_zero(tmp_path):
+    """Rows that differ by their seeds alone: none is better, and the sentence says so."""
+    same = {f"row {n}": ("TT" if n % 2 else "LoRA", 1000 + n, 80.0) for n in range(8)}
+    measured = read_measured(written_cells(tmp_path / "c.jsonl", same, compare={"TT": ["LoRA"]}), "test")
+    found, _ = at_equal_size(measured, "TT", "LoRA")
+    assert {each.verdict for each in found} == {"undecided"}
+    assert not behind(measured.rows)
+
+
+def test_grids_are_drawn(tmp_path):
+    grid = {
+        f"TT ({r}, {d})": ("TT", 100 * r * d, 70.0 + r, {"tt_rank": r, "tt_d": d}) for r in (1, 2, 4) for d in (2, 3)
+    }
+    rows = {f"LoRA {n}": ("LoRA", 100 * n, 71.0, {"low_resource": n}) for n in (100, 1000)}
+    cells = written_cells(tmp_path / "c.jsonl", grid | rows)
+    assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
+    page = (tmp_path / "results.html").read_text()
+    assert "TT: tt_rank and tt_d" in page
+    assert "Score against training rows" in page
+
+
+def test_partial_and_failed_cells_are_said(tmp_path, capsys):
+    cells = written_cells(tmp_path / "c.jsonl", TRUTH)
+    lines = cells.read_text().splitlines()
+    gone = [line for line in lines if '"row":"TT 1"' in line and '"seed":3' in line]
+    failed = json.loads(gone[0])
+    failed = {k: v for k, v in failed.items() if k not in ("scores", "average")} | {"failed": "the run diverged"}
+    kept = [line for line in lines if line not in gone]
+    cells.write_text("\n".join([*kept, json.dumps(failed)]) + "\n")
+    assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
+    assert "TT 1 lacks tasks or seeds" in capsys.readouterr().err
+    text = (tmp_path / "results.md").read_text()
+    assert "Not complete, so with fewer seeds or left out: TT 1" in text
+    assert "Diverged: TT 1" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--results", "no.jsonl"], "no.jsonl"),
+        (["--results", "CELLS", "--split", "train"], "no reported cell with scores on train"),
+        (["--results", "CELLS", "outputs"], "one sweep with --results"),
+        ([], "one sweep with --results"),
+        (["--results", "DAMAGED"], "line 3"),
+        (["--results", "OTHER ROWS"], "are not the same in all cells"),
+        (["--results", "CHOSEN ONLY"], "no reported cell"),
+    ],
+)
+def test_one_line(cells, tmp_path, capsys, arguments, words):
+    lines = cells.read_text().splitlines(keepends=True)
+    files = {
+        "CELLS": lines,
+        "DAMAGED": [*lines[:2], "{]\n", *lines[3:]],
+        "OTHER ROWS": [*lines[:-1], lines[-1].replace('"hash":{"test":["', '"hash":{"test":["other')],
+        "CHOSEN ONLY": [line.replace('"stage":"report"', '"stage":"choose"') for line in lines],
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text("".join(content))
+    given = [str(tmp_path / a) if a in files else a for a in arguments]
+    assert main([*given, "--output_dir", str(tmp_path / "out")]) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert words in errors[-1]
+    assert len([line for line in errors if line.startswith("error: ")]) == 1
+    assert not (tmp_path / "out").exists()

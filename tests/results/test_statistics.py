@@ -1,0 +1,72 @@
+"""Intervals and tests against scipy, and against what they promise."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from seq2seq.results.statistics import estimate, holm, paired
+
+
+def test_one_task_is_the_t_interval():
+    values = [80.1, 81.4, 79.6]
+    found = estimate({"a": values})
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high))
+    assert estimate({"a": [v - 80 for v in values]}).p == pytest.approx(stats.ttest_1samp(values, 80).pvalue)
+
+
+def test_two_tasks_are_welch():
+    """The difference of two means is twice the mean of one and the other's negative."""
+    a, b = [1.0, 2.5, 3.1, 2.2], [4.0, 9.0, 7.0]
+    found = estimate({"a": a, "b": [-x for x in b]})
+    wanted = stats.ttest_ind(a, b, equal_var=False)
+    assert found.p == pytest.approx(wanted.pvalue)
+    low, high = wanted.confidence_interval()
+    assert (2 * found.low, 2 * found.high) == pytest.approx((low, high))
+
+
+def test_coverage():
+    """Of 4 tasks with 3 seeds, whose scatter differs, 95% of the intervals hold the mean."""
+    generator, hits = np.random.default_rng(0), 0
+    means, scales = np.array([80.0, 75, 90, 60]), np.array([0.3, 1, 0.5, 2])
+    for _ in range(2000):
+        draw = {str(t): means[t] + scales[t] * generator.normal(size=3) for t in range(4)}
+        found = estimate(draw)
+        hits += found.low <= means.mean() <= found.high
+    assert 0.93 < hits / 2000 < 0.975
+
+
+def test_paired_uses_the_shared_seeds_only():
+    first = {"a": {1: 80.0, 2: 82.0, 3: 99.0}, "b": {1: 50.0}}
+    second = {"a": {1: 79.0, 2: 80.0}}
+    assert paired(first, second) == estimate({"a": [1.0, 2.0]})
+    assert paired(first, {"c": {1: 1.0}}) is None
+
+
+def test_no_spread_and_one_seed():
+    assert estimate({"a": [1.0, 1.0]}).p == 0.0
+    assert estimate({"a": [0.0, 0.0]}).p == 1.0
+    single = estimate({"a": [1.0]})
+    assert single.mean == 1.0
+    assert math.isnan(single.p)
+    assert math.isnan(single.half)
+    assert math.isnan(estimate({}).mean)
+
+
+def test_holm():
+    ps = [0.01, 0.04, 0.03, 0.005]
+    assert holm(ps) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # Holm 1979: sorted p times 4, 3, 2, 1, never falling
+    assert holm([0.5, math.nan, 0.9])[0] == 1.0
+    assert math.isnan(holm([0.5, math.nan])[1])
+
+
+def test_holm_keeps_false_alarms_rare():
+    """20 comparisons without a difference: in at most about 5% of the tables is any of them decided."""
+    generator = np.random.default_rng(1)
+    alarms = 0
+    for _ in range(400):
+        ps = [estimate({str(t): generator.normal(size=3) for t in range(4)}).p for _ in range(20)]
+        alarms += min(holm(ps)) < 0.05
+    assert alarms / 400 < 0.09
