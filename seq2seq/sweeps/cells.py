@@ -12,6 +12,8 @@ from typing import Any
 from common.checksums import sha256_of
 from common.errors import ConfigError
 from common.json_settings import read_file
+from common.keys import key_fields
+from seq2seq.arguments import DataTrainingArguments
 from seq2seq.comparison.names import word
 from seq2seq.data.batches import tasks_of_splits
 from seq2seq.layout import INCIDENTAL
@@ -162,32 +164,31 @@ class Table:
 
     def _rows_of(self, entry: Entry) -> Iterator[Row]:
         """Yield the rows of an item of `configurations`."""
-        group = entry.group or OTHERS
+        content = {} if entry.file is None else read_file(entry.file)
+        file, group = entry.file or f"{entry.name}.json", entry.group or OTHERS
+        keys = {**(self.sweep.keys or {}), **(entry.keys or {})}
+        grid = {**(self.sweep.grid or {}), **(entry.grid or {})}
+        space = {**(self.sweep.choice.space if self.sweep.choice else {}), **(entry.space or {})}
         if entry.baseline is not None:
             if entry.baseline not in BASELINES:
                 raise ConfigError(f"baseline is {entry.baseline!r}; it must be one of {', '.join(BASELINES)}")
-            keys = dict(self.sweep.keys or {})
-            yield Row(entry.name, entry.name, group, {}, entry.name, {}, keys, {}, entry.baseline)
-            return
-        content = {} if entry.file is None else read_file(entry.file)
-        keys = {**(self.sweep.keys or {}), **(entry.keys or {})}
-        file = entry.file or f"{entry.name}.json"
-        grid = {**(self.sweep.grid or {}), **(entry.grid or {})}
-        first = {name: values[0] for name, values in (entry.grid or {}).items()}
-        base = Row(entry.name, entry.name, group, {}, file, content, {**keys, **first}, {})
-        space = {**(self.sweep.choice.space if self.sweep.choice else {}), **(entry.space or {})}
-        read = self._keys_read(base, {*grid, *space})
+            read = {f.name for f in key_fields(DataTrainingArguments)}
+            space = {}
+        else:
+            first = {name: values[0] for name, values in (entry.grid or {}).items()}
+            base = Row(entry.name, entry.name, group, {}, file, content, {**keys, **first}, {})
+            read = self._keys_read(base, {*grid, *space})
         self._read |= read
         own = [name for name in {**(entry.grid or {}), **(entry.space or {})} if name not in read]
         if own:
             raise ConfigError(f"configuration {entry.name!r} does not read {own[0]}, for which it has several values")
         space = {name: values for name, values in space.items() if values is not None and name in read}
         grid = {name: values for name, values in grid.items() if name in read}
-        for point in product(*grid.values()):
-            own = dict(zip(grid, point, strict=True))
-            words = ", ".join(word(name, value) for name, value in own.items())
+        for values in product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            words = ", ".join(word(name, value) for name, value in point.items())
             name = f"{entry.name} ({words})" if words else entry.name
-            yield Row(name, entry.name, group, own, file, content, {**keys, **own}, space)
+            yield Row(name, entry.name, group, point, file, content, {**keys, **point}, space, entry.baseline)
 
     def _keys_read(self, row: Row, names: set[str]) -> set[str]:
         """Return those of the keys that a run of this row reads, and note what is to be said of its file."""

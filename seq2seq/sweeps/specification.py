@@ -14,6 +14,7 @@ from seq2seq.sweeps.spaces import check_space
 
 PROGRAM = "run_sweep.py"
 CELLS = "cells.jsonl"
+LIKE, TAKEN = "like", ("tasks", "seeds", "keys", "choose")
 # Keys that say how and where cells are run, not which.
 OF_A_SITTING = ("output_dir", "records", "keep_models", "launch", "workers", "ray", "hours", "dry_run", "verify")
 # Keys of a run that the sweep sets, and the key of the sweep to use instead.
@@ -76,6 +77,9 @@ class Sweep:
         REQUIRED, 'Tasks, or objects of keys: {"task_name": "file", "train_file": "tickets.csv", ..}.'
     )
     seeds: list[int] = key(REQUIRED, "Seeds of the reported runs.")
+    like: str | None = key(
+        None, "File of another sweep, from which tasks, seeds, keys and choose are taken where this one has none."
+    )
     keys: dict | None = key(None, "Keys of all runs, on top of those of the files; null: none.")
     grid: dict | None = key(
         None, "Keys with lists of values, for all configurations that read them; each combination is a row of its own."
@@ -171,7 +175,11 @@ class Sweep:
 def load_sweep(path: str, overrides: list[str]) -> Sweep:
     """Return the sweep of a JSON file with `--key value` overrides. Raises ConfigError."""
     types = key_types(Sweep)
-    values = {**read_file(path), **read_overrides(overrides, types)}
+    values = read_file(path)
+    if isinstance(values.get(LIKE), str):
+        other = read_file(values.pop(LIKE))
+        values = {**{name: other[name] for name in TAKEN if name in other}, **values}
+    values |= read_overrides(overrides, types)
     sweep = made(Sweep, values, path)
     sweep.output_dir = sweep.output_dir or str(Path("outputs", "sweeps", Path(path).stem))
     sweep.records = sweep.records or str(Path(sweep.output_dir, CELLS))
@@ -204,7 +212,7 @@ def entry_of(item: str | dict, number: int) -> Entry:
         item = {"file": item} if item.endswith(".json") else {"name": item, "keys": keys_of_method(item)}
     entry = made(Entry, item, place)
     if entry.baseline is not None:
-        allowed = "name", "group", "baseline"
+        allowed = "name", "group", "grid", "baseline"
         others = [f.name for f in fields(Entry) if f.name not in allowed and getattr(entry, f.name)]
         if others:
             raise ConfigError(f"{place}: a baseline has no {others[0]}; remove it")
