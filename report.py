@@ -96,10 +96,11 @@ def results(cells: Path, split: str, directory: Path) -> None:
     for line in measured.partial:
         print(f"warning: {line} lacks tasks or seeds", file=sys.stderr)
     command = f"python report.py --results {cells} --output_dir {directory}" + f" --split {split}" * (split != "test")
+    drawn = picture(measured)
     files = {
-        "results.md": markdown(measured, command, os.path.relpath(cells, directory), "results.png"),
+        "results.md": markdown(measured, command, os.path.relpath(cells, directory), drawn and "results.png"),
         "results.html": page(measured),
-        "results.png": picture(measured),
+        **({} if drawn is None else {"results.png": drawn}),
     }
     for name, content in files.items():
         write_file(directory / name, content, key="output_dir")

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,13 @@ def program(argv: list[str]) -> None:
 
         print_plan(table, Records(Path(sweep.records)), sweep.cpus, workers_of(sweep).size)
         return
+    records = Path(sweep.records)
+    check_writable(records.parent, key="records")
     workers = workers_of(sweep)
-    with Ownership(sweep.output_dir):
+    with ExitStack() as owned:
+        owned.enter_context(Ownership(sweep.output_dir))
+        if records.parent.absolute() != Path(sweep.output_dir).absolute():  # another sweep may write there, too
+            owned.enter_context(Ownership(records.parent, key="records"))
         run(sweep, table, workers)
 
 
@@ -65,13 +71,14 @@ def run(sweep: "Sweep", table: "Table", workers: "Workers") -> None:
     if sweep.verify is not None:
         print("\n".join(verify(table, records, workers, sweep.verify)))
         return
+    end = None if sweep.hours is None else time.monotonic() + 3600 * sweep.hours
     if sweep.search:
-        search_first(sweep, table, records)
-    complete(sweep, table, records, workers)
+        search_first(sweep, table, records, end)
+    complete(table, records, workers, end)
 
 
-def complete(sweep: "Sweep", table: "Table", records: "Records", workers: "Workers") -> None:
-    """Run all cells that have no record, and say in the end what is missing."""
+def complete(table: "Table", records: "Records", workers: "Workers", end: float | None) -> None:
+    """Run all cells that have no record, until a time, and say in the end what is missing."""
     from seq2seq.sweeps.driver import Driver
     from seq2seq.sweeps.expected import weights
     from seq2seq.sweeps.planned import cells_by_row
@@ -81,23 +88,22 @@ def complete(sweep: "Sweep", table: "Table", records: "Records", workers: "Worke
     cells = [cell for cells in cells_by_row(table, records).values() for cell in cells]
     with Progress(table, records, workers.size, weights(cells)) as progress:
         driver = Driver(table, records, workers, progress.show)
-        state = driver.run(None if sweep.hours is None else 3600 * sweep.hours)
-    records.write(driver.order(), sweep.content)
+        state = driver.run(None if end is None else end - time.monotonic())
     *problems, counts = summary(state, table, time.monotonic() - start)
     for line in problems:
         print(line)
-    print(f"{counts}; {sweep.records}")
+    print(f"{counts}; {records.path}")
     if state.failed:
         raise RunFailed(f"{len(state.failed)} cells have failed; all others are kept")
 
 
-def search_first(sweep: "Sweep", table: "Table", records: "Records") -> None:
-    """Choose by Ray Tune. The workers are on Ray, and connected."""
+def search_first(sweep: "Sweep", table: "Table", records: "Records", end: float | None) -> None:
+    """Choose by Ray Tune, until a time. The workers are on Ray, and connected."""
     from seq2seq.sweeps.search import Search
 
     resources = {"CPU": sweep.cpus, "GPU": gpus_of(sweep)}
     found = Search(table, records, resources, lambda line: print(line, flush=True))
-    found.run(None if sweep.hours is None else 3600 * sweep.hours)
+    found.run(None if end is None else end - time.monotonic())
 
 
 def gpus_of(sweep: "Sweep") -> float:

@@ -18,6 +18,11 @@ def page(sections: list[Section], split: str, plots: list[list[Plot]], diverged:
     )
     items = "".join(f"<li>{html.escape(line)}</li>" for line in diverged)
     body += f'\n<section><p class="note">{DIVERGED}:</p><ul class="note">{items}</ul></section>' if diverged else ""
+    return document(title, f"<header><h1>{title}</h1>\n{sentence_html(summary(sections, split))}</header>\n{body}")
+
+
+def document(title: str, body: str) -> str:
+    """A self-contained HTML page in the style of reports. title, body: HTML."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -27,8 +32,6 @@ def page(sections: list[Section], split: str, plots: list[list[Plot]], diverged:
 <style>{STYLE}</style>
 </head>
 <body>
-<header><h1>{title}</h1>
-{sentence_html(summary(sections, split))}</header>
 {body}
 <script>{SCRIPT}</script>
 </body>

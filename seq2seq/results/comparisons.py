@@ -34,7 +34,7 @@ class Difference:
 
 def differences(pairs: list[tuple[Row, Row]]) -> list[Difference]:
     """Compare pairs of rows, as one family of tests."""
-    found = [(row, other, paired(row.scores, other.scores)) for row, other in pairs]
+    found = [(row, other, paired(row.scores, other.scores, row.steps)) for row, other in pairs]
     known = [(row, other, by) for row, other, by in found if by is not None]
     adjusted = holm([by.p for _, _, by in known])
     return [Difference(*each, p) for each, p in zip(known, adjusted, strict=True)]

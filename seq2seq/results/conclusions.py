@@ -21,17 +21,18 @@ def best(measured: Measured) -> str:
     """The best row, and how many others may be as good."""
     ranked = sorted(measured.rows, key=lambda row: -row.average.mean)
     top, rest = ranked[0], ranked[1:]
-    found = differences([(top, other) for other in rest])
-    open_ = [d.other for d in found if not d.decided]
     line = f"{top.name} scores highest, {interval(top.average)}, with {top.trainable:,} parameters"
     if not rest:
         return f"{line}."
-    if not open_:
+    found = differences([(top, other) for other in rest])
+    behind_it = sum(each.decided for each in found)
+    if behind_it == len(rest):
         return f"{line}, and higher than every other row."
-    smallest = min(open_, key=lambda row: row.trainable)
+    beaten = {each.other.name for each in found if each.decided}
+    smallest = min((row for row in rest if row.name not in beaten), key=lambda row: row.trainable)
     return (
-        f"{line}. Of the {len(rest)} other rows {len(open_)} may be as good: the interval of the difference, with all "
-        f"{len(rest)} tests together, holds zero. The smallest of these is {smallest.name} "
+        f"{line}. Of the {len(rest)} other rows {behind_it} are worse by more than the seeds explain, all {len(rest)} "
+        f"tests together; {len(rest) - behind_it} may be as good. The smallest of these is {smallest.name} "
         f"({smallest.trainable:,} parameters, {interval(smallest.average)})."
     )
 
@@ -40,6 +41,8 @@ def on_frontier(measured: Measured) -> str:
     """The frontier of score against parameters."""
     front = frontier(measured.rows)
     worse = behind(measured.rows)
+    if not front:
+        return ""
     listed = ", ".join(f"{row.name} ({row.trainable:,}: {row.average.mean:.2f})" for row in front)
     return (
         f"The frontier by mean scores: {listed}. {len(worse)} of {len(measured.rows)} rows are behind it: worse than "
@@ -65,7 +68,7 @@ def against(measured: Measured, group: str, other: str) -> str:
     """How the rows of a group compare with those of another at equal parameters."""
     found, alone = at_equal_size(measured, group, other)
     if not found:
-        return f"No row of {group} has a partner of its size in {other}."
+        return f"No row of {group} has a partner of its size in {other} with seeds in common."
     counts = Counter(difference.verdict for difference in found)
     line = (
         f"{group} against {other} at equal parameters: {counts['better']} of {len(found)} rows are better, "
@@ -105,6 +108,9 @@ def limits(measured: Measured) -> list[str]:
             f"Chosen values: {at_edge} of {chosen} lie at an end of what was tried, where a value beyond might be "
             "better; the choice itself is noisy, as it is made with one seed and fewer rows."
         )
+    several = [row.name for row in measured.rows if row.backbone and len({r["trainable"] for r in row.records}) > 1]
+    if several:
+        lines.append(f"Of several sizes, as values were chosen by task, shown at the largest: {', '.join(several)}.")
     if measured.partial:
         lines.append(f"Not complete, so with fewer seeds or left out: {', '.join(measured.partial)}.")
     if measured.failed:

@@ -16,6 +16,8 @@ def grid_plots(measured: Measured) -> list[Plot]:
     found = []
     for entry, rows in entries.items():
         keys = numeric_keys(rows)
+        if len(keys) < len({key for row in rows for key in row.grid}):
+            continue  # what is not a number has no place on an axis
         if len(keys) == 1:
             lines.setdefault(keys[0], {})[entry] = rows
         elif LOW_RESOURCE in keys:

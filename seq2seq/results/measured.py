@@ -1,12 +1,14 @@
 """The table that a sweep has filled: scores of every row on every task with every seed, and what they cost."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common.errors import ConfigError
+from common.errors import ConfigError, type_and_line
+from seq2seq.comparison.numbers import number, printable
 from seq2seq.results.statistics import Estimate, estimate
 from seq2seq.sweeps.cells import CHOOSE, REPORT
 from seq2seq.sweeps.choosing import score_of
@@ -21,9 +23,10 @@ class Row:
 
     name, entry, group, grid: see `seq2seq.sweeps.cells.Row`.
     method: what is trained.
-    trainable, backbone: parameters.
+    trainable, backbone: parameters; of several sizes the largest.
     scores: on the split, by task and seed.
-    majority: scores of always giving the most frequent answer, by task.
+    majority: scores of always giving the most frequent answer, by task; nan if unknown.
+    steps: what one test row is worth, by task.
     records: of the reported cells.
     choices: records of the cells to choose by, by task.
     """
@@ -37,17 +40,22 @@ class Row:
     backbone: int
     scores: dict[str, dict[int, float]] = field(default_factory=dict)
     majority: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)
     choices: dict[str, list[dict]] = field(default_factory=dict)
 
     def on(self, task: str) -> Estimate:
         """The score on a task."""
-        return estimate({task: [*self.scores.get(task, {}).values()]})
+        return estimate({task: [*self.scores.get(task, {}).values()]}, self._rounding)
 
     @property
     def average(self) -> Estimate:
         """The mean score over tasks."""
-        return estimate({task: [*by_seed.values()] for task, by_seed in self.scores.items()})
+        return estimate({task: [*by_seed.values()] for task, by_seed in self.scores.items()}, self._rounding)
+
+    @property
+    def _rounding(self) -> dict[str, float]:
+        return {task: step**2 / 12 for task, step in self.steps.items()}  # of a rounded number
 
     @property
     def minutes(self) -> float:
@@ -110,8 +118,21 @@ class Measured:
 
 
 def read_measured(path: Path, split: str) -> Measured:
-    """Read the finished cells of a sweep. Raises ConfigError if there are none, or if their test rows differ."""
+    """Read the finished cells of a sweep.
+
+    Raises ConfigError if there are none, if no row has a score on every task, if test rows differ, or for records in
+    another format.
+    """
     sweep, records = read_records(path)
+    try:
+        return _measured(path, sweep, [record for record in records if not record.get("obsolete")], split)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is not in the format of run_sweep.py: {type_and_line(error)}") from None
+
+
+def _measured(path: Path, sweep: dict[str, Any], records: list[dict[str, Any]], split: str) -> Measured:
     reported = [record for record in records if record["stage"] == REPORT]
     scored = [record for record in reported if not math.isnan(score_of(record, METRIC, split))]
     if not scored:
@@ -121,25 +142,39 @@ def read_measured(path: Path, split: str) -> Measured:
     seeds = sorted({record["seed"] for record in scored})
     rows: dict[str, Row] = {}
     for record in scored:
-        names = "row", "entry", "group", "grid", "method", "trainable", "backbone"
-        row = rows.setdefault(record["row"], Row(*(record[name] for name in names)))
+        name = printable(record["row"])
+        places = printable(record["entry"]), printable(record["group"]), record["grid"], record["method"]
+        row = rows.setdefault(name, Row(name, *places, int(record["trainable"]), int(record["backbone"])))
+        row.trainable = max(row.trainable, int(record["trainable"]))  # what was chosen may differ by task
         row.scores.setdefault(record["task"], {})[record["seed"]] = score_of(record, METRIC, split)
-        row.majority[record["task"]] = record["majority"][split]
+        row.majority[record["task"]] = number(record["majority"][split])
+        row.steps[record["task"]] = 100 / record["rows"][split]
         row.records.append(record)
     for record in records:
-        if record["stage"] == CHOOSE and record["row"] in rows:
-            rows[record["row"]].choices.setdefault(record["task"], []).append(record)
+        if record["stage"] == CHOOSE and printable(record["row"]) in rows:
+            rows[printable(record["row"])].choices.setdefault(record["task"], []).append(record)
     whole = [row for row in rows.values() if all(task in row.scores for task in tasks)]
+    if not whole:
+        raise ConfigError(f"{path}: no row has a score on every task yet ({', '.join(tasks)})")
     partial = [row.name for row in rows.values() if any(len(row.scores.get(task, {})) < len(seeds) for task in tasks)]
     failed = [
         f"{record['row']}, {record['task']}, seed {record['seed']}: {record['failed']}"
         for record in reported
         if "failed" in record
     ]
-    machines: dict[str, int] = {}
-    for record in scored:
-        machines[record["machine"]] = machines.get(record["machine"], 0) + 1
-    return Measured(path.stem, sweep, whole, tasks, seeds, split, partial, failed, machines)
+    machines = Counter(str(record["machine"]) for record in scored)
+    return Measured(path.stem, _compared(sweep), whole, tasks, seeds, split, partial, failed, machines)
+
+
+def _compared(sweep: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of the sweep's file. Raises TypeError if what is read of it has another form."""
+    for group, others in (sweep.get("compare") or {}).items():
+        if not isinstance(others, list):
+            raise TypeError(f"compare: {group}")
+    for name, scores in ((sweep.get("published") or {}).get("scores") or {}).items():
+        if not isinstance(scores, dict):
+            raise TypeError(f"published: {name}")
+    return sweep
 
 
 def _check_rows(records: list[dict], split: str, path: Path) -> None:

@@ -4,16 +4,16 @@ import html
 import io
 import math
 
-from seq2seq.comparison.page import figure_html, table_html
-from seq2seq.comparison.page_style import SCRIPT, STYLE, legend_mark
-from seq2seq.comparison.plots.drawing import SURFACE, drawn
+from seq2seq.comparison.page import document, figure_html, table_html
+from seq2seq.comparison.page_style import legend_mark
+from seq2seq.comparison.plots.drawing import SURFACE, Style, drawn
 from seq2seq.comparison.tables import Cell, Table, number_cell
 from seq2seq.results.comparisons import at_equal_size, behind, frontier
 from seq2seq.results.conclusions import conclusions, interval, limits, shown_p
 from seq2seq.results.measured import Measured
 from seq2seq.results.plots import frontier_figure, plots
 from seq2seq.results.statistics import Estimate
-from seq2seq.results.words import COMPARED, NOTE
+from seq2seq.results.words import COMPARED, NOTE, number
 
 DOTS_PER_INCH = 110
 
@@ -21,7 +21,8 @@ DOTS_PER_INCH = 110
 def page(measured: Measured) -> str:
     """The whole page."""
     title = html.escape(f"Results of the sweep {measured.name}")
-    first, *figures = [figure_html(plot, measured.groups) for plot in drawn(plots, measured)]
+    first, *rest = [figure_html(plot, measured.groups) for plot in drawn(plots, measured)]
+    others = "\n".join(rest)
     comparisons = "\n".join(
         f"<details open><summary>{html.escape(group)} and {html.escape(other)} at equal parameters</summary>"
         f'{table_html(comparison_table(measured, group, other))}<p class="note">{COMPARED}</p></details>'
@@ -36,18 +37,8 @@ def page(measured: Measured) -> str:
         f"<span>{html.escape(row.name)}</span></span></th>"
         for i, row in zip(marks, rows, strict=True)
     ]
-    newline = "\n"
     scores = table_html(score_table(measured), names, [f' data-s="{i}"' for i in marks])
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header><h1>{title}</h1></header>
+    body = f"""<header><h1>{title}</h1></header>
 <section>
 {listed("What it says", conclusions(measured))}
 {first}
@@ -56,14 +47,11 @@ def page(measured: Measured) -> str:
 <p class="note">{html.escape(NOTE)} Click a heading to sort; hover over a row to highlight its group in the plots.</p>
 {comparisons}
 <div class="figures">
-{newline.join(figures)}
+{others}
 </div>
 {listed("What it cannot say", limits(measured))}
-</section>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+</section>"""
+    return document(title, body)
 
 
 def listed(title: str, lines: list[str]) -> str:
@@ -93,7 +81,7 @@ def score_table(measured: Measured) -> Table:
     majority = [measured.rows[0].majority[task] for task in measured.tasks]
     known = [*([sum(majority) / len(majority)] if several else []), *majority]
     head = ["configuration", "trainable", "% of backbone", *["average"][:several], *measured.tasks]
-    foot = ["majority class", "", "", *(f"{score:.2f}" for score in known), "", "", ""]
+    foot = ["majority class", "", "", *(number(score, ".2f") for score in known), "", "", ""]
     return Table([*head, "frontier", "minutes", "MiB"], body, foot)
 
 
@@ -120,14 +108,16 @@ def score_cell(score: Estimate, top: float) -> Cell:
     return Cell(interval(score), score.mean, score.mean == top)
 
 
-def picture(measured: Measured) -> bytes:
-    """The frontier as a PNG with a light ground, for pages that show no SVG."""
+def picture(measured: Measured) -> bytes | None:
+    """The frontier as a PNG with a light ground, for pages that show no SVG; None if there is no frontier."""
 
-    def draw() -> bytes:
+    def draw() -> bytes | None:
         figure, buffer = frontier_figure(measured, DOTS_PER_INCH), io.BytesIO()
+        if figure is None:
+            return None
         axes = figure.axes[0]
-        for number, group in enumerate(measured.groups):
-            axes.plot([], [], label=group, **legend_of(number))
+        for place, group in enumerate(measured.groups):
+            axes.plot([], [], label=group, **legend_of(place))
         axes.legend(frameon=False, fontsize=8, loc="lower right")
         figure.savefig(buffer, dpi=DOTS_PER_INCH, facecolor=SURFACE[0], metadata={"Software": None})
         return buffer.getvalue()
@@ -135,9 +125,7 @@ def picture(measured: Measured) -> bytes:
     return drawn(draw)
 
 
-def legend_of(number: int) -> dict:
+def legend_of(place: int) -> dict:
     """How the points of a group look."""
-    from seq2seq.comparison.plots.drawing import Style
-
-    style = Style(number)
+    style = Style(place)
     return {"color": style.colour, "linestyle": "", **style.points()}

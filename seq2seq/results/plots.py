@@ -1,5 +1,6 @@
 """The plots of a sweep: SVG drawings in which a colour is a group of configurations."""
 
+import math
 from collections import defaultdict
 from itertools import pairwise
 
@@ -48,8 +49,10 @@ def error_bar(axes, style: Style, x: float, y: Estimate, upright: bool = True) -
 
 
 def frontier_figure(measured: Measured, dpi: int = 72):
-    """Score against parameters as a figure."""
+    """Score against parameters as a figure; None if no row has parameters of a T5."""
     rows = [row for row in measurable(measured.rows) if row.trainable > 0]
+    if not rows:
+        return None
     figure, (axes,) = new_figure(4.6)
     axes.set_xscale("log")
     for row in rows:
@@ -80,14 +83,17 @@ def frontier_figure(measured: Measured, dpi: int = 72):
     return figure
 
 
-def frontier_plot(measured: Measured, prefix: str) -> Plot:
+def frontier_plot(measured: Measured, prefix: str) -> Plot | None:
     """Score against parameters."""
+    figure = frontier_figure(measured)
+    if figure is None:
+        return None
     title = "Score against trainable parameters"
     caption = (
         "Mean with its 95% interval over seeds. The dashed line is the frontier by mean scores, whose rows are named; "
         "an interval may be cut off by the plot. A colour is a group."
     )
-    return Plot(title, to_svg(frontier_figure(measured), prefix, title), caption, list(range(len(measured.groups))))
+    return Plot(title, to_svg(figure, prefix, title), caption, list(range(len(measured.groups))))
 
 
 def task_plot(measured: Measured, prefix: str) -> Plot:
@@ -99,7 +105,8 @@ def task_plot(measured: Measured, prefix: str) -> Plot:
         for place, row in enumerate(rows):
             error_bar(axes, style_of(measured, row), place, row.on(task), upright=False)
         axes.axvline(rows[0].majority[task], color=INK[0], linewidth=1, dashes=(3, 2))
-        means = [row.on(task).mean for row in rows] + [rows[0].majority[task]]
+        known = [] if math.isnan(rows[0].majority[task]) else [rows[0].majority[task]]
+        means = [row.on(task).mean for row in rows] + known
         spread = max(means) - min(means) or 1.0
         axes.set_xlim(min(means) - 0.1 * spread, max(means) + 0.1 * spread)
         axes.locator_params(axis="x", nbins=3)

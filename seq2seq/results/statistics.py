@@ -31,35 +31,48 @@ class Estimate:
         return (self.high - self.low) / 2
 
 
-def estimate(values: Mapping[str, Sequence[float]]) -> Estimate:
-    """Estimate the mean over tasks of the mean over seeds. values: by task, one a seed."""
+def estimate(values: Mapping[str, Sequence[float]], rounding: Mapping[str, float] | None = None) -> Estimate:
+    """Estimate the mean over tasks of the mean over seeds.
+
+    values: by task, one a seed.
+    rounding: by task, the variance that values have because they are multiples of something, such as one test row. Of a
+        few values that are equal by chance, it is all that is known of their scatter. None: they are not rounded.
+    """
     parts = [np.asarray(each, dtype=float) for each in values.values()]
     if not parts or any(len(part) == 0 for part in parts):
         return Estimate(math.nan)
     mean = float(np.mean([part.mean() for part in parts]))
     if any(len(part) < 2 for part in parts):
         return Estimate(mean)
-    variances = np.array([part.var(ddof=1) / len(part) for part in parts]) / len(parts) ** 2
+    least = [(rounding or {}).get(task, 0.0) for task in values]
+    spread = [max(part.var(ddof=1), floor) / len(part) for part, floor in zip(parts, least, strict=True)]
+    variances = np.array(spread) / len(parts) ** 2
     total = float(variances.sum())
-    if total == 0:  # of answers that do not depend on the seed
-        return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    if total < 1e-20:  # all are equal: no scatter to judge by
+        return Estimate(mean)
     freedom = total**2 / sum(v**2 / (len(part) - 1) for v, part in zip(variances, parts, strict=True))
     error = math.sqrt(total)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     return Estimate(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom)))
 
 
-def paired(first: Mapping[str, Mapping[int, float]], second: Mapping[str, Mapping[int, float]]) -> Estimate | None:
+def paired(
+    first: Mapping[str, Mapping[int, float]],
+    second: Mapping[str, Mapping[int, float]],
+    steps: Mapping[str, float] | None = None,
+) -> Estimate | None:
     """Estimate by how much the first scores higher, over the tasks and seeds of both; None if they share none.
 
     first, second: score by task and seed.
+    steps: by task, what one test row is worth.
     """
     shared = {
         task: [first[task][seed] - second[task][seed] for seed in sorted(first[task].keys() & second[task].keys())]
         for task in first.keys() & second.keys()
     }
     shared = {task: values for task, values in sorted(shared.items()) if values}
-    return estimate(shared) if shared else None
+    rounding = {task: step**2 / 6 for task, step in (steps or {}).items()}  # of the difference of two rounded numbers
+    return estimate(shared, rounding) if shared else None
 
 
 def holm(ps: Sequence[float]) -> list[float]:

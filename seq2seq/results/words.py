@@ -71,7 +71,11 @@ def bullets(lines: Sequence[str]) -> str:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """A table; the first row is its head, the first column is text and the others are numbers."""
     head, *body = rows
-    lines = [head, [":--", *["--:"] * (len(head) - 1)], *([safe(cell) for cell in row] for row in body)]
+    lines = [
+        list(map(safe, head)),
+        [":--", *["--:"] * (len(head) - 1)],
+        *([safe(cell) for cell in row] for row in body),
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
 
@@ -105,8 +109,8 @@ def score_table(measured: Measured) -> list[list[str]]:
 def majority_row(measured: Measured, width: int) -> list[str]:
     """The majority class, as the last row of the scores."""
     scores = [measured.rows[0].majority[task] for task in measured.tasks]
-    average = [f"{sum(scores) / len(scores):.2f}"] if len(scores) > 1 else []
-    cells = ["majority class", "0", *average, *(f"{score:.2f}" for score in scores)]
+    average = [number(sum(scores) / len(scores), ".2f")] if len(scores) > 1 else []
+    cells = ["majority class", "0", *average, *(number(score, ".2f") for score in scores)]
     return cells + [""] * (width - len(cells))
 
 

@@ -11,17 +11,17 @@ from typing import Any
 
 from common.checksums import sha256_of
 from common.errors import ConfigError
-from common.json_settings import read_file
+from common.json_settings import check_keys, read_file
 from common.keys import key_fields
 from seq2seq.arguments import DataTrainingArguments
 from seq2seq.comparison.names import word
 from seq2seq.data.batches import tasks_of_splits
 from seq2seq.layout import INCIDENTAL
 from seq2seq.runs import DATA_FILES
-from seq2seq.settings import Settings, own_defaults, settings_of
+from seq2seq.settings import Settings, own_defaults, own_keys, settings_of, transformers_keys
 from seq2seq.sweeps.baselines import BASELINES
 from seq2seq.sweeps.spaces import candidates
-from seq2seq.sweeps.specification import Entry, Sweep
+from seq2seq.sweeps.specification import PROGRAM, Entry, Sweep
 from seq2seq.unread import names_unread
 
 CHOOSE, REPORT = "choose", "report"
@@ -86,6 +86,11 @@ class Cell:
     launch: str | None
 
     @property
+    def place(self) -> tuple[str, str, int, str]:
+        """Its place in the table; the same run may stand in several."""
+        return self.row, self.task, self.seed, self.key
+
+    @property
     def log(self) -> Path:
         """The file of what it prints."""
         return self.directory.with_name(f"{self.directory.name}.log")
@@ -144,8 +149,7 @@ class Table:
         found = {}
         for row, task in self.pairs():
             if row.space:
-                trials = candidates(row.space, self.sweep.choice.trials, 0)
-                found[row.name, task, CHOOSE] = len(trials)
+                found[row.name, task, CHOOSE] = len(self.choices(row, task))
             found[row.name, task, REPORT] = len(self.sweep.seeds)
         return found
 
@@ -183,6 +187,9 @@ class Table:
         if own:
             raise ConfigError(f"configuration {entry.name!r} does not read {own[0]}, for which it has several values")
         space = {name: values for name, values in space.items() if values is not None and name in read}
+        both = [name for name in space if name in grid]
+        if both:
+            raise ConfigError(f"{entry.name}: {both[0]} is in the grid and in the space; it can be in one of them")
         grid = {name: values for name, values in grid.items() if name in read}
         for values in product(*grid.values()):
             point = dict(zip(grid, values, strict=True))
@@ -205,7 +212,7 @@ class Table:
             return
         metric = self.sweep.choice.metric
         tasks = tasks_of_splits(settings.data, settings.training.split_seed)["validation"]
-        known = {"average_metrics", "loss", *(name for each in tasks for name in each.metrics)}
+        known = {"average_metrics", "loss", *set.intersection(*(set(each.metrics) for each in tasks))}
         if metric not in known:
             raise ConfigError(f"choose.metric is {metric!r}; {task} has {', '.join(sorted(known))}")
 
@@ -252,7 +259,8 @@ class Table:
             if name not in BESIDE and not (name in defaults and value == defaults[name])
         }
         files = {name: self._sum(Path(resolved[name])) for name in DATA_FILES if resolved.get(name)}
-        text = json.dumps([what, files, baseline], sort_keys=True)
+        launch = [] if self.sweep.launch is None else [self.sweep.launch]  # more processes, larger batches
+        text = json.dumps([what, files, baseline, *launch], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
     def _sum(self, path: Path) -> str:
@@ -274,6 +282,8 @@ def task_of(item: str | dict, number: int) -> tuple[str, dict[str, Any]]:
     name = keys.pop("name", None)
     if "task_name" not in keys:
         raise ConfigError(f"tasks, item {number}: task_name is not set")
+    known = {**dict.fromkeys(transformers_keys(), Any), **own_keys(), "name": str | None}
+    check_keys({"name": name, **keys}, known, PROGRAM)
     if name is None:
         given = keys.get("data_name") or (
             Path(keys["train_file"]).stem if keys.get("train_file") else keys["task_name"]

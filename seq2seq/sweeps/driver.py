@@ -3,7 +3,7 @@
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from seq2seq.sweeps.choosing import best, said
 from seq2seq.sweeps.records import Records, record_of, record_of_divergence
 from seq2seq.sweeps.work import Outcome, outcome_of
 
+FIRST = (-1,)  # place in the queue of a cell that was under way
 LOOK = 1.0  # seconds between two looks at the workers
 MOST_LOSSES = 2  # times that a cell is started again after its worker was lost
 
@@ -37,18 +38,18 @@ class Workers(Protocol):
 class State:
     """How far a sweep is.
 
-    finished: cells with a record, by key.
-    running: cells under way, with the time at which they were started.
-    failed: why cells have failed in this sitting.
+    finished: cells with a record, by place.
+    running: cells under way, by key, with the time at which they were started.
+    failed: why cells have failed in this sitting, by place.
     waiting: number of cells that are known and not started.
     later: number of reported cells whose values are not chosen yet.
     taken: cells that were finished in this sitting, with their seconds.
     unchosen: rows and tasks of which no cell to choose by has a score, so that nothing can be reported.
     """
 
-    finished: dict[str, Cell] = field(default_factory=dict)
+    finished: dict[tuple, Cell] = field(default_factory=dict)
     running: dict[str, tuple[Cell, float]] = field(default_factory=dict)
-    failed: dict[str, tuple[Cell, str]] = field(default_factory=dict)
+    failed: dict[tuple, tuple[Cell, str]] = field(default_factory=dict)
     waiting: int = 0
     later: int = 0
     taken: list[tuple[Cell, float]] = field(default_factory=list)
@@ -70,12 +71,16 @@ class Driver:
         self._choosing: dict[tuple[str, str], list[Cell]] = {}
         self._losses: Counter[str] = Counter()
         self._cells: dict[tuple[str, str], list[Cell]] = {}
+        self._same: dict[str, list[Cell]] = {}  # cells that wait for another of the same key
 
     def run(self, seconds: float | None = None) -> State:
         """Run every cell that has no record, for at most this time. Returns the state in the end."""
         end = None if seconds is None else time.monotonic() + seconds
+        begun = False
         try:
             self._begin()
+            self.records.write(self.cells(), self.table.sweep.content)
+            begun = True
             while (self._ready or self.state.running) and (end is None or time.monotonic() < end):
                 while self._ready and self.workers.free > 0:
                     self._start(heapq.heappop(self._ready)[-1])
@@ -84,12 +89,21 @@ class Driver:
                     self._end(outcome)
         finally:
             self.workers.stop()
-        for cell, _ in self.state.running.values():  # some may have ended while they were being stopped
-            if self._recorded(cell):
-                self.state.finished[cell.key] = cell
-        self.state.running.clear()
+            self._collect()
+            if begun:
+                self.records.write(self.cells(), self.table.sweep.content)
         self._tell()
         return self.state
+
+    def _collect(self) -> None:
+        """Take note of cells that have ended while they were being stopped; the others are not started any more."""
+        for cell, _ in self.state.running.values():
+            for each in (cell, *self._same.pop(cell.key, ())):
+                if self._recorded(each):
+                    self.state.finished[each.place] = each
+                else:
+                    self._push(each, FIRST)
+        self.state.running.clear()
 
     def _begin(self) -> None:
         """Find what is finished, and queue what can be started."""
@@ -105,7 +119,7 @@ class Driver:
     def _queue(self, cell: Cell) -> None:
         """Queue a cell, unless it is finished: those to choose by go first, and then one seed after the other."""
         if self._recorded(cell):
-            self.state.finished[cell.key] = cell
+            self.state.finished[cell.place] = cell
         else:
             self._push(cell, (0,) if cell.stage == CHOOSE else (1, self.table.sweep.seeds.index(cell.seed)))
 
@@ -119,7 +133,7 @@ class Driver:
         return known is not None or self._record(outcome_of(cell, 0))
 
     def _record(self, outcome: Outcome) -> bool:
-        """Record how a cell ended, if it would end so again. The directory of a cell is that of its key alone."""
+        """Record how a cell ended, if it would end so again. The key is part of its directory's name."""
         if outcome.results is not None:
             self.records.add(record_of(outcome.cell, outcome.results, self.workers.threads))
         elif outcome.diverged:
@@ -127,36 +141,50 @@ class Driver:
         return outcome.results is not None or outcome.diverged
 
     def _start(self, cell: Cell) -> None:
-        (cell.directory / RESULTS).unlink(missing_ok=True)  # damaged, or there would be a record
-        self.workers.start(cell)
-        self.state.running[cell.key] = cell, time.monotonic()
+        """Start a cell, unless the same is under way or has ended for another row."""
+        if cell.key in self.state.running:
+            self._same.setdefault(cell.key, []).append(cell)
+        elif self._recorded(cell):
+            self._note(cell)
+        else:
+            (cell.directory / RESULTS).unlink(missing_ok=True)  # damaged, or there would be a record
+            self.workers.start(cell)
+            self.state.running[cell.key] = cell, time.monotonic()
 
     def _end(self, outcome: Outcome) -> None:
         """Take note of a cell that has ended, and queue what it allows."""
         cell = outcome.cell
         _, started = self.state.running.pop(cell.key)
+        same = [cell, *self._same.pop(cell.key, ())]
         if self._record(outcome):
-            self.state.finished[cell.key] = cell
             self.state.taken.append((cell, time.monotonic() - started))
-            self._tell(f"{cell.title}: {said(self.records.by_key[cell.key])}")
+            for each in same:
+                self._note(each)
         elif outcome.lost and self._losses[cell.key] < MOST_LOSSES:
             self._losses[cell.key] += 1
-            self._push(cell, (-1,))
+            for each in same:
+                self._push(each, FIRST)
             self._tell(f"{cell.title}: its worker was lost ({outcome.error}), and it is started again")
         else:
-            self.state.failed[cell.key] = cell, outcome.error
-            self._tell(f"{cell.title}: failed: {outcome.error}")
-        if cell.stage == CHOOSE:
-            self._report_if_chosen(cell.row, cell.task)
+            for each in same:
+                self.state.failed[each.place] = each, outcome.error
+                self._tell(f"{each.title}: failed: {outcome.error}")
+                self._report_if_chosen(each.row, each.task)
+
+    def _note(self, cell: Cell) -> None:
+        """Take note of a cell that has a record."""
+        self.state.finished[cell.place] = cell
+        self._tell(f"{cell.title}: {said(self.records.by_key[cell.key])}")
+        self._report_if_chosen(cell.row, cell.task)
 
     def _report_if_chosen(self, row: str, task: str) -> None:
         """Queue the reported cells of a row and a task once all cells to choose by have ended."""
         cells = self._choosing.get((row, task))
-        if cells is None or any(c.key not in self.state.finished and c.key not in self.state.failed for c in cells):
+        if cells is None or any(c.place not in self.state.finished and c.place not in self.state.failed for c in cells):
             return
         del self._choosing[row, task]
         self.state.later -= len(self.table.sweep.seeds)
-        records = [self.records.by_key[cell.key] for cell in cells if cell.key in self.state.finished]
+        records = [self.records.named(cell, stopped=True) for cell in cells if cell.place in self.state.finished]
         chosen = best(records, self.table.sweep.choice.metric) if cells else {}
         if chosen is None:
             self.state.unchosen.append((row, task))
@@ -165,9 +193,10 @@ class Driver:
             self._cells[row, task].append(cell)
             self._queue(cell)
 
-    def order(self) -> list[str]:
-        """Return the keys of all cells that are known, row by row and task by task."""
-        return [cell.key for cells in self._cells.values() for cell in cells]
+    def cells(self) -> Iterator[Cell]:
+        """Yield all cells that are known, row by row and task by task."""
+        for cells in self._cells.values():
+            yield from cells
 
     def _tell(self, news: str | None = None) -> None:
         self.state.waiting = len(self._ready)

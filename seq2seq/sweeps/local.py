@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import signal
 import time
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
@@ -11,7 +13,7 @@ import torch
 from common.errors import ConfigError
 from common.termination import SECONDS
 from seq2seq.sweeps.cells import REPORT, Cell
-from seq2seq.sweeps.work import ROOT, Outcome, child, outcome_of
+from seq2seq.sweeps.work import ROOT, UNKNOWN, Outcome, child, outcome_of
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -76,6 +78,9 @@ class LocalWorkers:
         process.join()
         self._devices += devices
         status = process.exitcode or 0
+        if status == UNKNOWN:  # it may be alive
+            with suppress(OSError):
+                os.kill(process.pid, signal.SIGKILL)
         process.close()
         return outcome_of(cell, status)
 

@@ -1,10 +1,12 @@
 """Runs cells on Ray: on this machine, or on the machines of a cluster."""
 
 import os
+import signal
 import socket
 from typing import Any
 
 from common.errors import ConfigError, one_line, type_and_line
+from common.termination import SECONDS
 from seq2seq.sweeps.cells import REPORT, Cell
 from seq2seq.sweeps.work import ROOT, Outcome, logged, outcome_of, run_cell
 
@@ -37,7 +39,8 @@ class RayWorkers:
 
     def start(self, cell: Cell) -> None:
         """Start a cell as soon as the cluster has room for it."""
-        self._running[self._task.remote(cell, self.threads, self.keep and cell.stage == REPORT)] = cell
+        keep = self.keep and cell.stage == REPORT
+        self._running[self._task.remote(cell, self.threads, keep, os.getcwd())] = cell
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Return the cells that have ended, after at most this time."""
@@ -48,8 +51,11 @@ class RayWorkers:
 
     def stop(self) -> None:
         """End all cells, and leave the cluster."""
-        for task in self._running:
-            self._ray.cancel(task, force=True)
+        tasks = [*self._running]
+        for force, seconds in ((False, SECONDS), (True, 1)):
+            for task in tasks:
+                self._ray.cancel(task, force=force)
+            tasks = self._ray.wait(tasks, num_returns=len(tasks), timeout=seconds)[1] if tasks else []
         self._running.clear()
         self._ray.shutdown()
 
@@ -120,8 +126,19 @@ def check_answers(address: str) -> None:
         ) from None
 
 
-def remote_cell(cell: Cell, threads: int, keep: bool) -> Outcome:
-    """Run a cell in a worker of Ray, and send its results back, as its directory may be on another machine."""
+def remote_cell(cell: Cell, threads: int, keep: bool, place: str) -> Outcome:
+    """Run a cell in a worker of Ray, and send its results back, as its directory may be on another machine.
+
+    place: the driver's working directory, to which paths are relative.
+    """
+    go_to(place)
+    signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # Ray cancels by the first
     with logged(cell):
         status = run_cell(cell, threads, keep)
     return outcome_of(cell, status)
+
+
+def go_to(place: str) -> None:
+    """Make the driver's working directory that of this process, if this machine has it."""
+    if os.path.isdir(place):
+        os.chdir(place)

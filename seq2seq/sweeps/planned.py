@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from seq2seq.sweeps.cells import CHOOSE, Cell, Table
 from seq2seq.sweeps.choosing import best
@@ -29,7 +30,7 @@ def print_plan(table: Table, records: Records, threads: int, workers: int) -> No
         done, count = done + len(cells) - len(left), count + len(cells)
         parameters, choose = trainable(cells[0]), sum(cell.stage == CHOOSE for cell in cells)
         shown.add_row(
-            name,
+            Text(name),  # no markup
             cells[0].method,
             "" if parameters is None else f"{parameters:,}",
             str(choose),

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from seq2seq.sweeps.cells import CHOOSE, Cell, Table
-from seq2seq.sweeps.choosing import score_of
+from seq2seq.sweeps.choosing import LOSS, score_of
 from seq2seq.sweeps.driver import State
 from seq2seq.sweeps.records import Records
 
@@ -36,6 +36,7 @@ class Progress:
         work: how much a cell is, relative to others.
         """
         self.table, self.records, self.workers, self.work = table, records, workers, work
+        self.counts = table.counts()
         self._console = Console()
         self._stack = ExitStack()
         self._live: Live | None = None
@@ -61,7 +62,7 @@ class Progress:
 
     def _counts(self, state: State) -> str:
         done, left = len(state.finished), cells_left(state)
-        parts = [f"{done} of {done + left} cells"]
+        parts = [f"{done} of {done + left + len(state.failed)} cells"]
         if state.failed:
             parts.append(f"{len(state.failed)} failed")
         time_left = self._seconds_left(state)
@@ -75,8 +76,7 @@ class Progress:
         if not done:
             return None
         ended = Counter(map(place_of, (*state.finished.values(), *(cell for cell, _ in state.failed.values()))))
-        counts = self.table.counts()
-        left = sum(max(0, count - ended[place]) * self.work.get(place, 1.0) for place, count in counts.items())
+        left = sum(max(0, count - ended[place]) * self.work.get(place, 1.0) for place, count in self.counts.items())
         return sum(seconds for _, seconds in state.taken) * left / done / max(1, self.workers)
 
     def _drawn(self, state: State) -> RichTable:
@@ -96,8 +96,8 @@ class Progress:
                 if not math.isnan(score):
                     scores.setdefault(cell.row, []).append(score)
             top = max(scores, key=lambda row: mean(scores[row]), default=None)
-            score = "" if top is None else f"{abs(mean(scores[top])):.2f}"
-            table.add_row(task, str(len(done)), "\n".join(running), top or "", score)
+            score = "" if top is None else f"{mean(scores[top]) * (-1 if metric == LOSS else 1):.2f}"
+            table.add_row(Text(task), str(len(done)), Text("\n".join(running)), Text(top or ""), score)
         return table
 
 

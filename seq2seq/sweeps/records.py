@@ -22,24 +22,27 @@ DIGITS = 4  # of a score in percent
 class Records:
     """The finished cells of a sweep, by key; each is written as soon as it is known.
 
-    The first line is {"sweep": the content of its file}, once the sweep has ended a first time.
-
-    A record has: cell (the key), stage, row, entry, group, grid, task, seed, chosen, method, threads, machine, and one
-    of
+    The first line is {"sweep": the content of its file}, once a driver has begun. A record has: cell (the key), stage,
+    row, entry, group, grid, task, seed, chosen, method, threads, machine, and one of
     failed: why it diverged, in a line;
     stopped: after how many evaluations a search stopped it, and its score then;
     scores: by split and metric. Then also average, by split, trainable, backbone, seconds, cpu_seconds (of all threads
         together) and memory_mib, and for a reported cell majority, rows and hash, by split, and history: [step, loss]
         of training, [step, null, score] on validation.
+    obsolete is true in records of cells that the sweep does not have any more; they count again if it gets them back.
     """
 
     def __init__(self, path: Path):
         """Read the file, if there is one. Raises ConfigError for a damaged line, except for the last one."""
         self.path = path
-        self.by_key = {record["cell"]: record for record in read_records(path)[1]} if path.exists() else {}
+        self.sweep, found = read_records(path) if path.exists() else ({}, [])
+        self.by_key = {record["cell"]: record for record in found}
+        self._whole = not path.exists() or path.read_bytes()[-1:] in (b"\n", b"")
 
     def add(self, record: dict[str, Any]) -> None:
-        """Append a record."""
+        """Append a record. Raises ConfigError if the file cannot be written."""
+        if not self._whole:  # the driver before was killed while it wrote
+            self._write([self.sweep], self.by_key.values())
         self.by_key[record["cell"]] = record
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,14 +51,18 @@ class Records:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise ConfigError(f"output_dir: {self.path} cannot be written: {error.strerror}") from None
+            raise ConfigError(f"records: {self.path} cannot be written: {error.strerror}") from None
 
-    def write(self, order: Iterable[str], sweep: dict[str, Any]) -> None:
-        """Write the file anew, the cells of the sweep first and in its order. sweep: the content of its file."""
-        first = [key for key in order if key in self.by_key]
-        rest = [key for key in self.by_key if key not in set(first)]
-        lines = [line_of({"sweep": sweep}), *(line_of(self.by_key[key]) for key in first + rest)]
-        write_file(self.path, "".join(lines), key="output_dir")
+    def write(self, cells: Iterable[Cell], sweep: dict[str, Any]) -> None:
+        """Write the file anew: the cells of the sweep, as it is now and in its order, and then the obsolete ones.
+
+        sweep: the content of its file.
+        """
+        self.sweep = sweep
+        current = [record for record in (self.named(cell, stopped=True) for cell in cells) if record is not None]
+        known = {record["cell"] for record in current}
+        obsolete = [{**record, "obsolete": True} for key, record in self.by_key.items() if key not in known]
+        self._write([sweep], [*current, *obsolete])
 
     def named(self, cell: Cell, stopped: bool = False) -> dict[str, Any] | None:
         """Return the record of a cell, under the name that its row has now; None if it has not been run.
@@ -65,8 +72,12 @@ class Records:
         record = self.by_key.get(cell.key)
         if record is None or "stopped" in record and not stopped:
             return None
-        record |= _place(cell)
-        return record
+        return {name: value for name, value in record.items() if name != "obsolete"} | _place(cell)
+
+    def _write(self, sweeps: list[dict[str, Any]], records: Iterable[dict[str, Any]]) -> None:
+        lines = [*(line_of({"sweep": sweep}) for sweep in sweeps), *map(line_of, records)]
+        write_file(self.path, "".join(lines), key="records")
+        self._whole = True
 
 
 def read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -74,22 +85,28 @@ def read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Raises ConfigError for a damaged line; the last one may be torn.
     """
-    lines = read_bytes(path).decode("utf-8", errors="replace").splitlines(keepends=True)
+    *lines, rest = read_bytes(path).decode("utf-8", errors="replace").split("\n")  # texts may hold other line breaks
     sweep, found = {}, []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate([*lines, rest] if rest else lines, 1):
         try:
             record = parse_json(line, f"{path}, line {number}")
             if number == 1 and isinstance(record, dict) and isinstance(record.get("sweep"), dict):
                 sweep = record["sweep"]
                 continue
-            if not isinstance(record, dict) or not isinstance(record.get("cell"), str):
-                raise ConfigError(f"{path}, line {number} is no record of a cell")
+            _check_record(record, f"{path}, line {number}")
         except ConfigError:
-            if number == len(lines) and not line.endswith("\n"):
+            if number > len(lines):
                 break  # the driver was killed while it wrote
             raise
         found.append(record)
     return sweep, found
+
+
+def _check_record(record: Any, place: str) -> None:
+    """Raise ConfigError unless this is a record of a cell."""
+    kinds = {"cell": str, "stage": str, "row": str, "task": str, "seed": int, "chosen": dict}
+    if not isinstance(record, dict) or any(not isinstance(record.get(name), kind) for name, kind in kinds.items()):
+        raise ConfigError(f"{place} is no record of a cell")
 
 
 def line_of(record: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from common.errors import ConfigError
 from seq2seq.settings import build
 from seq2seq.sweeps.cells import Cell, Table
 from seq2seq.sweeps.choosing import LOSS, said
+from seq2seq.sweeps.on_ray import go_to
 from seq2seq.sweeps.records import Records, record_of, record_of_divergence, record_of_stop
 from seq2seq.sweeps.work import Outcome, logged, outcome_of, run_cell
 
@@ -60,7 +61,7 @@ class Search:
         scheduler = ASHAScheduler(max_t=evaluations, grace_period=1, reduction_factor=REDUCTION)
         recorder = recorder_for(tune.Callback, self.records, self.say)
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(trial, metric=metric), self.resources),
+            tune.with_resources(tune.with_parameters(trial, metric=metric, place=os.getcwd()), self.resources),
             param_space={"cell": tune.grid_search(cells)},
             tune_config=tune.TuneConfig(metric=SCORE, mode="max", scheduler=scheduler, time_budget_s=seconds),
             run_config=tune.RunConfig(storage_path=str(directory), verbose=0, callbacks=[recorder]),
@@ -71,10 +72,11 @@ class Search:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def trial(config: dict[str, Any], metric: str) -> None:
-    """Run a cell in a process of Tune, and report after each evaluation."""
+def trial(config: dict[str, Any], metric: str, place: str) -> None:
+    """Run a cell in a process of Tune, and report after each evaluation. place: the driver's working directory."""
     from ray import tune
 
+    go_to(place)
     cell: Cell = config["cell"]
     reporter = Reporter(metric, lambda score: tune.report({SCORE: score}))
     with logged(cell):
@@ -90,11 +92,10 @@ class Reporter(TrainerCallback):
         self.metric, self.report, self.score = metric, report, -1e9
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
-        found = [value for name, value in metrics.items() if name.startswith("eval_") and name.endswith(self.metric)]
-        if not found:  # of the evaluation after training
+        value = metrics.get(f"eval_{self.metric}")  # of several tasks, that of their average
+        if value is None:
             return
-        mean = sum(found) / len(found)  # over tasks
-        self.score = -mean if self.metric == LOSS else mean
+        self.score = -value if self.metric == LOSS else value
         if state.global_step < state.max_steps:  # the end of the run reports the last one
             self.report(self.score)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -147,13 +148,33 @@ class Sweep:
         if self.choice is not None:
             check_own(self.choice.keys, "choose.keys")
             check_own(self.choice.space, "choose.space")
+        self.entries: list[Entry] = [entry_of(item, number) for number, item in enumerate(self.configurations, 1)]
+        self._check_spaces()
         self._check_compared()
         self._check_published()
-        self.entries: list[Entry] = [entry_of(item, number) for number, item in enumerate(self.configurations, 1)]
+        self._check_launch()
+
+    def _check_spaces(self) -> None:
+        """Raise ConfigError for a space of an entry that cannot be chosen from."""
+        for entry in self.entries:
+            own = {name: values for name, values in (entry.space or {}).items() if values is not None}
+            if own and self.choice is None:
+                raise ConfigError(f"{entry.name} has a space, but choose is not set; it must name a space and a metric")
+            if own:
+                check_space(own, self.choice.trials)
+
+    def _check_launch(self) -> None:
+        """Raise ConfigError unless `launch` can be split into words."""
+        try:
+            words = None if self.launch is None else shlex.split(self.launch)
+        except ValueError as error:
+            raise ConfigError(f"launch is {self.launch!r}: {error}") from None
+        if words == []:
+            raise ConfigError("launch is empty; it must be a command, or null")
 
     def _check_compared(self) -> None:
         """Raise ConfigError unless `compare` names groups of the sweep."""
-        groups = {item.get("group") for item in self.configurations if isinstance(item, dict)}
+        groups = {entry.group for entry in self.entries}
         for group, others in (self.compare or {}).items():
             if not isinstance(others, list) or not others:
                 raise ConfigError(f"compare: {group!r} is {json.dumps(others)}; it must be a list of groups")
@@ -168,18 +189,21 @@ class Sweep:
         scores = self.published.get("scores")
         rows = scores.values() if isinstance(scores, dict) else [None]
         numbers = all(isinstance(row, dict) and all(type(v) in (int, float) for v in row.values()) for row in rows)
-        if self.published.keys() != {"source", "scores"} or not numbers:
+        if (
+            self.published.keys() != {"source", "scores"}
+            or not numbers
+            or not isinstance(self.published["source"], str)
+        ):
             raise ConfigError('published must be {"source": "..", "scores": {configuration: {task: number}}}')
 
 
 def load_sweep(path: str, overrides: list[str]) -> Sweep:
     """Return the sweep of a JSON file with `--key value` overrides. Raises ConfigError."""
     types = key_types(Sweep)
-    values = read_file(path)
+    values = {**read_file(path), **read_overrides(overrides, types)}
     if isinstance(values.get(LIKE), str):
         other = read_file(values.pop(LIKE))
         values = {**{name: other[name] for name in TAKEN if name in other}, **values}
-    values |= read_overrides(overrides, types)
     sweep = made(Sweep, values, path)
     sweep.output_dir = sweep.output_dir or str(Path("outputs", "sweeps", Path(path).stem))
     sweep.records = sweep.records or str(Path(sweep.output_dir, CELLS))
@@ -224,7 +248,6 @@ def entry_of(item: str | dict, number: int) -> Entry:
     for name in ("keys", "grid", "space"):
         check_own(getattr(entry, name), f"{place}: {name}")
     check_grid(entry.grid, f"{place}: grid")
-    check_space({name: values for name, values in (entry.space or {}).items() if values is not None}, 1)
     return entry
 
 

@@ -34,6 +34,9 @@ def verify(table: Table, records: Records, workers: Workers, count: int) -> list
                 running += 1
             for outcome in workers.wait(LOOK):
                 running -= 1
+                if outcome.lost:
+                    lines.append(f"{outcome.cell.title}: its worker was lost, so nothing is known")
+                    continue
                 new = None if outcome.results is None else record_of(outcome.cell, outcome.results, workers.threads)
                 difference = outcome.error if new is None else differing(records.by_key[outcome.cell.key], new)
                 wrong += bool(difference)

@@ -3,12 +3,13 @@
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from multiprocessing.connection import Connection
@@ -22,6 +23,7 @@ from common.boundary import TERMINATED, guarded
 from common.errors import ConfigError, RunFailed
 from common.files import write_json
 from common.json_text import object_in
+from common.termination import SECONDS
 from seq2seq.layout import CONFIGURATION, DIVERGED, RESULTS
 from seq2seq.pipeline import run
 from seq2seq.settings import Settings, build
@@ -30,6 +32,8 @@ from seq2seq.sweeps.cells import Cell
 
 STARTED = "started"  # the first word of a log, once for each time that the cell was started
 ROOT = Path(__file__).parents[2]
+UNKNOWN = 255  # the status of a process whose parent, the server that forks, has died
+LAUNCHED: list[subprocess.Popen] = []  # what this process has started
 STREAMS = 1, 2  # standard output and error
 KEPT = {CONFIGURATION, RESULTS, DIVERGED}
 LONGEST_LOG = 100_000  # characters that are searched for the error
@@ -80,15 +84,33 @@ def launch(cell: Cell, settings: Settings) -> None:
     write_json(file, {**settings.resolved(), "output_dir": str(cell.directory), "experiment_name": cell.row})
     command = [*shlex.split(cell.launch), str(ROOT / "run_seq2seq.py"), str(file)]
     try:
-        status = subprocess.run(command, check=False).returncode
+        process = subprocess.Popen(command, start_new_session=True)  # a group, which ends together
     except OSError as error:
         raise ConfigError(f"launch is {cell.launch!r}, which cannot be started: {error.strerror}") from None
+    LAUNCHED.append(process)
+    try:
+        status = process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS)
+        raise
+    finally:
+        LAUNCHED.remove(process)
+        _kill(process)
     if status:
         raise RunFailed(error_in(cell.log, status))
 
 
+def _kill(process: subprocess.Popen) -> None:
+    """End all that is left of what a process has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def child(cell: Cell, threads: int, keep: bool, driver: Connection) -> None:
     """Run a cell as a process of its own, its output in a file, and end with the driver, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the driver, too, which ends this process by SIGTERM
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     with logged(cell):
         status = run_cell(cell, threads, keep)
@@ -116,12 +138,15 @@ def logged(cell: Cell) -> Iterator[None]:
 
 
 def outcome_of(cell: Cell, status: int) -> Outcome:
-    """Return how a cell ended whose process has ended; a negative status is the signal that killed it."""
+    """Return how a cell ended whose process has ended.
+
+    status: 0 if it is not known; negative is the signal that killed it. TERMINATED and UNKNOWN are not its fault.
+    """
     results = object_in(cell.directory / RESULTS)
     if results is not None:
         return Outcome(cell, results)
     diverged = object_in(cell.directory / DIVERGED) is not None
-    return Outcome(cell, None, error_in(cell.log, status), diverged, lost=status < 0)
+    return Outcome(cell, None, error_in(cell.log, status), diverged, lost=status < 0 or status in (TERMINATED, UNKNOWN))
 
 
 def _end_with(driver: Connection) -> None:
@@ -129,6 +154,8 @@ def _end_with(driver: Connection) -> None:
     try:
         driver.recv_bytes()
     except (EOFError, OSError):
+        for process in LAUNCHED:
+            _kill(process)
         os._exit(TERMINATED)
 
 
@@ -141,14 +168,15 @@ def tidy(directory: Path, keep: bool) -> None:
 
 
 def error_in(log: Path, status: int) -> str:
-    """Return in one line why a cell failed: the last error in its log, or how its process ended."""
+    """Return in one line why a cell failed: the last error since it was started, or how its process ended."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_LOG))
             lines = file.read().decode("utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    wrong = [line for line in lines if line.startswith("error: ")]
+    last = max((number for number, line in enumerate(lines) if line.startswith(STARTED)), default=0)
+    wrong = [line for line in lines[last:] if line.startswith("error: ")]
     if wrong:
         return wrong[-1].removeprefix("error: ")
     return f"its process ended with status {status}, see {log}"

@@ -111,6 +111,39 @@ def test_partial_and_failed_cells_are_said(tmp_path, capsys):
     assert "Diverged: TT 1" in text
 
 
+def test_obsolete_records_do_not_count(cells, tmp_path):
+    lines = cells.read_text().splitlines()
+    old = [json.dumps({**json.loads(line), "average": {"test": 1.0}, "obsolete": True}) for line in lines[1:]]
+    before = {row.name: row.average for row in read_measured(cells, "test").rows}
+    cells.write_text("\n".join([*lines, *old]) + "\n")
+    assert {row.name: row.average for row in read_measured(cells, "test").rows} == before
+
+
+@pytest.mark.parametrize("truth", [{"words": ("others", 50, 90.0)}, {"nothing": ("others", 0, 80.0)}])
+def test_without_a_frontier(tmp_path, truth):
+    """Classifiers only, or runs that train nothing: a table without a picture."""
+    cells = written_cells(tmp_path / "c.jsonl", truth, without_backbone={"words"})
+    assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
+    assert not (tmp_path / "results.png").exists()
+    assert "results.png" not in (tmp_path / "results.md").read_text()
+
+
+def test_odd_names_and_unknown_majority(tmp_path):
+    name = "a|b\n<i>*c*[red]"
+    cells = written_cells(tmp_path / "c.jsonl", {name: ("a|group", 100, 70.0), "other": ("a|group", 200, 71.0)})
+    text = (
+        cells.read_text()
+        .replace("vader-nyt", "vader|nyt")
+        .replace('"majority":{"test":55.0}', '"majority":{"test":null}')
+    )
+    cells.write_text(text)
+    assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
+    text = (tmp_path / "results.md").read_text()
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert "<i>" not in text
+    assert len({line.replace("\\|", "").count("|") for line in table[:4]}) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -121,6 +154,10 @@ def test_partial_and_failed_cells_are_said(tmp_path, capsys):
         (["--results", "DAMAGED"], "line 3"),
         (["--results", "OTHER ROWS"], "are not the same in all cells"),
         (["--results", "CHOSEN ONLY"], "no reported cell"),
+        (["--results", "NO STAGE"], "is no record of a cell"),
+        (["--results", "ODD SCORES"], "not in the format of run_sweep.py"),
+        (["--results", "ODD SWEEP"], "not in the format of run_sweep.py"),
+        (["--results", "NO ROW WHOLE"], "no row has a score on every task yet"),
     ],
 )
 def test_one_line(cells, tmp_path, capsys, arguments, words):
@@ -129,6 +166,12 @@ def test_one_line(cells, tmp_path, capsys, arguments, words):
         "CELLS": lines,
         "DAMAGED": [*lines[:2], "{]\n", *lines[3:]],
         "OTHER ROWS": [*lines[:-1], lines[-1].replace('"hash":{"test":["', '"hash":{"test":["other')],
+        "NO STAGE": [line.replace('"stage":"report",', "") for line in lines],
+        "ODD SCORES": [line.replace('"average":{', '"average":1,"other":{') for line in lines],
+        "ODD SWEEP": ['{"sweep":{"compare":[1]}}\n', *lines[1:]],
+        "NO ROW WHOLE": [
+            line for n, line in enumerate(lines) if '"TT 1"' in line and "nyt" in line or "LoRA 1-vader-m" in line
+        ],
         "CHOSEN ONLY": [line.replace('"stage":"report"', '"stage":"choose"') for line in lines],
     }
     for name, content in files.items():

@@ -46,13 +46,26 @@ def test_paired_uses_the_shared_seeds_only():
 
 
 def test_no_spread_and_one_seed():
-    assert estimate({"a": [1.0, 1.0]}).p == 0.0
-    assert estimate({"a": [0.0, 0.0]}).p == 1.0
-    single = estimate({"a": [1.0]})
-    assert single.mean == 1.0
-    assert math.isnan(single.p)
-    assert math.isnan(single.half)
+    """Nothing can be told of the scatter, so nothing is decided."""
+    for values in ([1.0, 1.0], [0.1 + 0.2, 0.3], [1.0]):
+        found = estimate({"a": values})
+        assert found.mean == pytest.approx(values[0])
+        assert math.isnan(found.p)
+        assert math.isnan(found.half)
     assert math.isnan(estimate({}).mean)
+
+
+@pytest.mark.parametrize(("seeds", "rows", "scatter"), [(2, 200, 0.7), (2, 500, 0.5), (3, 200, 0.7), (3, 100, 0.5)])
+def test_scores_that_are_equal_by_chance_decide_nothing(seeds, rows, scatter):
+    """Accuracies are multiples of a test row: without a difference, at most about 5% of the tests find one."""
+    generator, step = np.random.default_rng(0), 100 / rows
+    draws = np.round((80 + scatter * generator.normal(size=(2000, 2, seeds))) / step) * step
+    ps = []
+    for first, second in draws:
+        scores = [{"a": dict(enumerate(each))} for each in (first, second)]
+        ps.append(paired(*scores, {"a": step}).p)
+    assert np.mean(np.array(ps) < 0.05) < 0.06
+    assert np.nanmin(ps) > 1e-5
 
 
 def test_holm():

@@ -33,12 +33,13 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray lowers the priority of 
 
 def driver(file: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "run_sweep.py"), str(file), *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
 
 
 def recorded(out: Path) -> int:
     file = out / "cells.jsonl"
-    return len(file.read_text().splitlines()) if file.exists() else 0
+    return sum('"cell":' in line for line in file.read_text().splitlines()) if file.exists() else 0
 
 
 def working(out: Path) -> list[int]:
@@ -61,14 +62,16 @@ def is_alive(process: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("where", [(), ("--ray", "local")], ids=["processes", "ray"])
-def test_driver_and_worker_killed(where, tmp_path, reference):
+@pytest.mark.parametrize(
+    ("where", "signalled"), [((), signal.SIGTERM), (("--ray", "local"), signal.SIGKILL)], ids=["processes", "ray"]
+)
+def test_driver_and_worker_killed(where, signalled, tmp_path, reference):
     if where:
         pytest.importorskip("ray")
     file, out = written(tmp_path), tmp_path / "out"
     first = driver(file, "--workers", "2", *where)
     until(lambda: recorded(out) >= 2, "two finished cells")
-    os.kill(until(lambda: working(out), "a cell under way")[0], signal.SIGKILL)
+    os.kill(until(lambda: working(out), "a cell under way")[0], signalled)
     until(lambda: recorded(out) >= 5, "the sweep going on without the worker")
     orphans = working(out)
     first.kill()
@@ -86,25 +89,36 @@ def test_driver_and_worker_killed(where, tmp_path, reference):
     assert 2 in counts.values()
 
 
-def test_sigterm_leaves_no_process_and_goes_on(tmp_path, reference):
+def test_ctrl_c_leaves_no_process_and_goes_on(tmp_path, reference):
+    """A terminal sends the signal to all processes; the workers leave it to the driver, which lets them save."""
     file, out = written(tmp_path), tmp_path / "out"
     first = driver(file, "--workers", "2")
     until(lambda: recorded(out) >= 1 and working(out), "a cell under way")
-    first.terminate()
+    os.killpg(first.pid, signal.SIGINT)
     _, errors = first.communicate(timeout=WAIT)
-    assert first.returncode == 143
+    assert first.returncode == 130
     assert "goes on" in errors
     assert not working(out)
+    assert not [log for log in out.rglob("*.log") if "interrupted" in log.read_text()]
     second = driver(file, "--workers", "2")
     second.communicate(timeout=WAIT)
     assert table_in(out / "cells.jsonl") == table_in(reference / "cells.jsonl")
+
+
+def test_what_a_cell_launches_ends_with_the_driver(tmp_path):
+    file, out = written(tmp_path, launch=f"env {sys.executable}", seeds=[1], choose=None), tmp_path / "out"
+    first = driver(file, "--workers", "1")
+    launched = until(lambda: working(out), "a launched cell")
+    first.kill()
+    first.communicate(timeout=WAIT)
+    until(lambda: not any(map(is_alive, launched)), "the end of what was launched")
 
 
 def test_hours(sweep, tmp_path, reference):
     status, lines, _ = sweep("--hours", "0.0005", "--workers", "1")
     assert status == 0
     assert "the same command goes on" in lines[-1]
-    assert recorded(tmp_path / "out") < CELLS
+    assert len(table_in(tmp_path / "out" / "cells.jsonl")) < CELLS
     status, _, _ = sweep("--workers", "2")
     assert status == 0
     assert table_in(tmp_path / "out" / "cells.jsonl") == table_in(reference / "cells.jsonl")

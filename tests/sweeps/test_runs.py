@@ -5,7 +5,7 @@ import json
 import pytest
 
 from run_seq2seq import main as run_one
-from seq2seq.sweeps.records import read_records
+from seq2seq.sweeps.records import Records, read_records
 from tests.sweeps.small import CELLS, SWEEP, table_in
 
 LORA = SWEEP["configurations"][1]
@@ -119,7 +119,9 @@ def test_several_processes(sweep, tmp_path):
     status, _, _ = sweep("--launch", sys.executable, configurations=[LORA], seeds=[1], choose=None)
     assert status == 0
     status, _, _ = sweep(configurations=[LORA], seeds=[1], choose=None, output_dir=str(tmp_path / "b"))
-    assert table_in(tmp_path / "out" / "cells.jsonl") == table_in(tmp_path / "b" / "cells.jsonl")
+    tables = [table_in(tmp_path / place / "cells.jsonl").values() for place in ("out", "b")]
+    (launched,), (alone,) = ([{**record, "cell": ""} for record in table] for table in tables)
+    assert launched == alone
     status, printed, _ = sweep("--launch", "no-such-program", configurations=[LORA], seeds=[3], choose=None)
     assert status == 1
     assert any("no-such-program" in line for line in printed)
@@ -134,3 +136,48 @@ def test_dry_run(sweep, tmp_path, reference):
     assert "from a timed step of each backbone" in printed[-1]
     status, printed, _ = sweep("--dry_run", "--records", str(reference / "cells.jsonl"))
     assert printed[-1] == "12 of 12 cells are finished"
+
+
+def test_the_same_run_in_two_rows(sweep, tmp_path):
+    """A row with a value and one that chooses it: the run is done once and stands in both."""
+    fixed = {**LORA, "name": "fixed", "keys": {**LORA["keys"], "learning_rate": 0.01}, "space": {"learning_rate": None}}
+    choose = {**SWEEP["choose"], "space": {"learning_rate": [0.01]}}
+    status, printed, _ = sweep("--workers", "2", configurations=[fixed, LORA], seeds=[1], choose=choose)
+    assert status == 0
+    assert "3 of 3 cells are finished" in printed[-1]
+    _, records = read_records(tmp_path / "out" / "cells.jsonl")
+    reported = [record for record in records if record["stage"] == "report"]
+    assert [record["row"] for record in reported] == ["fixed", "LoRA"]
+    assert reported[0]["cell"] == reported[1]["cell"]
+    assert reported[0]["scores"] == reported[1]["scores"]
+    assert [record["chosen"] for record in reported] == [{}, {"learning_rate": 0.01}]
+    assert "0 of them" in sweep("--workers", "2", configurations=[fixed, LORA], seeds=[1], choose=choose)[1][-1]
+
+
+def test_a_changed_row_makes_its_old_cells_obsolete(sweep, tmp_path):
+    for rank in (1, 2, 1):
+        status, printed, _ = sweep(configurations=[{**LORA, "keys": {"lora_rank": rank}}], seeds=[1], choose=None)
+        assert status == 0
+        _, records = read_records(tmp_path / "out" / "cells.jsonl")
+        (current,) = [record for record in records if not record.get("obsolete")]
+        assert current["trainable"] == min(record["trainable"] for record in records) * rank or rank == 2
+    assert len(records) == 2
+    assert "0 of them" in printed[-1]  # the first came back
+
+
+def test_odd_line_breaks_in_names(sweep, tmp_path):
+    for _ in range(2):
+        status, printed, _ = sweep(configurations=[{**LORA, "name": "a\u2028b\x85c [red]"}], seeds=[1], choose=None)
+        assert status == 0
+    assert "0 of them" in printed[-1]
+
+
+def test_a_torn_line_is_cut_before_more_is_added(tmp_path):
+    path = tmp_path / "cells.jsonl"
+    record = {"cell": "a", "stage": "report", "row": "r", "task": "t", "seed": 1, "chosen": {}}
+    path.write_text(json.dumps(record) + "\n" + '{"cell":"b","sc')
+    Records(path).add({**record, "cell": "c"})
+    assert Records(path).by_key.keys() == {"a", "c"}
+    path.write_text(json.dumps(record))  # whole, but without its line break
+    Records(path).add({**record, "cell": "c"})
+    assert Records(path).by_key.keys() == {"a", "c"}
