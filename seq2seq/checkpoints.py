@@ -16,6 +16,7 @@ from common.files import is_full, with_free_space, write_json
 from common.ownership import Ownership
 from common.termination import termination
 from seq2seq.checkpoint_files import RUN_FACTS, STATE, checkpoints, fault_of, read_facts
+from seq2seq.sharded_training import load_model, load_states, save_states, without_ties
 from third_party.models.t5 import adapter_checkpoint
 from third_party.models.t5.companions import write_companions
 
@@ -87,7 +88,7 @@ class CheckpointTrainer(Seq2SeqTrainer):
     def save_final(self, dtype: torch.dtype):
         """Save to the output directory: the adapter, or the whole model, which is rounded to `dtype` in memory, too."""
         with self._writing(Path(self.args.output_dir)):
-            if self._saves_adapter or dtype == torch.float32:
+            if self.saves_adapter or dtype == torch.float32:
                 self.save_model()
                 self._write_companions()
                 return
@@ -95,7 +96,7 @@ class CheckpointTrainer(Seq2SeqTrainer):
                 for parameter in self.model.parameters():
                     parameter.copy_(parameter.to(dtype))
             rounded = {}  # by address, so that tied weights remain one tensor
-            state = self.model.state_dict()
+            state = self.accelerator.get_state_dict(self.model)
             for tensor in state.values():
                 rounded.setdefault(tensor.data_ptr(), tensor.to(dtype))
             self._save(self.args.output_dir, {name: rounded[tensor.data_ptr()] for name, tensor in state.items()})
@@ -106,21 +107,25 @@ class CheckpointTrainer(Seq2SeqTrainer):
             write_companions(self.model, Path(self.args.output_dir))
 
     @property
-    def _saves_adapter(self) -> bool:
+    def saves_adapter(self) -> bool:
         config = self.model.adapter_config
         return config is not None and config.freeze_backbone
 
     def _save(self, output_dir=None, state_dict=None):
         directory = Path(output_dir or self.args.output_dir)
-        if not self._saves_adapter:
+        if not self.saves_adapter:
+            if self.is_fsdp_enabled:
+                state_dict = without_ties(self.model, state_dict)
             super()._save(str(directory), state_dict)
             (directory / "training_args.bin").unlink(missing_ok=True)  # a pickle, which may contain passwords
-        elif self.args.should_save:
-            adapter_checkpoint.save(self.model, directory)
+        elif self.args.should_save or self.is_fsdp_enabled:
+            adapter_checkpoint.save(self.model, directory, self.args.should_save)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        if self._saves_adapter:
+        if self.saves_adapter:
             self.model.load_adapter(resume_from_checkpoint)
+        elif self.is_fsdp_enabled:
+            load_model(self.model, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
@@ -129,10 +134,24 @@ class CheckpointTrainer(Seq2SeqTrainer):
         fault = fault_of(best)
         if fault is not None:
             raise ConfigError(f"{best}, the best checkpoint, cannot be loaded: {fault}")
-        if self._saves_adapter:
+        if self.saves_adapter:
             self.model.load_adapter(best)
+        elif self.is_fsdp_enabled:
+            load_model(self.model, best)
         else:
             super()._load_best_model()
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if self.is_fsdp_enabled:
+            save_states(self, Path(output_dir))
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if self.is_fsdp_enabled and checkpoint is not None:
+            load_states(self, Path(checkpoint))
+        else:
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def _run_epoch(self, *args, **kwargs):
         stopped = self.state.global_step >= self.state.max_steps or self.control.should_training_stop

@@ -7,6 +7,7 @@ from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback
 
 from common.errors import RunFailed
+from third_party.models.t5.sharding import whole
 
 WATCHED = ("loss", "norm of the gradient", "norm of the weights")
 
@@ -50,7 +51,8 @@ class DivergenceGuard(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         weights = [p for p in self.trainer.model.parameters() if p.requires_grad]
         with torch.no_grad():
-            values = torch.stack([self.loss, self.gradient.to(self.loss), get_total_norm(weights).to(self.loss)])
+            norms = [whole(norm).to(self.loss) for norm in (self.gradient, get_total_norm(weights))]
+            values = torch.stack([self.loss, *norms])
         for what, value in zip(WATCHED, values.tolist(), strict=True):
             if not math.isfinite(value):
                 raise Diverged(state.global_step, self.learning_rate, what, value)

@@ -29,7 +29,6 @@ from seq2seq.tokens import say_losses, set_generation_length, tokenise_all, trai
 from seq2seq.tracking import TrackingCallback, summary_of, tracking
 from seq2seq.trainer import AdapterTrainer
 from third_party.models.t5.adapter_checkpoint import save_scores
-from third_party.models.t5.adapter_description import WEIGHTS
 from third_party.models.t5.adapting import check_size, modify_model_after_init
 from third_party.models.t5.export import check_foldable
 from third_party.models.t5.key_usage import read_keys
@@ -103,9 +102,9 @@ def train_and_evaluate(
     }
     if training.merge_and_export:
         trainer.export(directory.path / MERGED)
+    if training.do_train and (training.should_save or trainer.is_fsdp_enabled) and trainer.saves_adapter:
+        save_scores(trainer.model, directory.path, scores_for_card(results["splits"]), training.should_save)
     if training.should_save:
-        if training.do_train and (directory.path / WEIGHTS).is_file():
-            save_scores(trainer.model, directory.path, scores_for_card(results["splits"]))
         directory.finish(results)
     return results
 

@@ -25,6 +25,7 @@ from seq2seq.divergence import DivergenceGuard
 from seq2seq.early_stopping import EarlyStopping
 from seq2seq.memory import MemoryReport, measure_memory
 from seq2seq.metrics import OLDER_NAMES
+from seq2seq.sharded_training import prepare_sharding
 
 
 class AdapterTrainer(CheckpointTrainer):
@@ -66,6 +67,8 @@ class AdapterTrainer(CheckpointTrainer):
                 compute_metrics=self.score if args.predict_with_generate else None,
                 compute_loss_func=self.token_loss,
             )
+            if self.is_fsdp_enabled:
+                prepare_sharding(self)
             if args.do_train:
                 self._check_optimizer()
         except (ValueError, TypeError, ArithmeticError, RuntimeError, ImportError, OSError) as error:
@@ -76,6 +79,8 @@ class AdapterTrainer(CheckpointTrainer):
             raise ConfigError(f"the trainer cannot be set up: {one_line(error)}") from None
         data_hash = hashlib.sha256("".join(str(rows.fingerprint) for rows in (*training, *validation)).encode())
         self.must_match = {"processes": self.args.world_size, "data": data_hash.hexdigest()[:16]}
+        if self.is_fsdp_enabled:
+            self.must_match["sharded"] = True
         self.sampler, self.splits_batches = None, self._splits_batches()
         self.guard = DivergenceGuard(self)
         self.add_callback(self.guard)
@@ -213,7 +218,7 @@ class AdapterTrainer(CheckpointTrainer):
             labels = inputs["labels"].clone()
             labels[unpadded:] = -100
             inputs = {**inputs, "labels": labels}
-        if self.args.predict_with_generate:
+        if self.args.predict_with_generate and not self.is_fsdp_enabled:  # which gathers weights for whole calls only
             inputs = self._encoded(self._prepare_inputs(inputs))
         return super().prediction_step(model, inputs, *args, **kwargs)
 

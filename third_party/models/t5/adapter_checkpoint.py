@@ -40,13 +40,17 @@ from third_party.models.t5.fingerprint import Fingerprint
 from third_party.models.t5.loading import first
 from third_party.models.t5.model_card import CARD, is_ours, model_card
 from third_party.models.t5.saved_tensors import FLOATS, INTEGERS, tensors_to_save
+from third_party.models.t5.sharding import fill, whole
 
 if TYPE_CHECKING:  # modeling_t5 imports this module
     from third_party.models.t5.modeling_t5 import T5ForConditionalGeneration
 
 
-def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
+def save(model: "T5ForConditionalGeneration", directory: Path, writes: bool = True) -> None:
     """Write all three files, each under a temporary name first, so that no reader sees an incomplete one.
+
+    writes: False in all but one of the processes of a run. If FSDP has spread the weights over them, all must call
+        this.
 
     Raises ConfigError if the model has no adapters, if it has diverged, if the directory contains an adapter of peft,
     or if a file cannot be written.
@@ -56,6 +60,8 @@ def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
     if holds_peft(directory):
         raise ConfigError(f"{directory} contains an adapter of peft; save to another directory")
     tensors, fingerprint = _trained(model, directory)
+    if not writes:
+        return
     content = _written(tensors)
     description = {
         "method": model.adapter_config.method,
@@ -78,14 +84,18 @@ def save(model: "T5ForConditionalGeneration", directory: Path) -> None:
     (directory / PEFT_CONFIG).unlink(missing_ok=True)  # the same description, under its older name
 
 
-def save_scores(model: "T5ForConditionalGeneration", directory: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the scores of the adapter in `directory` beside it, and into its card.
+def save_scores(
+    model: "T5ForConditionalGeneration", directory: Path, rows: Sequence[dict[str, Any]], writes: bool = True
+) -> None:
+    """Write the scores of the adapter in `directory` beside it, and into its card; see `save`.
 
     rows: one for each score, with data, split, metric, rows and score.
     """
     content = {"weights": sha256_of(directory / WEIGHTS), "scores": rows}
     model.companions[SCORES] = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-    save(model, directory)
+    save(model, directory, writes)
+    if not writes:
+        return
     with replacing(directory / SCORES) as unfinished:
         unfinished.write_bytes(model.companions[SCORES])
 
@@ -110,7 +120,8 @@ def _written(tensors: dict[str, torch.Tensor]) -> bytes:
 
 def _trained(model: "T5ForConditionalGeneration", directory: Path) -> tuple[dict[str, torch.Tensor], Fingerprint]:
     """The tensors to save, and the fingerprint of the rest. Raises ConfigError if a value is not finite."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors_to_save(model).items()}
+    kept = tensors_to_save(model).items()
+    tensors = {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in kept}
     fingerprint = Fingerprint.of(model, tensors)
     diverged = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if diverged or not fingerprint.is_valid:
@@ -141,9 +152,8 @@ def load(model: "T5ForConditionalGeneration", directory: Path) -> None:
     for module in model.modules():
         if isinstance(module, AdapterPart):
             module.check_saved({state[name]: tensor for name, tensor in saved.items()})
-    with torch.no_grad():
-        for name, tensor in saved.items():
-            state[name].copy_(tensor)
+    for name, tensor in saved.items():
+        fill(state[name], tensor)
 
 
 def read(directory: Path, backbone: T5Config | None = None) -> tuple[Description, dict[str, torch.Tensor]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from third_party.models.t5.sharding import whole
+
 SUMS = 9  # the norm, and eight signed sums
 
 
@@ -40,7 +42,7 @@ class Fingerprint:
         for tensor, name in sorted(tensor_names(model).items(), key=lambda item: item[1]):
             if name in excluded or tensor.is_meta:
                 continue
-            entries = tensor.flatten()[:: max(1, tensor.numel() // 64)][:64].cpu()
+            entries = whole(tensor).flatten()[:: max(1, tensor.numel() // 64)][:64].cpu()
             digest.update(entries.contiguous().view(torch.uint8).numpy().tobytes())
             signed = entries.double() * torch.tensor([1.0, -1.0]).repeat(32)[: len(entries)]
             sums[len(name) % len(sums)] += signed.sum().item()
