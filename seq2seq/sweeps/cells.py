@@ -11,18 +11,14 @@ from typing import Any
 
 from common.checksums import sha256_of
 from common.errors import ConfigError
-from common.json_settings import check_keys, read_file
-from common.keys import key_fields
-from seq2seq.arguments import DataTrainingArguments
 from seq2seq.comparison.names import word
-from seq2seq.data.batches import tasks_of_splits
 from seq2seq.layout import INCIDENTAL
 from seq2seq.runs import DATA_FILES
-from seq2seq.settings import Settings, own_defaults, own_keys, settings_of, transformers_keys
+from seq2seq.settings import Settings, own_defaults
 from seq2seq.sweeps.baselines import BASELINES
+from seq2seq.sweeps.rows import Row, RowReader, task_of
 from seq2seq.sweeps.spaces import candidates
-from seq2seq.sweeps.specification import PROGRAM, Entry, Sweep
-from seq2seq.unread import names_unread
+from seq2seq.sweeps.specification import Sweep
 
 CHOOSE, REPORT = "choose", "report"
 OTHERS = "others"  # the group of configurations without one
@@ -31,50 +27,21 @@ KEY_LENGTH = 16
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table that a sweep fills: one configuration at one point of the grid.
-
-    name: unique in the sweep.
-    entry, group: the item of `configurations` that it is of, and the group of that.
-    grid: its point of the grid.
-    file, content: the configuration file, and what it holds.
-    keys: on top of it, without those of task, seed and space.
-    space: what is chosen on validation.
-    baseline: the name of a classifier without T5; None for a run.
-    """
-
-    name: str
-    entry: str
-    group: str
-    grid: dict[str, Any]
-    file: str
-    content: dict[str, Any]
-    keys: dict[str, Any]
-    space: dict[str, Any]
-    baseline: str | None = None
-
-
-@dataclass(frozen=True)
 class Cell:
     """One run.
 
     key: identifies it: a hash of its configuration and of the user's data files.
-    row, entry, group, grid: see Row.
-    task, seed: its place in the table, with the row.
+    row, task, seed: its place in the table.
     stage: CHOOSE for a run to choose by, REPORT for one that is reported.
     chosen: the values of the space.
     directory: where it is run.
     values: the complete configuration, as `seq2seq.settings.build` takes it.
     method: what is trained, in words.
-    baseline: the name of a classifier without T5; None for a run.
     launch: the program that starts it in several processes; None: it is one process.
     """
 
     key: str
-    row: str
-    entry: str
-    group: str
-    grid: dict[str, Any]
+    row: Row
     task: str
     seed: int
     stage: str
@@ -82,13 +49,12 @@ class Cell:
     directory: Path
     values: dict[str, Any] = field(repr=False)
     method: str
-    baseline: str | None
     launch: str | None
 
     @property
     def place(self) -> tuple[str, str, int, str]:
         """Its place in the table; the same run may stand in several."""
-        return self.row, self.task, self.seed, self.key
+        return self.row.name, self.task, self.seed, self.key
 
     @property
     def log(self) -> Path:
@@ -98,7 +64,7 @@ class Cell:
     @property
     def title(self) -> str:
         chosen = "".join(f", {word(name, value)}" for name, value in self.chosen.items())
-        return f"{self.row}, {self.task}, seed {self.seed}{chosen if self.stage == CHOOSE else ''}"
+        return f"{self.row.name}, {self.task}, seed {self.seed}{chosen if self.stage == CHOOSE else ''}"
 
 
 class Table:
@@ -111,22 +77,13 @@ class Table:
 
     def __init__(self, sweep: Sweep):
         """Resolve the sweep. Raises ConfigError for whatever no cell could run with."""
-        self.sweep, self.warnings = sweep, []
+        self.sweep = sweep
         self.tasks = dict(task_of(item, number) for number, item in enumerate(sweep.tasks, 1))
         if len(self.tasks) < len(sweep.tasks):
             raise ConfigError('two tasks have the same name in tables; give one of them a "name"')
+        self._reader = RowReader(sweep, self.tasks)
+        self.rows, self.warnings = self._reader.rows(), self._reader.warnings
         self._sums: dict[Path, str] = {}
-        self.rows: dict[str, Row] = {}
-        self._read: set[str] = set()
-        for entry in sweep.entries:
-            for row in self._rows_of(entry):
-                if row.name in self.rows:
-                    raise ConfigError(f"two configurations are called {row.name!r}; set name in one of them")
-                self.rows[row.name] = row
-        asked = {**(sweep.grid or {}), **(sweep.choice.space if sweep.choice else {})}
-        unread = [name for name in asked if name not in self._read]
-        if unread:
-            raise ConfigError(f"{unread[0]} has several values, but no configuration of the sweep reads it; remove it")
         self._check_distinct()
 
     def choices(self, row: Row, task: str) -> list[Cell]:
@@ -166,89 +123,17 @@ class Table:
                 raise ConfigError(f"{seen[key]} and {title} are the same runs; remove one of them")
             seen[key] = title
 
-    def _rows_of(self, entry: Entry) -> Iterator[Row]:
-        """Yield the rows of an item of `configurations`."""
-        content = {} if entry.file is None else read_file(entry.file)
-        file, group = entry.file or f"{entry.name}.json", entry.group or OTHERS
-        keys = {**(self.sweep.keys or {}), **(entry.keys or {})}
-        grid = {**(self.sweep.grid or {}), **(entry.grid or {})}
-        space = {**(self.sweep.choice.space if self.sweep.choice else {}), **(entry.space or {})}
-        if entry.baseline is not None:
-            if entry.baseline not in BASELINES:
-                raise ConfigError(f"baseline is {entry.baseline!r}; it must be one of {', '.join(BASELINES)}")
-            read = {f.name for f in key_fields(DataTrainingArguments)}
-            space = {}
-        else:
-            first = {name: values[0] for name, values in (entry.grid or {}).items()}
-            base = Row(entry.name, entry.name, group, {}, file, content, {**keys, **first}, {})
-            read = self._keys_read(base, {*grid, *space})
-        self._read |= read
-        own = [name for name in {**(entry.grid or {}), **(entry.space or {})} if name not in read]
-        if own:
-            raise ConfigError(f"configuration {entry.name!r} does not read {own[0]}, for which it has several values")
-        space = {name: values for name, values in space.items() if values is not None and name in read}
-        both = [name for name in space if name in grid]
-        if both:
-            raise ConfigError(f"{entry.name}: {both[0]} is in the grid and in the space; it can be in one of them")
-        grid = {name: values for name, values in grid.items() if name in read}
-        for values in product(*grid.values()):
-            point = dict(zip(grid, values, strict=True))
-            words = ", ".join(word(name, value) for name, value in point.items())
-            name = f"{entry.name} ({words})" if words else entry.name
-            yield Row(name, entry.name, group, point, file, content, {**keys, **point}, space, entry.baseline)
-
-    def _keys_read(self, row: Row, names: set[str]) -> set[str]:
-        """Return those of the keys that a run of this row reads, and note what is to be said of its file."""
-        for task in self.tasks:
-            settings, notes = self._settings(row, task, {})
-            self._check_metric(settings, task)
-        self.warnings += [f"{row.name}: {line}" for line in notes.lines()]
-        unread = {name for group in names_unread(settings).values() for name in group}
-        return names - unread
-
-    def _check_metric(self, settings: Settings, task: str) -> None:
-        """Raise ConfigError if a task does not have the metric to choose by."""
-        if self.sweep.choice is None:
-            return
-        metric = self.sweep.choice.metric
-        tasks = tasks_of_splits(settings.data, settings.training.split_seed)["validation"]
-        known = {"average_metrics", "loss", *set.intersection(*(set(each.metrics) for each in tasks))}
-        if metric not in known:
-            raise ConfigError(f"choose.metric is {metric!r}; {task} has {', '.join(sorted(known))}")
-
-    def _settings(self, row: Row, task: str, more: dict[str, Any]) -> tuple[Settings, Any]:
-        values = {**row.keys, **self.tasks[task], "seeds": None, "do_train": True, **more}
-        try:
-            return settings_of(row.file, row.content, values)
-        except ConfigError as error:
-            raise ConfigError(f"{row.name}: {error}") from None
-
     def _cell(self, row: Row, task: str, seed: int, stage: str, chosen: dict, keys: dict) -> Cell:
         own = {**chosen, **keys, "seed": seed, "experiment_name": row.name}
         place = Path(self.sweep.output_dir, "cells", plain(row.name), plain(task))
-        settings, _ = self._settings(row, task, {**own, "output_dir": str(place)})
+        settings, _ = self._reader.settings(row, task, {**own, "output_dir": str(place)})
         if isinstance(settings.data.low_resource, list):
             raise ConfigError(f"{row.name}: low_resource is a list; put it into the grid of the sweep")
         key = self._key(settings, row.baseline)
         directory = place / f"{stage}_seed_{seed}_{key}"
         values = {**settings.given, "output_dir": str(directory)}
         method = BASELINES[row.baseline].title if row.baseline else settings.method
-        return Cell(
-            key,
-            row.name,
-            row.entry,
-            row.group,
-            row.grid,
-            task,
-            seed,
-            stage,
-            chosen,
-            directory,
-            values,
-            method,
-            row.baseline,
-            self.sweep.launch,
-        )
+        return Cell(key, row, task, seed, stage, chosen, directory, values, method, self.sweep.launch)
 
     def _key(self, settings: Settings, baseline: str | None) -> str:
         """Return the hash of what a cell computes: of the values that differ from the defaults, and of its data."""
@@ -272,24 +157,6 @@ class Table:
             parts = [[str(file.relative_to(path)), sha256_of(file)] for file in files]
             self._sums[path] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return self._sums[path]
-
-
-def task_of(item: str | dict, number: int) -> tuple[str, dict[str, Any]]:
-    """Return the name of a task in tables, and its keys. Raises ConfigError."""
-    if isinstance(item, str):
-        return item, {"task_name": item}
-    keys = dict(item)
-    name = keys.pop("name", None)
-    if "task_name" not in keys:
-        raise ConfigError(f"tasks, item {number}: task_name is not set")
-    known = {**dict.fromkeys(transformers_keys(), Any), **own_keys(), "name": str | None}
-    check_keys({"name": name, **keys}, known, PROGRAM)
-    if name is None:
-        given = keys.get("data_name") or (
-            Path(keys["train_file"]).stem if keys.get("train_file") else keys["task_name"]
-        )
-        name = "+".join(given) if isinstance(given, list) else str(given)
-    return str(name), keys
 
 
 def plain(text: str) -> str:

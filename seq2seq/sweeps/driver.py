@@ -10,7 +10,7 @@ from typing import Protocol
 from seq2seq.layout import RESULTS
 from seq2seq.sweeps.cells import CHOOSE, Cell, Table
 from seq2seq.sweeps.choosing import best, said
-from seq2seq.sweeps.records import Records, record_of, record_of_divergence
+from seq2seq.sweeps.records import Records, record_of_outcome
 from seq2seq.sweeps.work import Outcome, outcome_of
 
 FIRST = (-1,)  # place in the queue of a cell that was under way
@@ -19,8 +19,9 @@ MOST_LOSSES = 2  # times that a cell is started again after its worker was lost
 
 
 class Workers(Protocol):
-    """Where cells run."""
+    """Where cells run: at most `size` at once, each with so many threads."""
 
+    size: int
     threads: int
 
     @property
@@ -134,11 +135,10 @@ class Driver:
 
     def _record(self, outcome: Outcome) -> bool:
         """Record how a cell ended, if it would end so again. The key is part of its directory's name."""
-        if outcome.results is not None:
-            self.records.add(record_of(outcome.cell, outcome.results, self.workers.threads))
-        elif outcome.diverged:
-            self.records.add(record_of_divergence(outcome.cell, outcome.error, self.workers.threads))
-        return outcome.results is not None or outcome.diverged
+        record = record_of_outcome(outcome, self.workers.threads)
+        if record is not None:
+            self.records.add(record)
+        return record is not None
 
     def _start(self, cell: Cell) -> None:
         """Start a cell, unless the same is under way or has ended for another row."""
@@ -169,13 +169,13 @@ class Driver:
             for each in same:
                 self.state.failed[each.place] = each, outcome.error
                 self._tell(f"{each.title}: failed: {outcome.error}")
-                self._report_if_chosen(each.row, each.task)
+                self._report_if_chosen(each.row.name, each.task)
 
     def _note(self, cell: Cell) -> None:
         """Take note of a cell that has a record."""
         self.state.finished[cell.place] = cell
         self._tell(f"{cell.title}: {said(self.records.by_key[cell.key])}")
-        self._report_if_chosen(cell.row, cell.task)
+        self._report_if_chosen(cell.row.name, cell.task)
 
     def _report_if_chosen(self, row: str, task: str) -> None:
         """Queue the reported cells of a row and a task once all cells to choose by have ended."""

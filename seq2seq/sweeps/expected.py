@@ -76,11 +76,11 @@ class Expectation:
         return None if expected is None else expected * (median(self._ratios) if self._ratios else 1.0)
 
     def _place(self, cell: Cell) -> tuple[str, str, str]:
-        return cell.row, cell.task, cell.stage
+        return cell.row.name, cell.task, cell.stage
 
     def _from_step(self, cell: Cell) -> float | None:
         settings = build(cell.values)
-        if cell.baseline is not None:
+        if cell.row.baseline is not None:
             return START
         work = work_of(settings)
         if work is None:
@@ -95,15 +95,15 @@ def weights(cells: Iterable[Cell]) -> dict[tuple[str, str, str], float]:
     """Return about how much work a cell is, relative to others, by row, task and stage; 1 where that is not known."""
     found = {}
     for cell in cells:
-        work = None if cell.baseline is not None else work_of(build(cell.values))
+        work = None if cell.row.baseline is not None else work_of(build(cell.values))
         known = 1.0 if work is None else 3 * work.trained + work.evaluated  # forward, and back through all layers
-        found[cell.row, cell.task, cell.stage] = known
+        found[cell.row.name, cell.task, cell.stage] = known
     return found
 
 
 def trainable(cell: Cell) -> int | None:
     """Return the number of parameters that a cell trains; None for a baseline."""
-    if cell.baseline is not None:
+    if cell.row.baseline is not None:
         return None
     settings = build(cell.values)
     return count_parameters(adapted_and_read(configuration_of(settings.model), settings.adapter)[0])["trainable"]

@@ -23,7 +23,7 @@ EVERY = 60.0  # seconds between two lines of a sweep whose output is no terminal
 
 
 def place_of(cell: Cell) -> Place:
-    return cell.row, cell.task, cell.stage
+    return cell.row.name, cell.task, cell.stage
 
 
 class Progress:
@@ -94,7 +94,7 @@ class Progress:
             for cell in reported:
                 score = score_of(self.records.by_key[cell.key], metric)
                 if not math.isnan(score):
-                    scores.setdefault(cell.row, []).append(score)
+                    scores.setdefault(cell.row.name, []).append(score)
             top = max(scores, key=lambda row: mean(scores[row]), default=None)
             score = "" if top is None else f"{mean(scores[top]) * (-1 if metric == LOSS else 1):.2f}"
             table.add_row(Text(task), str(len(done)), Text("\n".join(running)), Text(top or ""), score)
@@ -118,7 +118,7 @@ def summary(state: State, table: Table, seconds: float) -> list[str]:
     lines = []
     failed: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for cell, error in state.failed.values():
-        failed.setdefault((cell.row, cell.task), []).append((cell.seed, error))
+        failed.setdefault((cell.row.name, cell.task), []).append((cell.seed, error))
     for (row, task), cases in failed.items():
         seeds = sorted({seed for seed, _ in cases})
         every = "every seed" if len(seeds) == len(table.sweep.seeds) else f"seed {', '.join(map(str, seeds))}"

@@ -15,6 +15,7 @@ from common.errors import ConfigError
 from common.files import read_bytes, without_infinities, write_file
 from common.json_text import parse_json
 from seq2seq.sweeps.cells import CHOOSE, Cell
+from seq2seq.sweeps.work import Outcome
 
 DIGITS = 4  # of a score in percent
 
@@ -139,9 +140,13 @@ def record_of(cell: Cell, results: dict[str, Any], threads: int) -> dict[str, An
     }
 
 
-def record_of_divergence(cell: Cell, line: str, threads: int) -> dict[str, Any]:
-    """Return the record of a cell that diverged, as it would again."""
-    return {**_place(cell), "threads": threads, "machine": machine(), "failed": line}
+def record_of_outcome(outcome: Outcome, threads: int) -> dict[str, Any] | None:
+    """Return the record of how a cell has ended; None if it might end otherwise the next time."""
+    if outcome.results is not None:
+        return record_of(outcome.cell, outcome.results, threads)
+    if outcome.diverged:
+        return {**_place(outcome.cell), "threads": threads, "machine": machine(), "failed": outcome.error}
+    return None
 
 
 def record_of_stop(cell: Cell, evaluations: int, score: float | None, threads: int) -> dict[str, Any]:
@@ -154,10 +159,10 @@ def _place(cell: Cell) -> dict[str, Any]:
     return {
         "cell": cell.key,
         "stage": cell.stage,
-        "row": cell.row,
-        "entry": cell.entry,
-        "group": cell.group,
-        "grid": cell.grid,
+        "row": cell.row.name,
+        "entry": cell.row.entry,
+        "group": cell.row.group,
+        "grid": cell.row.grid,
         "task": cell.task,
         "seed": cell.seed,
         "chosen": cell.chosen,

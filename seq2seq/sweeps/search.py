@@ -19,7 +19,7 @@ from seq2seq.settings import build
 from seq2seq.sweeps.cells import Cell, Table
 from seq2seq.sweeps.choosing import LOSS, said
 from seq2seq.sweeps.on_ray import go_to
-from seq2seq.sweeps.records import Records, record_of, record_of_divergence, record_of_stop
+from seq2seq.sweeps.records import Records, record_of_outcome, record_of_stop
 from seq2seq.sweeps.work import Outcome, logged, outcome_of, run_cell
 
 OUTCOME, SCORE = "outcome", "score"
@@ -108,16 +108,14 @@ def recorder_for(base: type, records: Records, say: Callable[[str], None]) -> An
             cell, last = trial.config["cell"], trial.last_result or {}
             threads = int(trial.placement_group_factory.head_cpus)
             if OUTCOME not in last:
-                records.add(record_of_stop(cell, last.get("training_iteration", 0), last.get(SCORE), threads))
+                record = record_of_stop(cell, last.get("training_iteration", 0), last.get(SCORE), threads)
             else:
                 outcome = Outcome(**{**last[OUTCOME], "cell": cell})
-                if outcome.results is not None:
-                    records.add(record_of(cell, outcome.results, threads))
-                elif outcome.diverged:
-                    records.add(record_of_divergence(cell, outcome.error, threads))
-                else:
-                    say(f"{cell.title}: failed: {outcome.error}")
-                    return
+                record = record_of_outcome(outcome, threads)
+            if record is None:
+                say(f"{cell.title}: failed: {outcome.error}")
+                return
+            records.add(record)
             say(f"{cell.title}: {said(records.by_key[cell.key])}")
 
     return Recorder()
@@ -128,7 +126,7 @@ def number_of_evaluations(cell: Cell) -> int:
     training = build(cell.values).training
     if training.eval_strategy.value == "no":
         raise ConfigError(
-            f"search is true, but {cell.row} is not evaluated in training, so that nothing can be stopped; set "
+            f"search is true, but {cell.row.name} is not evaluated in training, so that nothing can be stopped; set "
             'eval_strategy to "epoch" or "steps" in choose.keys'
         )
     return max(1, round(training.num_train_epochs)) if training.eval_strategy.value == "epoch" else 100

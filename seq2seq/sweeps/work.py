@@ -67,8 +67,8 @@ def run_cell(cell: Cell, threads: int, keep: bool, callbacks: Sequence[TrainerCa
     def program(_: list[str]) -> None:
         settings = build(cell.values)
         torch.set_num_threads(threads)
-        if cell.baseline is not None:
-            run_baseline(cell.baseline, settings)
+        if cell.row.baseline is not None:
+            run_baseline(cell.row.baseline, settings)
         elif cell.launch is not None:
             launch(cell, settings)
         else:
@@ -81,7 +81,7 @@ def run_cell(cell: Cell, threads: int, keep: bool, callbacks: Sequence[TrainerCa
 def launch(cell: Cell, settings: Settings) -> None:
     """Run a cell in several processes, by a program that starts them. Raises RunFailed if they fail."""
     file = cell.directory.with_name(f"{cell.directory.name}.json")
-    write_json(file, {**settings.resolved(), "output_dir": str(cell.directory), "experiment_name": cell.row})
+    write_json(file, {**settings.resolved(), "output_dir": str(cell.directory), "experiment_name": cell.row.name})
     command = [*shlex.split(cell.launch), str(ROOT / "run_seq2seq.py"), str(file)]
     try:
         process = subprocess.Popen(command, start_new_session=True)  # a group, which ends together
