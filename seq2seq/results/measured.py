@@ -172,7 +172,7 @@ def _compared(sweep: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(others, list):
             raise TypeError(f"compare: {group}")
     for name, scores in ((sweep.get("published") or {}).get("scores") or {}).items():
-        if not isinstance(scores, dict):
+        if not isinstance(scores, dict) or not all(isinstance(score, int | float) for score in scores.values()):
             raise TypeError(f"published: {name}")
     return sweep
 

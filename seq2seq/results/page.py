@@ -2,18 +2,14 @@
 
 import html
 import io
-import math
 
 from seq2seq.comparison.page import document, figure_html, table_html
 from seq2seq.comparison.page_style import legend_mark
 from seq2seq.comparison.plots.drawing import SURFACE, Style, drawn
-from seq2seq.comparison.tables import Cell, Table, number_cell
-from seq2seq.results.comparisons import at_equal_size, behind, frontier
-from seq2seq.results.conclusions import conclusions, interval, limits, shown_p
+from seq2seq.results.conclusions import conclusions, limits
 from seq2seq.results.measured import Measured
 from seq2seq.results.plots import frontier_figure, plots
-from seq2seq.results.statistics import Estimate
-from seq2seq.results.words import COMPARED, NOTE, number
+from seq2seq.results.tables import SCORES, comparison_tables, ranked, score_table
 
 DOTS_PER_INCH = 110
 
@@ -24,13 +20,11 @@ def page(measured: Measured) -> str:
     first, *rest = [figure_html(plot, measured.groups) for plot in drawn(plots, measured)]
     others = "\n".join(rest)
     comparisons = "\n".join(
-        f"<details open><summary>{html.escape(group)} and {html.escape(other)} at equal parameters</summary>"
-        f'{table_html(comparison_table(measured, group, other))}<p class="note">{COMPARED}</p></details>'
-        for group, others in (measured.sweep.get("compare") or {}).items()
-        for other in others
-        if at_equal_size(measured, group, other)[0]
+        f"<details open><summary>{html.escape(title)}</summary>"
+        f'{table_html(table)}<p class="note">{table.caption}</p></details>'
+        for title, table in comparison_tables(measured).items()
     )
-    rows = sorted(measured.rows, key=lambda row: -row.average.mean)
+    rows = ranked(measured)
     marks = [measured.groups.index(row.group) for row in rows]
     names = [
         f'<th scope="row" title="{html.escape(row.group)}"><span class="name">{legend_mark(i)}'
@@ -44,7 +38,7 @@ def page(measured: Measured) -> str:
 {first}
 <h2>Scores</h2>
 {scores}
-<p class="note">{html.escape(NOTE)} Click a heading to sort; hover over a row to highlight its group in the plots.</p>
+<p class="note">{html.escape(SCORES)} Click a heading to sort; hover over a row to highlight its group in the plots.</p>
 {comparisons}
 <div class="figures">
 {others}
@@ -57,55 +51,6 @@ def page(measured: Measured) -> str:
 def listed(title: str, lines: list[str]) -> str:
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f"<h2>{title}</h2>\n<ul>{items}</ul>"
-
-
-def score_table(measured: Measured) -> Table:
-    """Scores and costs of every row, the best of each column marked."""
-    front, worse = {row.name for row in frontier(measured.rows)}, behind(measured.rows)
-    several = len(measured.tasks) > 1
-    rows = sorted(measured.rows, key=lambda row: -row.average.mean)
-    scores = [[*([row.average] if several else []), *(row.on(task) for task in measured.tasks)] for row in rows]
-    tops = [max(each.mean for each in column) for column in zip(*scores, strict=True)]
-    body = [
-        [
-            Cell(row.name),
-            number_cell(row.trainable, ",d"),
-            number_cell(row.percent, ".3f"),
-            *(score_cell(score, top) for score, top in zip(each, tops, strict=True)),
-            Cell("yes" if row.name in front else "" if row.name in worse else "may be"),
-            number_cell(row.minutes, ".2f"),
-            number_cell(row.memory, ",.0f"),
-        ]
-        for row, each in zip(rows, scores, strict=True)
-    ]
-    majority = [measured.rows[0].majority[task] for task in measured.tasks]
-    known = [*([sum(majority) / len(majority)] if several else []), *majority]
-    head = ["configuration", "trainable", "% of backbone", *["average"][:several], *measured.tasks]
-    foot = ["majority class", "", "", *(number(score, ".2f") for score in known), "", "", ""]
-    return Table([*head, "frontier", "minutes", "MiB"], body, foot)
-
-
-def comparison_table(measured: Measured, group: str, other: str) -> Table:
-    """The differences of the rows of a group and those of another at equal parameters."""
-    found, _ = at_equal_size(measured, group, other)
-    rows = [
-        [
-            Cell(each.row.name),
-            number_cell(each.row.trainable, ",d"),
-            Cell(each.other.name),
-            number_cell(each.other.trainable, ",d"),
-            Cell(f"{each.by.mean:+.2f}", each.by.mean),
-            Cell("" if math.isnan(each.by.low) else f"[{each.by.low:+.2f}, {each.by.high:+.2f}]"),
-            Cell(shown_p(each.p), each.p),
-            Cell(each.verdict),
-        ]
-        for each in sorted(found, key=lambda each: -each.by.mean)
-    ]
-    return Table([group, "trainable", "against", "trainable", "difference", "95% interval", "p", "verdict"], rows)
-
-
-def score_cell(score: Estimate, top: float) -> Cell:
-    return Cell(interval(score), score.mean, score.mean == top)
 
 
 def picture(measured: Measured) -> bytes | None:
