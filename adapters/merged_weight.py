@@ -146,7 +146,7 @@ class MergedWeight(nn.Module):
     def remerge(self) -> None:
         """Rebuild the merged weight; needed only after a write through `.data`, which cannot be detected."""
         self._clear_cache()
-        if self.is_merged:
+        if self.is_merged and self.unmergeable is None:  # FSDP may have spread the weight since
             self.merged_weight()
 
     @property

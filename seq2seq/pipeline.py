@@ -23,6 +23,7 @@ from seq2seq.predictions import split_results
 from seq2seq.progress import bars_on_terminals_only
 from seq2seq.runs import RunDirectory
 from seq2seq.settings import Settings
+from seq2seq.sharded_training import read_weights_in_every_process
 from seq2seq.summary import peak_memory_mib, reset_peak_memory
 from seq2seq.timing import TimingCallback
 from seq2seq.tokens import say_losses, set_generation_length, tokenise_all, training_sources
@@ -122,6 +123,7 @@ def prepare(settings: Settings) -> tuple[AdapterTrainer, dict[str, list[TaskRows
     texts = load_texts(tasks, needed_splits(training), data, training.seed, prefix)
     set_seed(training.seed)
     tokenizer = load_tokenizer(settings.model, training_sources(texts))
+    read_weights_in_every_process()
     model = load_backbone(settings.model, tokenizer)
     if settings.model.model_name_or_path is None and settings.model.initial_embedding is not None:
         for task in tasks["train"]:

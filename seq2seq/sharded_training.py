@@ -1,5 +1,7 @@
 """Runs that FSDP 2 spreads over several processes, with the checkpoints that a run in one process writes."""
 
+import os
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -9,16 +11,26 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 from transformers import PreTrainedModel, Trainer
 from transformers.models.t5.modeling_t5 import T5Block
 
+from adapters.intrinsic import IntrinsicSubspace
 from common.errors import ConfigError, warn_once
 from third_party.models.t5.fingerprint import tensor_names
 from third_party.models.t5.sharding import fill, share_embeddings
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 OPTIMIZER, SCHEDULER, MODEL = "optimizer.pt", "scheduler.pt", "model.safetensors"
+
+
+def read_weights_in_every_process() -> None:
+    """Overrule accelerate, by whose default one process reads the weights and those of the others stay empty.
+
+    Adapters are attached, and weights checked and described, before FSDP spreads them.
+    """
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
 def prepare_sharding(trainer: Trainer) -> None:
@@ -33,21 +45,33 @@ def prepare_sharding(trainer: Trainer) -> None:
         raise ConfigError("set fsdp_state_dict_type to FULL_STATE_DICT in the configuration of accelerate")
     if plugin.auto_wrap_policy is size_based_auto_wrap_policy:
         raise ConfigError("set fsdp_auto_wrap_policy to TRANSFORMER_BASED_WRAP or NO_WRAP, not to SIZE_BASED_WRAP")
-    config = trainer.model.adapter_config
-    if config is not None and config.intrinsic_model:
-        raise ConfigError(
-            "intrinsic_model trains one subspace for all layers, which FSDP cannot spread over the processes; run it "
-            "without FSDP (DDP: accelerate launch --multi_gpu)"
-        )
     if trainer.args.merge_and_export:
         raise ConfigError(
             "merge_and_export needs whole weights, which FSDP spreads over the processes; leave it out, and run once "
             "more in one process, with do_train false and this run's directory as model_name_or_path"
         )
+    plugin.cpu_ram_efficient_loading = False
     share_embeddings(trainer.model)
-    if plugin.auto_wrap_policy is not None and _blocks_share(trainer.model):
+    subspaces = [module for module in trainer.model.modules() if isinstance(module, IntrinsicSubspace)]
+    if subspaces and "ignored_params" not in signature(fully_shard).parameters:
+        raise ConfigError("intrinsic_model with FSDP needs torch 2.7 or later")
+    if subspaces:  # of all layers, so that it belongs to no group of them
+        plugin.ignored_modules = subspaces
+        for subspace in subspaces:
+            for parameter in subspace.to(trainer.args.device).parameters():
+                parameter.register_post_accumulate_grad_hook(average_gradient)
+    elif plugin.auto_wrap_policy is not None and _blocks_share(trainer.model):
         warn_once("the blocks share trained parameters: FSDP gathers the whole model at once, not block by block")
         plugin.auto_wrap_policy = None
+
+
+def average_gradient(parameter: torch.Tensor) -> None:
+    """Replace the gradient of a parameter that every process has as a whole by the mean of all; a hook.
+
+    What was accumulated before is the same in all, and remains so.
+    """
+    torch.distributed.all_reduce(parameter.grad)
+    parameter.grad /= torch.distributed.get_world_size()
 
 
 def _blocks_share(model: PreTrainedModel) -> bool:
