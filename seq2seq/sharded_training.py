@@ -40,9 +40,12 @@ def prepare_sharding(trainer: Trainer) -> None:
     """
     plugin = trainer.accelerator.state.fsdp_plugin
     if getattr(plugin, "fsdp_version", 1) != 2:
-        raise ConfigError("FSDP 1 is not supported; set fsdp_version to 2 in the configuration of accelerate")
+        raise ConfigError("FSDP 1 is not supported; set fsdp_version to 2 for accelerate, or version in fsdp_config")
     if "FULL_STATE_DICT" not in str(plugin.state_dict_type):
-        raise ConfigError("set fsdp_state_dict_type to FULL_STATE_DICT in the configuration of accelerate")
+        raise ConfigError(
+            "checkpoints hold whole weights; set fsdp_state_dict_type to FULL_STATE_DICT for accelerate, or "
+            "state_dict_type in fsdp_config"
+        )
     if plugin.auto_wrap_policy is size_based_auto_wrap_policy:
         raise ConfigError("set fsdp_auto_wrap_policy to TRANSFORMER_BASED_WRAP or NO_WRAP, not to SIZE_BASED_WRAP")
     if trainer.args.merge_and_export:

@@ -122,7 +122,7 @@ def test_a_sharded_run_is_resumed(tmp_path):
     ("environment", "keys", "words"),
     [
         ({"FSDP_VERSION": "1"}, {}, "set fsdp_version to 2"),
-        ({"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}, {}, "to FULL_STATE_DICT"),
+        ({"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}, {}, "fsdp_state_dict_type to FULL_STATE_DICT"),
         ({"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, {}, "set fsdp_auto_wrap_policy to TRANSFORMER_BASED_WRAP"),
         ({}, {**TT_LORA, "task_name": "vader-nyt", "merge_and_export": True}, "in one process"),
     ],
