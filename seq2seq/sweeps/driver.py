@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from common.termination import SECONDS
 from seq2seq.layout import RESULTS
 from seq2seq.sweeps.cells import CHOOSE, Cell, Table
 from seq2seq.sweeps.choosing import best, said
@@ -31,6 +32,8 @@ class Workers(Protocol):
     def start(self, cell: Cell) -> None: ...
 
     def wait(self, seconds: float) -> list[Outcome]: ...
+
+    def end(self, cell: Cell, force: bool) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -71,6 +74,7 @@ class Driver:
         self._queued = 0
         self._choosing: dict[tuple[str, str], list[Cell]] = {}
         self._losses: Counter[str] = Counter()
+        self._late: dict[str, bool] = {}  # cells that have taken too long, and whether they were ended by force
         self._cells: dict[tuple[str, str], list[Cell]] = {}
         self._same: dict[str, list[Cell]] = {}  # cells that wait for another of the same key
 
@@ -88,6 +92,7 @@ class Driver:
                 self._tell()
                 for outcome in self.workers.wait(LOOK):
                     self._end(outcome)
+                self._end_late()
         finally:
             self.workers.stop()
             self._collect()
@@ -151,9 +156,23 @@ class Driver:
             self.workers.start(cell)
             self.state.running[cell.key] = cell, time.monotonic()
 
+    def _end_late(self) -> None:
+        """End cells that have taken too long, and by force those that then write no checkpoint in time."""
+        limit = self.table.sweep.cell_hours
+        if limit is None:
+            return
+        for cell, started in self.state.running.values():
+            late = time.monotonic() - started - 3600 * limit
+            force = late > SECONDS + LOOK
+            if late > 0 and self._late.get(cell.key) is not force:
+                self._late[cell.key] = force
+                self.workers.end(cell, force)
+
     def _end(self, outcome: Outcome) -> None:
         """Take note of a cell that has ended, and queue what it allows."""
         cell = outcome.cell
+        if self._late.pop(cell.key, None) is not None and outcome.results is None:
+            outcome = Outcome(cell, error=f"took longer than cell_hours, {self.table.sweep.cell_hours:g}")
         _, started = self.state.running.pop(cell.key)
         same = [cell, *self._same.pop(cell.key, ())]
         if self._record(outcome):

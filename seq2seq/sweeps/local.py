@@ -61,6 +61,12 @@ class LocalWorkers:
         """Return the cells that have ended, after at most this time."""
         return [self._ended(sentinel) for sentinel in wait(list(self._running), timeout=seconds)]
 
+    def end(self, cell: Cell, force: bool) -> None:
+        """End a cell, after a checkpoint unless by force; `wait` returns it then."""
+        for process, running, _ in self._running.values():
+            if running is cell:
+                process.kill() if force else process.terminate()
+
     def stop(self) -> None:
         """End all cells, after the checkpoints that they can go on from."""
         for process, _, _ in self._running.values():

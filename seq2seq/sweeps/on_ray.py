@@ -49,6 +49,12 @@ class RayWorkers:
         ready, _ = self._ray.wait([*self._running], num_returns=1, timeout=seconds)
         return [self._outcome(task, self._running.pop(task)) for task in ready]
 
+    def end(self, cell: Cell, force: bool) -> None:
+        """End a cell, after a checkpoint unless by force; `wait` returns it then."""
+        for task, running in self._running.items():
+            if running is cell:
+                self._ray.cancel(task, force=force)
+
     def stop(self) -> None:
         """End all cells, and leave the cluster."""
         tasks = [*self._running]

@@ -17,7 +17,10 @@ PROGRAM = "run_sweep.py"
 CELLS = "cells.jsonl"
 LIKE, TAKEN = "like", ("tasks", "seeds", "keys", "choose")
 # Keys that say how and where cells are run, not which.
-OF_A_SITTING = ("output_dir", "records", "keep_models", "launch", "workers", "ray", "hours", "dry_run", "verify")
+OF_A_SITTING = {
+    *("output_dir", "records", "keep_models", "launch", "workers", "ray"),
+    *("hours", "cell_hours", "dry_run", "verify"),
+}
 # Keys of a run that the sweep sets, and the key of the sweep to use instead.
 SET_BY_SWEEP = {
     "seed": "seeds",
@@ -124,6 +127,7 @@ class Sweep:
         False, "With choose: stop bad values early, by ASHA of Ray Tune, after each evaluation on validation."
     )
     hours: float | None = key(None, "Stop after this time; the same command goes on. null: no limit.")
+    cell_hours: float | None = key(None, "Longest time of a run, which then counts as failed; null: no limit.")
     dry_run: bool = key(False, "Print the cells with their parameters and the expected time, and run nothing.")
     verify: int | None = key(None, "Run this many finished cells again, drawn at random, and compare their scores.")
 
@@ -137,7 +141,7 @@ class Sweep:
                 raise ConfigError(f"{name} contains {json.dumps(repeated[0])} twice; name each once")
         require(self, "at least 1", "cpus", "workers", "verify")
         require(self, "at least 0", "gpus")
-        require(self, "above 0", "hours")
+        require(self, "above 0", "hours", "cell_hours")
         require(self, "at least 0 and below 2**32", "seeds")
         for name in ("keys", "grid"):
             check_own(getattr(self, name), name)

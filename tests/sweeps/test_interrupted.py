@@ -114,6 +114,19 @@ def test_what_a_cell_launches_ends_with_the_driver(tmp_path):
     until(lambda: not any(map(is_alive, launched)), "the end of what was launched")
 
 
+@pytest.mark.parametrize("where", [(), ("--ray", "local")], ids=["processes", "ray"])
+def test_a_cell_that_hangs_is_ended(where, sweep, tmp_path):
+    if where:
+        pytest.importorskip("ray")
+    keys = {"launch": "sh -c 'sleep 4000.5'", "cell_hours": 0.0005, "seeds": [1], "choose": None}
+    status, lines, errors = sweep("--workers", "2", *where, **keys)
+    assert status == 1
+    assert "took longer than cell_hours, 0.0005" in lines[-2]
+    assert "cells have failed" in errors[-1]
+    commands = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
+    assert b"sleep\x004000.5\x00" not in commands
+
+
 def test_hours(sweep, tmp_path, reference):
     status, lines, _ = sweep("--hours", "0.0005", "--workers", "1")
     assert status == 0

@@ -68,6 +68,7 @@ def choose(**keys) -> dict:
         ({"keys": {**KEYS, "seed": 3}}, "use seeds"),
         ({"keys": {**KEYS, "low_resource": [16, 32]}}, "grid"),
         ({"hours": 0}, "above 0"),
+        ({"cell_hours": 0}, "above 0"),
         ({"workers": 0}, "at least 1"),
         ({"cpus": 1000}, "set cpus to at most that"),
         ({"gpus": 1}, "this machine has 0"),
