@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,13 +28,14 @@ from common.termination import SECONDS
 from seq2seq.layout import CONFIGURATION, DIVERGED, RESULTS
 from seq2seq.pipeline import run
 from seq2seq.settings import Settings, build
+from seq2seq.sweeps import watcher
 from seq2seq.sweeps.baselines import run_baseline
 from seq2seq.sweeps.cells import Cell
 
 STARTED = "started"  # the first word of a log, once for each time that the cell was started
 ROOT = Path(__file__).parents[2]
 UNKNOWN = 255  # the status of a process whose parent, the server that forks, has died
-LAUNCHED: list[subprocess.Popen] = []  # what this process has started
+LOOK = 0.2  # seconds between two looks at a launched process
 STREAMS = 1, 2  # standard output and error
 KEPT = {CONFIGURATION, RESULTS, DIVERGED}
 LONGEST_LOG = 100_000  # characters that are searched for the error
@@ -87,25 +89,33 @@ def launch(cell: Cell, settings: Settings) -> None:
         process = subprocess.Popen(command, start_new_session=True)  # a group, which ends together
     except OSError as error:
         raise ConfigError(f"launch is {cell.launch!r}, which cannot be started: {error.strerror}") from None
-    LAUNCHED.append(process)
+    with ends_with_this(process):
+        try:
+            while process.poll() is None:
+                time.sleep(LOOK)  # Ray's interrupt is seen between calls only, not in a longer one
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS)
+            raise
+    if process.returncode:
+        raise RunFailed(error_in(cell.log, process.returncode))
+
+
+@contextmanager
+def ends_with_this(process: subprocess.Popen) -> Iterator[None]:
+    """Kill what is left of the group of a process at the end of the block, or once this process has died."""
+    pipe, held = os.pipe()
     try:
-        status = process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(SECONDS)
-        raise
+        subprocess.run([sys.executable, watcher.__file__, str(pipe), str(process.pid)], pass_fds=[pipe], check=True)
+        os.close(pipe)
+        yield
     finally:
-        LAUNCHED.remove(process)
-        _kill(process)
-    if status:
-        raise RunFailed(error_in(cell.log, status))
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """End all that is left of what a process has started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(BrokenPipeError):
+            os.write(held, watcher.DONE)
+        os.close(held)
 
 
 def child(cell: Cell, threads: int, keep: bool, driver: Connection) -> None:
@@ -154,8 +164,6 @@ def _end_with(driver: Connection) -> None:
     try:
         driver.recv_bytes()
     except (EOFError, OSError):
-        for process in LAUNCHED:
-            _kill(process)
         os._exit(TERMINATED)
 
 
