@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from adapters import AdapterConfig
 from seq2seq import pipeline
@@ -166,9 +167,10 @@ def test_each_run_of_a_series_is_finished_before_the_next_starts(run_main, monke
         events.append(("init", keywords["config"]["seed"], keywords["name"], keywords["group"]))
         return Recorder()
 
-    def train(settings, *arguments):
+    def train(settings, trainer, directory):
         if error and settings.training.seed == 2:
             raise error
+        trainer.save_final(torch.float32)
         return {}
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Error=ValueError))
