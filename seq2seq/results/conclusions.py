@@ -24,6 +24,8 @@ def best(measured: Measured) -> str:
     line = f"{top.name} scores highest, {interval(top.average)}, with {top.trainable:,} parameters"
     if not rest:
         return f"{line}."
+    if len(measured.seeds) == 1:
+        return f"{line}; with one seed nothing says whether the others are worse."
     found = differences([(top, other) for other in rest])
     behind_it = sum(each.decided for each in found)
     if behind_it == len(rest):
@@ -44,6 +46,8 @@ def on_frontier(measured: Measured) -> str:
     if not front:
         return ""
     listed = ", ".join(f"{row.name} ({row.trainable:,}: {row.average.mean:.2f})" for row in front)
+    if len(measured.seeds) == 1:
+        return f"The frontier by scores: {listed}. With one seed nothing says which other rows are behind it."
     return (
         f"The frontier by mean scores: {listed}. {len(worse)} of {len(measured.rows)} rows are behind it: worse than "
         "the best row with no more parameters, by more than the seeds explain. The others may be on it."
@@ -94,12 +98,12 @@ def limits(measured: Measured) -> list[str]:
     at_edge, chosen = edges(measured)
     seeds, tasks = len(measured.seeds), len(measured.tasks)
     lines = [
-        f"{seeds} seeds: an interval says how much the score of these tasks varies with the seed, and with it the "
-        "training rows where they are sampled by seed. It does not cover other test rows: those are the same for all, "
-        "and of 1,000 rows at an accuracy of 80 the score of any row of this table is uncertain by 2.5 points, of "
-        "which a difference of two rows has less, as they answer the same questions.",
-        f"{tasks} tasks, taken as they are: nothing is said of others, nor of another backbone, more rows or longer "
-        "training.",
+        f"{seeds} seed{'s' * (seeds > 1)}: an interval says how much the score of these tasks varies with the seed, "
+        "and with it the training rows where they are sampled by seed. It does not cover other test rows: those are "
+        "the same for all, and of 1,000 rows at an accuracy of 80 the score of any row of this table is uncertain by "
+        "2.5 points, of which a difference of two rows has less, as they answer the same questions.",
+        f"{tasks} task{'s' * (tasks > 1)}, taken as they are: nothing is said of others, nor of another backbone, more "
+        "rows or longer training.",
         "Undecided is not equal: with so few seeds, differences of less than about two of the half-intervals shown "
         "would mostly be missed.",
     ]

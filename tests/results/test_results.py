@@ -84,6 +84,17 @@ def test_no_winner_where_the_interval_holds_zero(tmp_path):
     assert not behind(measured.rows)
 
 
+def test_one_seed_decides_nothing(cells, tmp_path, capsys):
+    lines = [json.loads(line) for line in cells.read_text().splitlines()]
+    cells.write_text("".join(json.dumps(line) + "\n" for line in lines if line.get("seed", 1) == 1))
+    assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "with one seed nothing says whether the others are worse" in printed
+    assert "With one seed nothing says which other rows are behind it" in printed
+    assert "TT against LoRA at equal parameters: 0 of 2 rows are better, 0 worse, 2 undecided" in printed
+    assert "±" not in (tmp_path / "results.md").read_text()
+
+
 def test_grids_are_drawn(tmp_path):
     grid = {
         f"TT ({r}, {d})": ("TT", 100 * r * d, 70.0 + r, {"tt_rank": r, "tt_d": d}) for r in (1, 2, 4) for d in (2, 3)
