@@ -48,6 +48,9 @@ def prepare_sharding(trainer: Trainer) -> None:
         )
     if plugin.auto_wrap_policy is size_based_auto_wrap_policy:
         raise ConfigError("set fsdp_auto_wrap_policy to TRANSFORMER_BASED_WRAP or NO_WRAP, not to SIZE_BASED_WRAP")
+    others = [name for name in plugin.transformer_cls_names_to_wrap or () if name != T5Block.__name__]
+    if others:
+        raise ConfigError(f"FSDP is told to wrap {others[0]}; T5 can be spread by T5Block only")
     if trainer.args.merge_and_export:
         raise ConfigError(
             "merge_and_export needs whole weights, which FSDP spreads over the processes; leave it out, and run once "

@@ -123,6 +123,7 @@ def test_a_sharded_run_is_resumed(tmp_path):
     [
         ({"FSDP_VERSION": "1"}, {}, "set fsdp_version to 2"),
         ({"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}, {}, "fsdp_state_dict_type to FULL_STATE_DICT"),
+        ({"FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer"}, {}, "by T5Block only"),
         ({"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, {}, "set fsdp_auto_wrap_policy to TRANSFORMER_BASED_WRAP"),
         ({}, {**TT_LORA, "task_name": "vader-nyt", "merge_and_export": True}, "in one process"),
     ],
