@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +72,9 @@ class AdapterTrainer(CheckpointTrainer):
             if args.do_train:
                 self._check_optimizer()
         except (ValueError, TypeError, ArithmeticError, RuntimeError, ImportError, OSError) as error:
-            if not existed and os.path.isdir(args.output_dir):
-                os.rmdir(args.output_dir)
+            if not existed:
+                with suppress(FileNotFoundError):  # another process may have been faster
+                    os.rmdir(args.output_dir)
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"the trainer cannot be set up: {one_line(error)}") from None

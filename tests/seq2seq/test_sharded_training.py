@@ -131,5 +131,5 @@ def test_a_sharded_run_is_resumed(tmp_path):
 def test_what_sharded_runs_cannot_do_is_refused(environment, keys, words, tmp_path):
     out = tmp_path / "out"
     assert run(out, environment=environment, **keys) == [2, 2], log_of(out)
-    assert words in log_of(out)
+    assert words in out.with_suffix(".log").read_text()  # torch may append pages on connections that ended
     assert not out.exists()
