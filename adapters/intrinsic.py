@@ -82,7 +82,7 @@ class IntrinsicSubspace(AdapterPart):
             theta = self.theta.to(dtype)
             delta = self._drawn(number).to(theta) @ theta if self.dense else self._fastfood(number, size, theta)
             if self.scales is not None:
-                delta = delta * self._once("scales", torch.unbind, self.scales.to(dtype))[number]
+                delta = delta * self.once("scales", torch.unbind, self.scales.to(dtype))[number]
             return delta
 
     def check_saved(self, saved: Mapping[torch.Tensor, torch.Tensor]) -> None:
@@ -95,7 +95,7 @@ class IntrinsicSubspace(AdapterPart):
 
     def _fastfood(self, number: int, size: int, theta: torch.Tensor) -> torch.Tensor:
         directions = self._drawn(number).to(theta)
-        delta = walsh_hadamard(directions * self._once("mixed", self._mixed, theta), self._factors(theta)).reshape(-1)
+        delta = walsh_hadamard(directions * self.once("mixed", self._mixed, theta), self._factors(theta)).reshape(-1)
         return delta if len(delta) == size else delta[:size]
 
     def _mixed(self, theta: torch.Tensor) -> torch.Tensor:
@@ -108,7 +108,7 @@ class IntrinsicSubspace(AdapterPart):
     def _factors(self, theta: torch.Tensor) -> list[torch.Tensor]:
         return [self._drawn(key).to(theta) for key in self._factor_keys]
 
-    def _once(self, name: str, compute: Callable[[torch.Tensor], Any], x: torch.Tensor) -> Any:
+    def once(self, name: str, compute: Callable[[torch.Tensor], Any], x: torch.Tensor) -> Any:
         """compute(x), once for all layers in a pass of the model."""
         shared = self._shared
         if shared is None or torch.compiler.is_compiling():  # the compiler finds what is computed twice
@@ -190,17 +190,22 @@ class IntrinsicSubspace(AdapterPart):
 
 
 class IntrinsicDelta(Branch):
-    """The update of one tensor."""
+    """The update of one tensor. tied: several modules compute with the tensor, as T5's with the embedding."""
 
-    def __init__(self, subspace: IntrinsicSubspace, number: int, shape: torch.Size):
+    def __init__(self, subspace: IntrinsicSubspace, number: int, shape: torch.Size, tied: bool = False):
         super().__init__()
-        self.subspace, self.number, self.shape = subspace, number, shape
+        self.subspace, self.number, self.shape, self.tied = subspace, number, shape, tied
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
         return self.subspace.delta(self.number, dtype).view(self.shape)
 
     def merged(self, weight: torch.Tensor) -> torch.Tensor:
         """The changed weight in the dtype of `weight`; in half precision it is rounded once, at the end."""
+        if self.tied:
+            return self.subspace.once(f"merged {self.number}", self._merged, weight)
+        return self._merged(weight)
+
+    def _merged(self, weight: torch.Tensor) -> torch.Tensor:
         return (weight + self.delta(trained_dtype(weight.dtype))).to(weight.dtype)
 
     def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -53,7 +53,8 @@ def print_report(results: dict) -> None:
     counts = results["parameters"]
     share = 100 * counts["trainable"] / counts["backbone"]
     console = Console()
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     _print_classes(results["splits"])
     lines = {
         "method": results["method"],

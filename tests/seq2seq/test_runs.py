@@ -63,6 +63,15 @@ def test_a_run_leaves_metrics_configuration_and_a_small_adapter(finished_run):
     assert "lora_rank" not in entry["keys_read"]
 
 
+def test_a_run_that_only_trains(run_main):
+    never = {"do_eval": False, "do_test": False, "eval_strategy": "no", "load_best_model_at_end": False}
+    status, _, out = run_main(CONFIG, **KEYS | never)
+    assert status == 0
+    assert results(out)["splits"] == {}
+    assert load_file(out / "adapter_model.safetensors")
+    assert not (out / "scores.json").exists()
+
+
 @pytest.mark.parametrize(("config", "keys"), [(CONFIG, {"adapters_per_task": False}), ("configs/tt_lora.json", {})])
 def test_sources_name_the_task_where_it_has_no_adapters_of_its_own(run_main, config, keys):
     status, errors, out = run_main(config, **{**TINY_RUN, "max_train_samples": 16, **keys})

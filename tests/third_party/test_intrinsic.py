@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from adapters.intrinsic import Mixing
+from adapters.intrinsic import IntrinsicSubspace, Mixing
 from tests.methods import adapted, config_for
 from third_party.models.t5 import T5ForConditionalGeneration
 from utils import modify_model_after_init
@@ -36,6 +36,17 @@ def test_a_pass_mixes_once(model, batch, mixings):
     with torch.no_grad():
         model.encoder(batch["input_ids"])
     assert len(mixings) == 2
+
+
+def test_a_pass_changes_every_tensor_once(model, batch, monkeypatch):
+    """The encoder, the decoder and the layer of the logits compute with one embedding, the largest tensor by far."""
+    numbers, delta = [], IntrinsicSubspace.delta
+    monkeypatch.setattr(
+        IntrinsicSubspace, "delta", lambda self, *given: numbers.append(given[0]) or delta(self, *given)
+    )
+    model(**batch).loss.backward()
+    subspace = next(module for module in model.modules() if isinstance(module, IntrinsicSubspace))
+    assert sorted(numbers) == list(range(len(subspace.sizes)))
 
 
 def test_passes_may_be_differentiated_one_after_the_other(model, batch):

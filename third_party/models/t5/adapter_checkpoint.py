@@ -89,8 +89,10 @@ def save_scores(
 ) -> None:
     """Write the scores of the adapter in `directory` beside it, and into its card; see `save`.
 
-    rows: one for each score, with data, split, metric, rows and score.
+    rows: one for each score, with data, split, metric, rows and score; without any, nothing is written.
     """
+    if not rows:
+        return
     content = {"weights": sha256_of(directory / WEIGHTS), "scores": rows}
     model.companions[SCORES] = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
     save(model, directory, writes)

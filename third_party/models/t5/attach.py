@@ -1,5 +1,6 @@
 """Attaching methods to T5, one function per site. Modules of the backbone keep their names and state-dict keys."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -155,13 +156,16 @@ def _on_weights(model: "Model", config: AdapterConfig, shared: SharedParts, swit
     sizes = [tensor.numel() for tensor in tensors]
     subspace = _build_like(tensors[0], build, config, sites.ON_WEIGHTS, sizes)
     adapted = {}
-    for replaced, cls in ((nn.Linear, AdaptedLinear), (nn.Embedding, AdaptedEmbedding), (T5LayerNorm, AdaptedNorm)):
-        for path, module in _modules(model, replaced):
-            key = cls, module.weight  # encoder and decoder share one embedding
-            if key not in adapted:
-                adapted[key] = cls(module, config, switch)
-                adapted[key].branch = IntrinsicDelta(subspace, numbers[module.weight], module.weight.shape)
-            _replace(model, path, adapted[key])
+    kinds = (nn.Linear, AdaptedLinear), (nn.Embedding, AdaptedEmbedding), (T5LayerNorm, AdaptedNorm)
+    places = [(cls, *place) for replaced, cls in kinds for place in _modules(model, replaced)]
+    uses = Counter(module.weight for _, _, module in places)
+    for cls, path, module in places:
+        key = cls, module.weight  # encoder and decoder share one embedding
+        if key not in adapted:
+            adapted[key] = cls(module, config, switch)
+            tied = uses[module.weight] > 1
+            adapted[key].branch = IntrinsicDelta(subspace, numbers[module.weight], module.weight.shape, tied)
+        _replace(model, path, adapted[key])
     for called in (model, model.encoder, model.decoder):
         model.adapter_hooks.append(called.register_forward_pre_hook(subspace.begin))
         model.adapter_hooks.append(called.register_forward_hook(subspace.end, always_call=True))
