@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
 from common.errors import ConfigError
 from seq2seq.data.batches import load_texts, tasks_of_splits
@@ -117,14 +118,19 @@ def work_of(settings: Settings) -> Work | None:
     training = settings.training
     steps = sizes["train"][0] / (training.per_device_train_batch_size * training.gradient_accumulation_steps)
     epochs = training.num_train_epochs if training.max_steps < 0 else training.max_steps / steps
-    evaluations = {
-        "no": 0.0,
-        "epoch": epochs,
-        "steps": epochs * steps / (training.eval_steps or training.logging_steps),
-    }
     tokens = {split: rows * length for split, (rows, length) in sizes.items()}
-    validated = evaluations[training.eval_strategy.value] + bool(training.do_eval)
+    validated = evaluations(training, epochs, epochs * steps) + bool(training.do_eval)
     return Work(epochs * tokens["train"], validated * tokens["validation"] + bool(training.do_test) * tokens["test"])
+
+
+def evaluations(training: TrainingArguments, epochs: float, steps: float) -> float:
+    """Return how often a run is evaluated while it trains for `epochs`, which are `steps`."""
+    if training.eval_strategy == "epoch":
+        return epochs
+    if training.eval_strategy == "steps":
+        every = training.eval_steps or training.logging_steps
+        return 1 / every if every < 1 else steps / every  # below 1 it is a part of all steps
+    return 0.0
 
 
 def sizes_of(settings: Settings) -> dict[str, tuple[int, float]] | None:

@@ -6,8 +6,10 @@ import math
 import pytest
 
 from adapters import METHODS
+from seq2seq.settings import build
 from seq2seq.sweeps.cells import CHOOSE, Table
 from seq2seq.sweeps.choosing import best, score_of
+from seq2seq.sweeps.expected import evaluations
 from seq2seq.sweeps.methods import keys_of_method
 from seq2seq.sweeps.spaces import candidates
 from seq2seq.sweeps.specification import load_sweep
@@ -29,6 +31,21 @@ def keys_in(table: Table) -> list[str]:
         choices = table.choices(row, task)
         cells += [*choices, *table.reports(row, task, choices[0].chosen if choices else {})]
     return [cell.key for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"eval_strategy": "no"}, 0),
+        ({"eval_strategy": "epoch"}, 2),
+        ({"eval_strategy": "steps", "eval_steps": 25}, 4),
+        ({"eval_strategy": "steps", "eval_steps": 0.25}, 4),  # a part of all steps
+        ({"eval_strategy": "steps", "logging_steps": 10}, 10),
+    ],
+)
+def test_expected_evaluations(keys, expected):
+    training = build({"output_dir": "unused", "load_best_model_at_end": False, **keys}).training
+    assert evaluations(training, 2, 100) == expected
 
 
 @pytest.mark.parametrize("name", SWEEPS)
