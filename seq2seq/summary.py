@@ -97,5 +97,6 @@ def print_series(summary: dict) -> None:
             names = row["task"], row["split"], row["metric"], rows
             table.add_row(*names, f"{row['mean']:.2f}", deviation, str(row["runs"]))
     console = Console()
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     console.print(f"written to   {summary['output_dir']}", highlight=False, soft_wrap=True)
