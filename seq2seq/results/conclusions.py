@@ -18,7 +18,7 @@ def conclusions(measured: Measured) -> list[str]:
 
 
 def best(measured: Measured) -> str:
-    """The best row, and how many others may be as good."""
+    """The best row, how many others may be as good, and the nearest of these."""
     ranked = sorted(measured.rows, key=lambda row: -row.average.mean)
     top, rest = ranked[0], ranked[1:]
     line = f"{top.name} scores highest, {interval(top.average)}, with {top.trainable:,} parameters"
@@ -31,11 +31,11 @@ def best(measured: Measured) -> str:
     if behind_it == len(rest):
         return f"{line}, and higher than every other row."
     beaten = {each.other.name for each in found if each.decided}
-    smallest = min((row for row in rest if row.name not in beaten), key=lambda row: row.trainable)
+    nearest = next(row for row in rest if row.name not in beaten)
     return (
         f"{line}. Of the {len(rest)} other rows {behind_it} are worse by more than the seeds explain, all {len(rest)} "
-        f"tests together; {len(rest) - behind_it} may be as good. The smallest of these is {smallest.name} "
-        f"({smallest.trainable:,} parameters, {interval(smallest.average)})."
+        f"tests together; {len(rest) - behind_it} are undecided, of which {nearest.name} is nearest "
+        f"({nearest.trainable:,} parameters, {interval(nearest.average)})."
     )
 
 
@@ -111,6 +111,13 @@ def limits(measured: Measured) -> list[str]:
         lines.append(
             f"Chosen values: {at_edge} of {chosen} lie at an end of what was tried, where a value beyond might be "
             "better; the choice itself is noisy, as it is made with one seed and fewer rows."
+        )
+    majority = {row.name: sum(row.majority.values()) / tasks for row in measured.rows}
+    below = [row.name for row in measured.rows if row.average.mean < majority[row.name]]
+    if below:
+        lines.append(
+            f"Below the most frequent answer on average: {', '.join(below)}. An answer that is no label counts as "
+            "wrong, so a model scores this low until it has learned the words to answer with."
         )
     several = [row.name for row in measured.rows if row.backbone and len({r["trainable"] for r in row.records}) > 1]
     if several:

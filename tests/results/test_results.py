@@ -9,6 +9,7 @@ import pytest
 
 from report import main
 from seq2seq.results.comparisons import at_equal_size, behind, frontier
+from seq2seq.results.conclusions import best, limits
 from seq2seq.results.measured import read_measured
 from tests.results.written_cells import written_cells
 
@@ -82,6 +83,15 @@ def test_no_winner_where_the_interval_holds_zero(tmp_path):
     found, _ = at_equal_size(measured, "TT", "LoRA")
     assert {each.verdict for each in found} == {"undecided"}
     assert not behind(measured.rows)
+    second = sorted(measured.rows, key=lambda row: -row.average.mean)[1]
+    assert "Of the 7 other rows 0 are worse" in best(measured)
+    assert f"7 are undecided, of which {second.name} is nearest" in best(measured)
+
+
+def test_rows_below_the_most_frequent_answer_are_said(tmp_path):
+    truth = {"good": ("LoRA", 1000, 80.0), "silent": ("TT", 16, 40.0)}
+    said = limits(read_measured(written_cells(tmp_path / "c.jsonl", truth), "test"))
+    assert [line for line in said if line.startswith("Below the most frequent answer on average: silent.")]
 
 
 def test_one_seed_decides_nothing(cells, tmp_path, capsys):
