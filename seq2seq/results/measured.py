@@ -126,7 +126,7 @@ def read_measured(path: Path, split: str) -> Measured:
     sweep, records = read_records(path)
     try:
         return _measured(path, sweep, [record for record in records if not record.get("obsolete")], split)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} is not in the format of run_sweep.py: {type_and_line(error)}") from None

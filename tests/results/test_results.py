@@ -69,6 +69,13 @@ def test_files(cells, tmp_path, capsys):
         assert name in text
 
 
+def test_files_of_windows_editors(cells, tmp_path):
+    """Which begin with a byte order mark and end lines with two characters."""
+    expected = read_measured(cells, "test")
+    cells.write_bytes(b"\xef\xbb\xbf" + cells.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_measured(cells, "test") == expected
+
+
 def test_the_same_records_give_the_same_files(cells, tmp_path):
     for name in ("a", "b"):
         assert main(["--results", str(cells), "--output_dir", str(tmp_path / name)]) == 0
@@ -177,6 +184,7 @@ def test_odd_names_and_unknown_majority(tmp_path):
         (["--results", "CHOSEN ONLY"], "no reported cell"),
         (["--results", "NO STAGE"], "is no record of a cell"),
         (["--results", "ODD SCORES"], "not in the format of run_sweep.py"),
+        (["--results", "NO ROWS"], "not in the format of run_sweep.py"),
         (["--results", "ODD SWEEP"], "not in the format of run_sweep.py"),
         (["--results", "NO ROW WHOLE"], "no row has a score on every task yet"),
     ],
@@ -189,6 +197,7 @@ def test_one_line(cells, tmp_path, capsys, arguments, words):
         "OTHER ROWS": [*lines[:-1], lines[-1].replace('"hash":{"test":["', '"hash":{"test":["other')],
         "NO STAGE": [line.replace('"stage":"report",', "") for line in lines],
         "ODD SCORES": [line.replace('"average":{', '"average":1,"other":{') for line in lines],
+        "NO ROWS": [line.replace('"rows":{"test":500}', '"rows":{"test":0}') for line in lines],
         "ODD SWEEP": ['{"sweep":{"compare":[1]}}\n', *lines[1:]],
         "NO ROW WHOLE": [
             line for n, line in enumerate(lines) if '"TT 1"' in line and "nyt" in line or "LoRA 1-vader-m" in line
