@@ -18,6 +18,7 @@ The random numbers are redrawn from intrinsic_seed when a checkpoint is loaded; 
 
 import math
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -82,7 +83,7 @@ class IntrinsicSubspace(AdapterPart):
             theta = self.theta.to(dtype)
             delta = self._drawn(number).to(theta) @ theta if self.dense else self._fastfood(number, size, theta)
             if self.scales is not None:
-                delta = delta * self.once("scales", torch.unbind, self.scales.to(dtype))[number]
+                delta = delta * self.once(("scales", dtype), torch.unbind, self.scales.to(dtype))[number]
             return delta
 
     def check_saved(self, saved: Mapping[torch.Tensor, torch.Tensor]) -> None:
@@ -95,7 +96,8 @@ class IntrinsicSubspace(AdapterPart):
 
     def _fastfood(self, number: int, size: int, theta: torch.Tensor) -> torch.Tensor:
         directions = self._drawn(number).to(theta)
-        delta = walsh_hadamard(directions * self.once("mixed", self._mixed, theta), self._factors(theta)).reshape(-1)
+        mixed_theta = self.once(("mixed", theta.dtype), self._mixed, theta)
+        delta = walsh_hadamard(directions * mixed_theta, self._factors(theta)).reshape(-1)
         return delta if len(delta) == size else delta[:size]
 
     def _mixed(self, theta: torch.Tensor) -> torch.Tensor:
@@ -108,12 +110,12 @@ class IntrinsicSubspace(AdapterPart):
     def _factors(self, theta: torch.Tensor) -> list[torch.Tensor]:
         return [self._drawn(key).to(theta) for key in self._factor_keys]
 
-    def once(self, name: str, compute: Callable[[torch.Tensor], Any], x: torch.Tensor) -> Any:
-        """compute(x), once for all layers in a pass of the model."""
+    def once(self, key: Hashable, compute: Callable[[Any], Any], x: Any) -> Any:
+        """compute(x), once for all layers in a pass of the model. key: what tells it apart."""
         shared = self._shared
         if shared is None or torch.compiler.is_compiling():  # the compiler finds what is computed twice
             return compute(x)
-        key = name, x.dtype, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        key = key, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         if key not in shared:
             shared[key] = compute(x)
         return shared[key]
@@ -197,15 +199,12 @@ class IntrinsicDelta(Branch):
         self.subspace, self.number, self.shape, self.tied = subspace, number, shape, tied
 
     def delta(self, dtype: torch.dtype) -> torch.Tensor:
-        return self.subspace.delta(self.number, dtype).view(self.shape)
+        compute = partial(self.subspace.delta, self.number)
+        delta = self.subspace.once((self.number, dtype), compute, dtype) if self.tied else compute(dtype)
+        return delta.view(self.shape)
 
     def merged(self, weight: torch.Tensor) -> torch.Tensor:
         """The changed weight in the dtype of `weight`; in half precision it is rounded once, at the end."""
-        if self.tied:
-            return self.subspace.once(f"merged {self.number}", self._merged, weight)
-        return self._merged(weight)
-
-    def _merged(self, weight: torch.Tensor) -> torch.Tensor:
         return (weight + self.delta(trained_dtype(weight.dtype))).to(weight.dtype)
 
     def layer_output(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -86,9 +86,8 @@ def read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Raises ConfigError for a damaged line; the last one may be torn.
     """
-    *lines, rest = (
-        read_bytes(path).decode("utf-8-sig", errors="replace").split("\n")
-    )  # texts may hold other line breaks
+    text = read_bytes(path).decode("utf-8-sig", errors="replace")
+    *lines, rest = text.split("\n")  # texts may hold other line breaks
     sweep, found = {}, []
     for number, line in enumerate([*lines, rest] if rest else lines, 1):
         try:
