@@ -69,9 +69,13 @@ def measurable(rows: list[Row]) -> list[Row]:
 
 
 def frontier(rows: list[Row]) -> list[Row]:
-    """The rows whose mean score no measurable row with as few parameters reaches, by size."""
+    """The rows whose mean score no measurable row with as few parameters reaches, by size.
+
+    It begins above always giving the most frequent answer, which takes no parameters.
+    """
     found: list[Row] = []
-    for row in sorted(measurable(rows), key=lambda row: (row.trainable, -row.average.mean)):
+    useful = [row for row in measurable(rows) if not row.average.mean <= row.most_frequent]
+    for row in sorted(useful, key=lambda row: (row.trainable, -row.average.mean)):
         if not found or row.average.mean > found[-1].average.mean:
             found.append(row)
     return found

@@ -112,12 +112,11 @@ def limits(measured: Measured) -> list[str]:
             f"Chosen values: {at_edge} of {chosen} lie at an end of what was tried, where a value beyond might be "
             "better; the choice itself is noisy, as it is made with one seed and fewer rows."
         )
-    majority = {row.name: sum(row.majority.values()) / tasks for row in measured.rows}
-    below = [row.name for row in measured.rows if row.average.mean < majority[row.name]]
+    below = [row.name for row in measured.rows if row.average.mean < row.most_frequent]
     if below:
         lines.append(
-            f"Below the most frequent answer on average: {', '.join(below)}. An answer that is no label counts as "
-            "wrong, so a model scores this low until it has learned the words to answer with."
+            f"Below always giving the most frequent answer: {', '.join(below)}. An answer that is no label counts as "
+            "wrong, as of a model that has not learned the words to answer with."
         )
     several = [row.name for row in measured.rows if row.backbone and len({r["trainable"] for r in row.records}) > 1]
     if several:

@@ -54,6 +54,11 @@ class Row:
         return estimate({task: [*by_seed.values()] for task, by_seed in self.scores.items()}, self._rounding)
 
     @property
+    def most_frequent(self) -> float:
+        """The average score of always giving the most frequent answer; nan if unknown."""
+        return sum(self.majority.values()) / len(self.majority)
+
+    @property
     def _rounding(self) -> dict[str, float]:
         return {task: step**2 / 12 for task, step in self.steps.items()}  # of a rounded number
 

@@ -49,15 +49,15 @@ def error_bar(axes, style: Style, x: float, y: Estimate, upright: bool = True) -
 
 
 def frontier_figure(measured: Measured, dpi: int = 72):
-    """Score against parameters as a figure; None if no row has parameters of a T5."""
+    """Score against parameters as a figure; None without a frontier."""
     rows = [row for row in measurable(measured.rows) if row.trainable > 0]
-    if not rows:
+    front = frontier(rows)
+    if not front:
         return None
     figure, (axes,) = new_figure(4.6)
     axes.set_xscale("log")
     for row in rows:
         error_bar(axes, style_of(measured, row), row.trainable, row.average)
-    front = frontier(rows)
     sizes = [row.trainable for row in rows]
     low, high = min(sizes) / 2, max(sizes) * 2
     xs = [*(row.trainable for row in front), high]

@@ -97,8 +97,11 @@ def test_no_winner_where_the_interval_holds_zero(tmp_path):
 
 def test_rows_below_the_most_frequent_answer_are_said(tmp_path):
     truth = {"good": ("LoRA", 1000, 80.0), "silent": ("TT", 16, 40.0)}
-    said = limits(read_measured(written_cells(tmp_path / "c.jsonl", truth), "test"))
-    assert [line for line in said if line.startswith("Below the most frequent answer on average: silent.")]
+    measured = read_measured(written_cells(tmp_path / "c.jsonl", truth), "test")
+    assert [
+        line for line in limits(measured) if line.startswith("Below always giving the most frequent answer: silent.")
+    ]
+    assert [row.name for row in frontier(measured.rows)] == ["good"]
 
 
 def test_one_seed_decides_nothing(cells, tmp_path, capsys):
@@ -147,9 +150,16 @@ def test_obsolete_records_do_not_count(cells, tmp_path):
     assert {row.name: row.average for row in read_measured(cells, "test").rows} == before
 
 
-@pytest.mark.parametrize("truth", [{"words": ("others", 50, 90.0)}, {"nothing": ("others", 0, 80.0)}])
+@pytest.mark.parametrize(
+    "truth",
+    [
+        {"words": ("others", 50, 90.0)},
+        {"nothing": ("others", 0, 80.0)},
+        {"silent": ("TT", 16, 40.0), "mute": ("TT", 9, 41.0)},
+    ],
+)
 def test_without_a_frontier(tmp_path, truth):
-    """Classifiers only, or runs that train nothing: a table without a picture."""
+    """Classifiers only, runs that train nothing or learn nothing: a table without a picture."""
     cells = written_cells(tmp_path / "c.jsonl", truth, without_backbone={"words"})
     assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
     assert not (tmp_path / "results.png").exists()
