@@ -95,5 +95,5 @@ def heat_map(measured: Measured, entry: str, rows: list[Row], keys: list[str], p
     axes.grid(visible=False)
     axes.set(xlabel=across, ylabel=up)
     title = f"{entry}: {across} and {up}"
-    caption = f"{score_name(measured)} on {measured.split}: mean, and half of its 95% interval over seeds."
+    caption = f"{score_name(measured)}, {measured.split}, and half of its 95% interval over seeds."
     return Plot(title, to_svg(figure, prefix, title), caption, [])

@@ -17,8 +17,7 @@ DOTS_PER_INCH = 110
 def page(measured: Measured) -> str:
     """The whole page."""
     title = html.escape(f"Results of the sweep {measured.name}")
-    first, *rest = [figure_html(plot, measured.groups) for plot in drawn(plots, measured)]
-    others = "\n".join(rest)
+    figures = "\n".join(figure_html(plot, measured.groups) for plot in drawn(plots, measured))
     comparisons = "\n".join(
         f"<details open><summary>{html.escape(title)}</summary>"
         f'{table_html(table)}<p class="note">{table.caption}</p></details>'
@@ -35,14 +34,13 @@ def page(measured: Measured) -> str:
     body = f"""<header><h1>{title}</h1></header>
 <section>
 {listed("What it says", conclusions(measured))}
-{first}
+<div class="figures">
+{figures}
+</div>
 <h2>Scores</h2>
 {scores}
 <p class="note">{html.escape(SCORES)} Click a heading to sort; hover over a row to highlight its group in the plots.</p>
 {comparisons}
-<div class="figures">
-{others}
-</div>
 {listed("What it cannot say", limits(measured))}
 </section>"""
     return document(title, body)

@@ -8,6 +8,7 @@ from seq2seq.comparison.plots.drawing import (
     INK,
     MUTED,
     Style,
+    log_if_wide,
     log_ticks,
     new_figure,
     place_labels,
@@ -90,8 +91,8 @@ def frontier_plot(measured: Measured, prefix: str) -> Plot | None:
         return None
     title = "Score against trainable parameters"
     caption = (
-        "Mean with its 95% interval over seeds. The dashed line is the frontier by mean scores, whose rows are named; "
-        "an interval may be cut off by the plot. A colour is a group."
+        "Mean with its 95% interval over seeds. The dashed line is the frontier by mean scores, whose rows are named "
+        "where there is room; an interval may be cut off by the plot. A colour is a group."
     )
     return Plot(title, to_svg(figure, prefix, title), caption, list(range(len(measured.groups))))
 
@@ -115,7 +116,7 @@ def task_plot(measured: Measured, prefix: str) -> Plot:
     every[0].set_yticks(range(len(rows)), [shortened(row.name, LONGEST) for row in rows], color=INK[0], fontsize=7)
     title = "Scores by task"
     caption = (
-        f"{score_name(measured)} on {measured.split}: mean with its 95% interval over seeds, ordered by the average "
+        f"Mean {metric_name(measured)} on {measured.split} with its 95% interval over seeds, ordered by the average "
         "over tasks. The dashed line is the majority class."
     )
     return Plot(title, to_svg(figure, prefix, title), caption, list(range(len(measured.groups))))
@@ -139,6 +140,9 @@ def curve_plot(measured: Measured, prefix: str) -> Plot | None:
                 steps, means = zip(*sorted(lines[row.name].items()), strict=True)
                 (line,) = axes.plot(steps, means, **style.line(), markersize=4.5, **style.points())
                 style.tag(line)
+    values = [value for line in losses.values() for value in line.values()]
+    if values:
+        log_if_wide(every[0], min(values), max(values))
     every[-1].set_xlabel("optimizer step")
     title = "Learning curves"
     named = "; ".join(f"{row.group}: {row.name}" for row in best if losses[row.name] or scores[row.name])
@@ -156,9 +160,14 @@ def history(row: Row, place: int) -> dict[int, float]:
     return {step: sum(values) / len(values) for step, values in by_step.items() if len(values) == len(row.records)}
 
 
-def score_name(measured: Measured) -> str:
-    """Name of the score, with what it is averaged over."""
+def metric_name(measured: Measured) -> str:
+    """Name of the score of a task."""
     names = {name.split("/")[-1] for row in measured.rows for r in row.records for name in r["scores"][measured.split]}
     names.discard("loss")
-    score = names.pop() if len(names) == 1 else "average_metrics"
+    return names.pop() if len(names) == 1 else "average_metrics"
+
+
+def score_name(measured: Measured) -> str:
+    """Name of the score, with what it is averaged over."""
+    score = metric_name(measured)
     return f"mean {score} of {len(measured.tasks)} tasks" if len(measured.tasks) > 1 else score

@@ -6,7 +6,7 @@ import numpy
 
 from seq2seq.comparison.configurations import Configuration
 from seq2seq.comparison.numbers import Statistic
-from seq2seq.comparison.plots.drawing import Style, log_ticks, new_figure, set_ticks, short_number, to_svg
+from seq2seq.comparison.plots.drawing import Style, log_if_wide, new_figure, short_number, to_svg
 from seq2seq.comparison.plots.parts import MANY, Plot, compared, largest, seeds
 from seq2seq.comparison.sections import Section
 
@@ -35,10 +35,8 @@ def curves(section: Section, split: str, prefix: str) -> Plot | None:
         for i, steps, means, deviations, diverged in reversed(lines):  # the best on top
             draw_curve(axes, Style(i), steps, means, deviations, diverged, len(lines))
         means = numpy.concatenate([line[2] for line in lines])
-        if key in ("loss", "grad_norm") and means.min() > 0 and means.max() / means.min() > 20:
-            axes.set_yscale("log")
-            ticks = log_ticks(*axes.get_ylim())
-            set_ticks(axes.yaxis, ticks, [f"{tick:g}" for tick in ticks])
+        if key in ("loss", "grad_norm"):
+            log_if_wide(axes, means.min(), means.max())
         axes.locator_params(axis="x", nbins=6)
         axes.xaxis.set_major_formatter(lambda step, _: short_number(step))
     every[-1].set_xlabel("optimizer step")

@@ -179,6 +179,14 @@ def shortened(name: str, length: int = 34) -> str:
     return name if len(name) <= length else f"{name[: length - 13]}…{name[-12:]}"
 
 
+def log_if_wide(axes, low: float, high: float) -> None:
+    """Make the upright axis logarithmic if its values span more than a factor of 20."""
+    if low > 0 and high / low > 20:
+        axes.set_yscale("log")
+        ticks = log_ticks(*axes.get_ylim())
+        set_ticks(axes.yaxis, ticks, [f"{tick:g}" for tick in ticks])
+
+
 def place_labels(axes, labels: list[tuple], obstacles: list[tuple]) -> bool:
     """Write labels beside their points without overlap; one that does not fit is replaced by its fallback or left out.
 
