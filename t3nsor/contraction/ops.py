@@ -104,7 +104,7 @@ def contract_cores(
     compiling = torch.compiler.is_compiling()
     plain = not (compiling or is_tracing() or is_any_autocast())
     key = (strategy, save, closed, *map(_look, (x, weight, bias, *cores))) if plain else None
-    contraction = _KNOWN.get(key)
+    contraction = _KNOWN.get(key) if plain else None  # a graph would guard every entry
     if contraction is None:
         check_operands(x, weight, bias, cores)
         x = in_autocast_dtype(x)

@@ -5,6 +5,7 @@ import torch
 from torch.autograd import forward_ad
 
 from t3nsor import Plan, TensorTrain, random_matrix, tt_matmul
+from t3nsor.contraction import ops
 from tests.t3nsor.contraction.cases import PLANS, contract, inputs, reference, small
 
 
@@ -142,6 +143,23 @@ def test_compiled_equals_eager(strategy, beside):
         tensors = [x, *tt.parameters()]
         got, wanted = (torch.autograd.grad(out.square().sum(), tensors) for out in (y, expected))
         assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(got, wanted, strict=True))
+
+
+def test_what_is_compiled_does_not_depend_on_what_ran_eagerly(monkeypatch):
+    """The memo of contractions, which is emptied when it is full, is no part of the graph."""
+    tt = small(dtype=torch.float32)
+
+    def product(x):
+        return tt_matmul(x, tt)
+
+    product(torch.randn(3, 12))
+    compiled, x = torch.compile(product, fullgraph=True, backend="aot_eager"), torch.randn(6, 12)
+    first = compiled(x)
+    monkeypatch.setattr(ops, "MOST_KNOWN", 1)
+    for rows in (4, 5):
+        product(torch.randn(rows, 12))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert torch.equal(compiled(x), first)
 
 
 def test_compiled_gradients_of_operands_in_any_layout():
