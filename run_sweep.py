@@ -45,17 +45,19 @@ def program(argv: list[str]) -> None:
 
     table = Table(sweep)
     warn(table.warnings)
-    check_writable(Path(sweep.output_dir))
-    if sweep.dry_run:
-        from seq2seq.sweeps.planned import print_plan
-        from seq2seq.sweeps.records import Records
-
-        print_plan(table, Records(Path(sweep.records)), sweep.cpus, workers_of(sweep).size)
-        return
     records = Path(sweep.records)
-    check_writable(records.parent, key="records")
-    workers = workers_of(sweep)
+    check_writable(Path(sweep.output_dir))
+    if not sweep.dry_run:
+        check_writable(records.parent, key="records")
     with ExitStack() as owned:
+        workers = workers_of(sweep)
+        owned.callback(workers.stop)
+        if sweep.dry_run:
+            from seq2seq.sweeps.planned import print_plan
+            from seq2seq.sweeps.records import Records
+
+            print_plan(table, Records(records), sweep.cpus, workers.size)
+            return
         owned.enter_context(Ownership(sweep.output_dir))
         if records.parent.absolute() != Path(sweep.output_dir).absolute():  # another sweep may write there, too
             owned.enter_context(Ownership(records.parent, key="records"))

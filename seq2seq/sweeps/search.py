@@ -24,6 +24,7 @@ from seq2seq.sweeps.work import Outcome, logged, outcome_of, run_cell
 
 OUTCOME, SCORE = "outcome", "score"
 REDUCTION = 3  # of the values that reach an evaluation, one in so many goes on at once
+MOST_EVALUATIONS = 3**10  # after which ASHA compares no more
 
 
 @dataclass
@@ -56,9 +57,10 @@ class Search:
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler
 
-        evaluations, metric = number_of_evaluations(cells[0]), self.table.sweep.choice.metric
+        check_evaluated(cells[0])
+        metric = self.table.sweep.choice.metric
         directory = Path(self.table.sweep.output_dir, "search").absolute()
-        scheduler = ASHAScheduler(max_t=evaluations, grace_period=1, reduction_factor=REDUCTION)
+        scheduler = ASHAScheduler(max_t=MOST_EVALUATIONS, reduction_factor=REDUCTION, stop_last_trials=False)
         recorder = recorder_for(tune.Callback, self.records, self.say)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trial, metric=metric, place=os.getcwd()), self.resources),
@@ -121,12 +123,10 @@ def recorder_for(base: type, records: Records, say: Callable[[str], None]) -> An
     return Recorder()
 
 
-def number_of_evaluations(cell: Cell) -> int:
-    """Return how often a run is evaluated in training. Raises ConfigError if never."""
-    training = build(cell.values).training
-    if training.eval_strategy.value == "no":
+def check_evaluated(cell: Cell) -> None:
+    """Raise ConfigError if a run is not evaluated in training."""
+    if build(cell.values).training.eval_strategy.value == "no":
         raise ConfigError(
             f"search is true, but {cell.row.name} is not evaluated in training, so that nothing can be stopped; set "
             'eval_strategy to "epoch" or "steps" in choose.keys'
         )
-    return max(1, round(training.num_train_epochs)) if training.eval_strategy.value == "epoch" else 100

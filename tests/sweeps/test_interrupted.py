@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.sweeps.small import CELLS, starts, table_in, written
+from tests.sweeps.small import CELLS, SWEEP, starts, table_in, written
 
 WAIT = 120.0  # seconds
 
@@ -92,7 +92,7 @@ def test_driver_and_worker_killed(where, signalled, tmp_path, reference):
 
 def test_ctrl_c_leaves_no_process_and_goes_on(tmp_path, reference):
     """A terminal sends the signal to all processes; the workers leave it to the driver, which lets them save."""
-    file, out = written(tmp_path), tmp_path / "out"
+    file, out = written(tmp_path, configurations=SWEEP["configurations"][1:]), tmp_path / "out"
     first = driver(file, "--workers", "2")
     until(lambda: recorded(out) >= 1 and working(out), "a cell under way")
     os.killpg(first.pid, signal.SIGINT)
@@ -103,7 +103,8 @@ def test_ctrl_c_leaves_no_process_and_goes_on(tmp_path, reference):
     assert not [log for log in out.rglob("*.log") if "interrupted" in log.read_text()]
     second = driver(file, "--workers", "2")
     second.communicate(timeout=WAIT)
-    assert table_in(out / "cells.jsonl") == table_in(reference / "cells.jsonl")
+    whole = table_in(reference / "cells.jsonl").items()
+    assert table_in(out / "cells.jsonl") == {key: record for key, record in whole if record["row"] == "LoRA"}
 
 
 def test_what_a_cell_launches_ends_with_the_driver(tmp_path):
@@ -121,7 +122,7 @@ def test_a_cell_that_hangs_is_ended(where, hours, sweep, tmp_path):
         pytest.importorskip("ray")
     keys = {"launch": "sh -c 'sleep 4000.5'", "cell_hours": hours, "seeds": [1], "choose": None}
     status, lines, errors = sweep("--workers", "2", *where, **keys, tasks=["vader-amazon"])
-    assert status == 1
+    assert status == 1, errors
     assert f"took longer than cell_hours, {hours}" in lines[-2]
     assert "cells have failed" in errors[-1]
     until(lambda: not processes_of("sleep", "4000.5"), "the end of what was launched")

@@ -5,9 +5,9 @@ import pytest
 from seq2seq.sweeps.records import read_records
 from tests.sweeps.small import KEYS, SWEEP
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 LORA = SWEEP["configurations"][1]
-SPACE = {"learning_rate": [0.03, 1e-9, 1e-8, 1e-7]}  # the first can learn, and is evaluated first
+SPACE = {"learning_rate": [0.03, 1e-9]}  # the first can learn, and is evaluated first
 
 
 @pytest.fixture
@@ -17,15 +17,13 @@ def niceness(monkeypatch):
 
 def test_search(sweep, tmp_path, niceness):
     choose = {"space": SPACE, "metric": "loss"}
-    keys = {**KEYS, "num_train_epochs": 3}
+    keys = {**KEYS, "num_train_epochs": 2.5}  # three evaluations
     status, printed, _ = sweep("--search", "--workers", "1", configurations=[LORA], keys=keys, choose=choose, seeds=[1])
     assert status == 0
     _, records = read_records(tmp_path / "out" / "cells.jsonl")
     tried = [record for record in records if record["stage"] == "choose"]
-    assert len(tried) == 4
-    stopped = [record for record in tried if "stopped" in record]
-    assert 1 <= len(stopped) < 4, printed
-    assert all(record["stopped"]["evaluations"] < 3 for record in stopped)
+    assert ["stopped" in record for record in tried] == [False, True], printed
+    assert tried[1]["stopped"]["evaluations"] == 1
     assert not any("test" in record.get("scores", {}) for record in tried)
     (reported,) = (record for record in records if record["stage"] == "report")
     assert reported["chosen"] == {"learning_rate": 0.03}
@@ -39,3 +37,4 @@ def test_nothing_to_stop_by(sweep, niceness):
     status, _, errors = sweep("--search", "--workers", "1", configurations=[LORA], keys=keys)
     assert status == 2
     assert "not evaluated in training" in errors[-1]
+    assert not ray.is_initialized()
