@@ -95,8 +95,10 @@ def complete(table: "Table", records: "Records", workers: "Workers", end: float 
     for line in problems:
         print(line)
     print(f"{counts}; {records.path}")
-    if state.failed:
-        raise RunFailed(f"{len(state.failed)} cells have failed; all others are kept")
+    lost = len(state.failed) + len(state.diverged)
+    if lost or state.unchosen:
+        cells = f"{lost} cells have failed" if lost else "no cell to choose by has a score"
+        raise RunFailed(f"{cells}; all others are kept")
 
 
 def search_first(sweep: "Sweep", table: "Table", records: "Records", end: float | None) -> None:

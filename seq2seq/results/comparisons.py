@@ -43,12 +43,15 @@ def differences(pairs: list[tuple[Row, Row]]) -> list[Difference]:
 def at_equal_size(measured: Measured, group: str, other: str) -> tuple[list[Difference], list[Row]]:
     """Compare each row of a group with the row of another group that is closest in parameters.
 
+    Of several as close, with one that has the same values of the grid, such as low_resource, and then with the best.
     Returns the differences, and the rows for which the other group has none within SAME_SIZE.
     """
     pairs, alone = [], []
     for row in measured.of(group):
         partner = min(
-            (each for each in measured.of(other) if each is not row), key=lambda each: ratio(row, each), default=None
+            (each for each in measured.of(other) if each is not row),
+            key=lambda each: (ratio(row, each), unlike(row, each), -each.average.mean),
+            default=None,
         )
         if partner is None or ratio(row, partner) > SAME_SIZE:
             alone.append(row)
@@ -63,9 +66,19 @@ def ratio(row: Row, other: Row) -> float:
     return high / low
 
 
+def unlike(row: Row, other: Row) -> int:
+    """How many keys of both grids have different values."""
+    return sum(row.grid[name] != other.grid[name] for name in row.grid.keys() & other.grid.keys())
+
+
 def measurable(rows: list[Row]) -> list[Row]:
     """The rows whose parameters are those of a T5; those of other classifiers are no measure of what these cost."""
     return [row for row in rows if row.backbone]
+
+
+def useful(rows: list[Row]) -> list[Row]:
+    """The measurable rows whose mean score is above always giving the most frequent answer."""
+    return [row for row in measurable(rows) if not row.average.mean <= row.most_frequent]
 
 
 def frontier(rows: list[Row]) -> list[Row]:
@@ -74,21 +87,20 @@ def frontier(rows: list[Row]) -> list[Row]:
     It begins above always giving the most frequent answer, which takes no parameters.
     """
     found: list[Row] = []
-    useful = [row for row in measurable(rows) if not row.average.mean <= row.most_frequent]
-    for row in sorted(useful, key=lambda row: (row.trainable, -row.average.mean)):
+    for row in sorted(useful(rows), key=lambda row: (row.trainable, -row.average.mean)):
         if not found or row.average.mean > found[-1].average.mean:
             found.append(row)
     return found
 
 
 def behind(rows: list[Row]) -> dict[str, Difference]:
-    """The rows that are worse than the best row with no more parameters, by name, with that difference.
+    """The useful rows that are worse than the best row with no more parameters, by name, with that difference.
 
     One test for each row, against the one that has the highest mean, which flatters that one a little.
     """
     front = frontier(rows)
     pairs = []
-    for row in measurable(rows):
+    for row in useful(rows):
         cheaper = [other for other in front if other is not row and other.trainable <= row.trainable]
         if cheaper:
             pairs.append((row, cheaper[-1]))  # the means of the frontier rise with size

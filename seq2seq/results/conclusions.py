@@ -3,7 +3,7 @@
 from collections import Counter
 from numbers import Real
 
-from seq2seq.results.comparisons import Difference, at_equal_size, behind, differences, frontier
+from seq2seq.results.comparisons import Difference, at_equal_size, behind, differences, frontier, useful
 from seq2seq.results.measured import Measured, Row
 from seq2seq.results.statistics import Estimate
 
@@ -27,10 +27,10 @@ def best(measured: Measured) -> str:
     if len(measured.seeds) == 1:
         return f"{line}; with one seed nothing says whether the others are worse."
     found = differences([(top, other) for other in rest])
-    behind_it = sum(each.decided for each in found)
+    beaten = {each.other.name for each in found if each.verdict == "better"}
+    behind_it = len(beaten)
     if behind_it == len(rest):
         return f"{line}, and higher than every other row."
-    beaten = {each.other.name for each in found if each.decided}
     nearest = next(row for row in rest if row.name not in beaten)
     return (
         f"{line}. Of the {len(rest)} other rows {behind_it} are worse by more than the seeds explain, all {len(rest)} "
@@ -49,8 +49,9 @@ def on_frontier(measured: Measured) -> str:
     if len(measured.seeds) == 1:
         return f"The frontier by scores: {listed}. With one seed nothing says which other rows are behind it."
     return (
-        f"The frontier by mean scores: {listed}. {len(worse)} of {len(measured.rows)} rows are behind it: worse than "
-        "the best row with no more parameters, by more than the seeds explain. The others may be on it."
+        f"The frontier by mean scores: {listed}. Of the {len(useful(measured.rows))} rows that score above the "
+        f"majority class {len(worse)} are behind it: worse than the best row with no more parameters, by more than the "
+        "seeds explain. The others may be on it."
     )
 
 
@@ -59,7 +60,7 @@ def group_on_frontier(measured: Measured, group: str) -> str:
     members = measured.of(group)
     front = [row.name for row in frontier(measured.rows) if row.group == group]
     worse = behind(measured.rows)
-    possible = [row for row in members if row.name not in worse]
+    possible = [row for row in useful(members) if row.name not in worse]
     if not members:
         return ""
     if not possible:

@@ -150,6 +150,8 @@ def _measured(path: Path, sweep: dict[str, Any], records: list[dict[str, Any]], 
         name = printable(record["row"])
         places = printable(record["entry"]), printable(record["group"]), record["grid"], record["method"]
         row = rows.setdefault(name, Row(name, *places, int(record["trainable"]), int(record["backbone"])))
+        if record["seed"] in row.scores.get(record["task"], {}):
+            raise ConfigError(f"{path} has two records of {name} on {record['task']} with seed {record['seed']}")
         row.trainable = max(row.trainable, int(record["trainable"]))  # what was chosen may differ by task
         row.scores.setdefault(record["task"], {})[record["seed"]] = score_of(record, METRIC, split)
         row.majority[record["task"]] = number(record["majority"][split])

@@ -9,7 +9,7 @@ from seq2seq.comparison.plots.drawing import SURFACE, Style, drawn
 from seq2seq.results.conclusions import conclusions, limits
 from seq2seq.results.measured import Measured
 from seq2seq.results.plots import frontier_figure, plots
-from seq2seq.results.tables import SCORES, comparison_tables, ranked, score_table
+from seq2seq.results.tables import SCORES, ranked, score_table, tables
 
 DOTS_PER_INCH = 110
 
@@ -18,10 +18,10 @@ def page(measured: Measured) -> str:
     """The whole page."""
     title = html.escape(f"Results of the sweep {measured.name}")
     figures = "\n".join(figure_html(plot, measured.groups) for plot in drawn(plots, measured))
-    comparisons = "\n".join(
+    others = "\n".join(
         f"<details open><summary>{html.escape(title)}</summary>"
-        f'{table_html(table)}<p class="note">{table.caption}</p></details>'
-        for title, table in comparison_tables(measured).items()
+        f'{table_html(table)}<p class="note">{html.escape(table.caption)}</p></details>'
+        for title, table in tables(measured).items()
     )
     rows = ranked(measured)
     marks = [measured.groups.index(row.group) for row in rows]
@@ -40,7 +40,7 @@ def page(measured: Measured) -> str:
 <h2>Scores</h2>
 {scores}
 <p class="note">{html.escape(SCORES)} Click a heading to sort; hover over a row to highlight its group in the plots.</p>
-{comparisons}
+{others}
 {listed("What it cannot say", limits(measured))}
 </section>"""
     return document(title, body)

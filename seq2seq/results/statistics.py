@@ -61,18 +61,17 @@ def paired(
     second: Mapping[str, Mapping[int, float]],
     steps: Mapping[str, float] | None = None,
 ) -> Estimate | None:
-    """Estimate by how much the first scores higher, over the tasks and seeds of both; None if they share none.
+    """Estimate by how much the first scores higher, over the seeds of both; None if they share none on a task.
 
     first, second: score by task and seed.
     steps: by task, what one test row is worth.
     """
     shared = {
         task: [first[task][seed] - second[task][seed] for seed in sorted(first[task].keys() & second[task].keys())]
-        for task in first.keys() & second.keys()
+        for task in sorted(first.keys() & second.keys())
     }
-    shared = {task: values for task, values in sorted(shared.items()) if values}
     rounding = {task: step**2 / 6 for task, step in (steps or {}).items()}  # of the difference of two rounded numbers
-    return estimate(shared, rounding) if shared else None
+    return estimate(shared, rounding) if shared and all(shared.values()) else None
 
 
 def holm(ps: Sequence[float]) -> list[float]:

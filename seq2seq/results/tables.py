@@ -3,7 +3,7 @@
 import math
 
 from seq2seq.comparison.tables import Cell, Table, number_cell
-from seq2seq.results.comparisons import SAME_SIZE, at_equal_size, behind, frontier
+from seq2seq.results.comparisons import SAME_SIZE, at_equal_size, behind, frontier, useful
 from seq2seq.results.conclusions import interval, is_at_edge, shown_p
 from seq2seq.results.measured import Measured, Row
 from seq2seq.results.statistics import Estimate
@@ -11,11 +11,13 @@ from seq2seq.results.statistics import Estimate
 SCORES = (
     "Mean over seeds, with half of the 95% interval; on average over the tasks, whose variances are added up. Minutes "
     'are of one processor, MiB the peak of the process. Frontier: "yes" by mean scores, "may be" if it is not '
-    "worse than the best row with no more parameters by more than the seeds explain (Holm over all rows)."
+    "worse than the best row with no more parameters by more than the seeds explain (Holm over all rows), and its mean "
+    "is above the majority class."
 )
 COMPARED = (
-    f"Paired by task and seed; a partner has at most {SAME_SIZE:g} times as many parameters, or as few. Intervals are "
-    "95% each, p is adjusted for all rows of the table (Holm)."
+    f"Paired by task and seed; a partner has at most {SAME_SIZE:g} times as many parameters, or as few; of several of "
+    "one size it is the one with the same values of the grid, and then the best. Intervals are 95% each, p is adjusted "
+    "for all rows of the table (Holm)."
 )
 CHOSEN = "With the first seed and fewer rows; * marks an end of what was tried."
 
@@ -27,7 +29,7 @@ def ranked(measured: Measured) -> list[Row]:
 
 def score_table(measured: Measured) -> Table:
     """Scores and costs of every row, the best of each column marked, and the majority class."""
-    front, worse = {row.name for row in frontier(measured.rows)}, behind(measured.rows)
+    places = frontier_places(measured)
     several = len(measured.tasks) > 1
     rows = ranked(measured)
     scores = [[*([row.average] if several else []), *(row.on(task) for task in measured.tasks)] for row in rows]
@@ -38,7 +40,7 @@ def score_table(measured: Measured) -> Table:
             number_cell(row.trainable, ",d"),
             number_cell(row.percent, ".3f"),
             *(score_cell(score, top) for score, top in zip(each, tops, strict=True)),
-            Cell("yes" if row.name in front else "" if row.name in worse else "may be"),
+            Cell(places.get(row.name, "")),
             number_cell(row.minutes, ".2f"),
             number_cell(row.memory, ",.0f"),
         ]
@@ -51,8 +53,25 @@ def score_table(measured: Measured) -> Table:
     return Table([*head, "frontier", "minutes", "MiB"], body, foot, SCORES)
 
 
+def frontier_places(measured: Measured) -> dict[str, str]:
+    """Whether a row is on the frontier, by name; without those that are not."""
+    worse = behind(measured.rows)
+    possible = {row.name: "may be" for row in useful(measured.rows) if row.name not in worse}
+    return possible | {row.name: "yes" for row in frontier(measured.rows)}
+
+
 def score_cell(score: Estimate, top: float) -> Cell:
     return Cell(interval(score), score.mean, score.mean == top)
+
+
+def tables(measured: Measured) -> dict[str, Table]:
+    """All tables but that of the scores, by title."""
+    found = {
+        **comparison_tables(measured),
+        "Beside published scores": published_table(measured),
+        "Chosen on validation": chosen_table(measured),
+    }
+    return {title: table for title, table in found.items() if table is not None}
 
 
 def comparison_tables(measured: Measured) -> dict[str, Table]:

@@ -6,7 +6,7 @@ from seq2seq.comparison.tables import Cell, Table
 from seq2seq.comparison.words import safe
 from seq2seq.results.conclusions import conclusions, limits
 from seq2seq.results.measured import Measured
-from seq2seq.results.tables import chosen_table, comparison_tables, published_table, score_table
+from seq2seq.results.tables import score_table, tables
 
 
 def markdown(measured: Measured, command: str, records: str, picture: str | None) -> str:
@@ -19,15 +19,8 @@ def markdown(measured: Measured, command: str, records: str, picture: str | None
         parts.append(f"![Score against trainable parameters]({picture})")
     parts += ["## What it says", bullets(conclusions(measured))]
     parts += ["## What it cannot say", bullets(limits(measured))]
-    tables = {
-        "Scores": score_table(measured),
-        **comparison_tables(measured),
-        "Beside published scores": published_table(measured),
-        "Chosen on validation": chosen_table(measured),
-    }
-    for title, table in tables.items():
-        if table is not None:
-            parts += filter(None, (f"## {safe(title)}", safe(table.caption), text_table(table)))
+    for title, table in {"Scores": score_table(measured), **tables(measured)}.items():
+        parts += filter(None, (f"## {safe(title)}", safe(table.caption), text_table(table)))
     return "\n\n".join(parts) + "\n"
 
 

@@ -16,7 +16,7 @@ def score_of(record: dict[str, Any], metric: str, split: str = "validation") -> 
     else:
         found = [score for name, score in record["scores"].get(split, {}).items() if name.split("/")[-1] == metric]
         value = None if None in found or not found else sum(found) / len(found)
-    if value is None:
+    if value is None or not math.isfinite(value):
         return math.nan
     return -value if metric == LOSS else value
 

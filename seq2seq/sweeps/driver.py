@@ -45,6 +45,7 @@ class State:
     finished: cells with a record, by place.
     running: cells under way, by key, with the time at which they were started.
     failed: why cells have failed in this sitting, by place.
+    diverged: reported cells that are finished without scores, and why.
     waiting: number of cells that are known and not started.
     later: number of reported cells whose values are not chosen yet.
     taken: cells that were finished in this sitting, with their seconds.
@@ -54,6 +55,7 @@ class State:
     finished: dict[tuple, Cell] = field(default_factory=dict)
     running: dict[str, tuple[Cell, float]] = field(default_factory=dict)
     failed: dict[tuple, tuple[Cell, str]] = field(default_factory=dict)
+    diverged: list[tuple[Cell, str]] = field(default_factory=list)
     waiting: int = 0
     later: int = 0
     taken: list[tuple[Cell, float]] = field(default_factory=list)
@@ -98,6 +100,8 @@ class Driver:
             self._collect()
             if begun:
                 self.records.write(self.cells(), self.table.sweep.content)
+        ended = [(cell, self.records.by_key[cell.key]) for cell in self.state.finished.values() if cell.stage != CHOOSE]
+        self.state.diverged = [(cell, record["failed"]) for cell, record in ended if "failed" in record]
         self._tell()
         return self.state
 

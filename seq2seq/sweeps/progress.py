@@ -117,7 +117,7 @@ def summary(state: State, table: Table, seconds: float) -> list[str]:
     """Return what is to be said in the end: failed cells, those of one row and task together, and what is left."""
     lines = []
     failed: dict[tuple[str, str], list[tuple[int, str]]] = {}
-    for cell, error in state.failed.values():
+    for cell, error in [*state.failed.values(), *state.diverged]:
         failed.setdefault((cell.row.name, cell.task), []).append((cell.seed, error))
     for (row, task), cases in failed.items():
         seeds = sorted({seed for seed, _ in cases})

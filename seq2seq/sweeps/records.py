@@ -18,6 +18,11 @@ from seq2seq.sweeps.cells import CHOOSE, Cell
 from seq2seq.sweeps.work import Outcome
 
 DIGITS = 4  # of a score in percent
+PLACED = {"cell": str, "stage": str, "row": str, "task": str, "seed": int, "chosen": dict}
+SCORED = PLACED | {"scores": dict, "average": dict, "trainable": int, "backbone": int, "threads": int, "machine": str}
+SCORED |= dict.fromkeys(("seconds", "cpu_seconds", "memory_mib"), int | float)
+REPORTED = {"grid": dict, "majority": dict, "rows": dict, "hash": dict, "history": list}
+ENDS = "scores", "failed", "stopped"
 
 
 class Records:
@@ -97,7 +102,7 @@ def read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 continue
             _check_record(record, f"{path}, line {number}")
         except ConfigError:
-            if number > len(lines):
+            if lines and number > len(lines):
                 break  # the driver was killed while it wrote
             raise
         found.append(record)
@@ -106,9 +111,21 @@ def read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _check_record(record: Any, place: str) -> None:
     """Raise ConfigError unless this is a record of a cell."""
-    kinds = {"cell": str, "stage": str, "row": str, "task": str, "seed": int, "chosen": dict}
-    if not isinstance(record, dict) or any(not isinstance(record.get(name), kind) for name, kind in kinds.items()):
+    if not isinstance(record, dict):
         raise ConfigError(f"{place} is no record of a cell")
+    if not any(name in record for name in ENDS):
+        raise ConfigError(f"{place} is no record of a cell; it has none of {', '.join(ENDS)}")
+    kinds = PLACED if "scores" not in record else SCORED if record.get("stage") == CHOOSE else SCORED | REPORTED
+    wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
+    if not wrong and "scores" in record:
+        wrong = [name for name in ("average",) if not _are_numbers(record[name])]
+        wrong += [f"scores on {split}" for split, each in record["scores"].items() if not _are_numbers(each)]
+    if wrong:
+        raise ConfigError(f"{place} is no record of a cell; look at {wrong[0]}")
+
+
+def _are_numbers(found: Any) -> bool:
+    return isinstance(found, dict) and all(value is None or isinstance(value, int | float) for value in found.values())
 
 
 def line_of(record: dict[str, Any]) -> str:

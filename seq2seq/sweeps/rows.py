@@ -104,6 +104,9 @@ class RowReader:
         both = [name for name in space if name in grid]
         if both:
             raise ConfigError(f"{entry.name}: {both[0]} is in the grid and in the space; it can be in one of them")
+        fixed = [name for name in space if name in (self.sweep.choice.keys or {})] if space else []
+        if fixed:
+            raise ConfigError(f"{entry.name}: {fixed[0]} is in choose.keys and in the space; it can be in one of them")
         return grid, space
 
     def _keys_read(self, base: Row, grid: dict, space: dict, own_grid: dict[str, list]) -> set[str]:

@@ -11,6 +11,7 @@ from report import main
 from seq2seq.results.comparisons import at_equal_size, behind, frontier
 from seq2seq.results.conclusions import best, limits
 from seq2seq.results.measured import read_measured
+from seq2seq.results.tables import frontier_places
 from tests.results.written_cells import written_cells
 
 TRUTH = {  # name: group, parameters, score
@@ -150,6 +151,46 @@ def test_obsolete_records_do_not_count(cells, tmp_path):
     assert {row.name: row.average for row in read_measured(cells, "test").rows} == before
 
 
+def test_partners_of_one_size(tmp_path):
+    """The one with as many training rows, and else the best: a comparison with a bad one would flatter."""
+    rows = {"low_resource": 100}, {"low_resource": 4000}
+    truth = {
+        f"{group} (low_resource={n})": (group, 1000, 60 + n / 200, {"low_resource": n})
+        for group in ("LoRA", "TT")
+        for n in (100, 4000)
+    }
+    measured = read_measured(written_cells(tmp_path / "rows.jsonl", truth), "test")
+    found, _ = at_equal_size(measured, "TT", "LoRA")
+    assert [each.other.grid for each in found] == [*rows]
+    assert all(abs(each.by.mean) < 2 for each in found)
+    truth = {"LoRA bad": ("LoRA", 1000, 60.0), "LoRA good": ("LoRA", 1000, 85.0), "TT": ("TT", 1000, 80.0)}
+    measured = read_measured(written_cells(tmp_path / "rates.jsonl", truth), "test")
+    ((only,), _) = at_equal_size(measured, "TT", "LoRA")
+    assert (only.other.name, only.verdict) == ("LoRA good", "worse")
+
+
+def test_without_seeds_in_common_on_a_task_nothing_is_compared(tmp_path):
+    """What is left would be a difference on other tasks."""
+    truth = {"LoRA": ("LoRA", 1000, 70.0), "TT": ("TT", 1000, 60.0)}
+    cells = written_cells(tmp_path / "c.jsonl", truth, compare={"TT": ["LoRA"]})
+    lines = cells.read_text().splitlines(keepends=True)
+    moved = [line.replace('"seed":', '"seed":10') if '"TT"' in line and "movie" in line else line for line in lines[1:]]
+    cells.write_text("".join([lines[0], *moved]))
+    measured = read_measured(cells, "test")
+    assert at_equal_size(measured, "TT", "LoRA") == ([], [])
+    assert "1 are undecided" in best(measured)
+
+
+def test_who_may_be_on_the_frontier(tmp_path):
+    """Only what was tested: classifiers without T5 and rows below the majority class were not."""
+    truth = {**TRUTH, "silent": ("others", 16, 40.0)}
+    measured = read_measured(written_cells(tmp_path / "c.jsonl", truth, without_backbone={"words"}), "test")
+    places = frontier_places(measured)
+    assert not {"words", "silent", "LoRA 2"} & places.keys()
+    assert places["TT 1"] == "yes"
+    assert set(places.values()) <= {"yes", "may be"}
+
+
 @pytest.mark.parametrize(
     "truth",
     [
@@ -193,7 +234,13 @@ def test_odd_names_and_unknown_majority(tmp_path):
         (["--results", "OTHER ROWS"], "are not the same in all cells"),
         (["--results", "CHOSEN ONLY"], "no reported cell"),
         (["--results", "NO STAGE"], "is no record of a cell"),
-        (["--results", "ODD SCORES"], "not in the format of run_sweep.py"),
+        (["--results", "ODD AVERAGE"], "look at average"),
+        (["--results", "ODD SCORES"], "look at scores on test"),
+        (["--results", "NO MEMORY"], "look at memory_mib"),
+        (["--results", "NO HISTORY"], "look at history"),
+        (["--results", "NO END"], "none of scores, failed, stopped"),
+        (["--results", "TWICE"], "two records of LoRA 1 on vader-movie with seed 1"),
+        (["--results", "ONE LINE"], "is no record of a cell"),
         (["--results", "NO ROWS"], "not in the format of run_sweep.py"),
         (["--results", "ODD SWEEP"], "not in the format of run_sweep.py"),
         (["--results", "NO ROW WHOLE"], "no row has a score on every task yet"),
@@ -206,7 +253,13 @@ def test_one_line(cells, tmp_path, capsys, arguments, words):
         "DAMAGED": [*lines[:2], "{]\n", *lines[3:]],
         "OTHER ROWS": [*lines[:-1], lines[-1].replace('"hash":{"test":["', '"hash":{"test":["other')],
         "NO STAGE": [line.replace('"stage":"report",', "") for line in lines],
-        "ODD SCORES": [line.replace('"average":{', '"average":1,"other":{') for line in lines],
+        "ODD AVERAGE": [line.replace('"average":{', '"average":1,"other":{') for line in lines],
+        "ODD SCORES": [line.replace('"accuracy":', '"accuracy":"","x":') for line in lines],
+        "NO MEMORY": [line.replace('"memory_mib":800', '"memory_mib":null') for line in lines],
+        "NO HISTORY": [line.replace('"history"', '"historie"') for line in lines],
+        "NO END": [line.replace('"scores"', '"scored"') for line in lines],
+        "TWICE": [*lines, next(line for line in lines if '"LoRA 1"' in line)],
+        "ONE LINE": ["[" + ",".join(lines[1:]).replace("\n", "") + "]"],
         "NO ROWS": [line.replace('"rows":{"test":500}', '"rows":{"test":0}') for line in lines],
         "ODD SWEEP": ['{"sweep":{"compare":[1]}}\n', *lines[1:]],
         "NO ROW WHOLE": [

@@ -175,6 +175,16 @@ def test_a_torn_last_line_and_a_damaged_result(sweep, tmp_path, reference):
     assert table_in(out / "cells.jsonl") == table_in(reference / "cells.jsonl")
 
 
+def test_what_is_no_record_file_is_not_written_over(sweep, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("my only copy, one line without a break")
+    for file in (notes, tmp_path / "small.json"):
+        status, _, errors = sweep("--records", str(file))
+        assert status == 2
+        assert "line 1" in errors[-1]
+    assert notes.read_text() == "my only copy, one line without a break"
+
+
 def test_a_damaged_line_in_the_middle_is_not_passed_over(sweep, tmp_path, reference):
     (tmp_path / "out").mkdir()
     lines = (reference / "cells.jsonl").read_text().splitlines(keepends=True)

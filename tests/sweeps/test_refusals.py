@@ -76,6 +76,7 @@ def choose(**keys) -> dict:
         ({"verify": 1}, "no cell of the sweep is finished"),
         (choose(space={"learning_rate": [0.1], "tt_rank": [1, 2]}), "in the grid and in the space"),
         ({"grid": {"learning_rate": [0.1, 0.2]}}, "in the grid and in the space"),
+        (choose(keys={"learning_rate": 0.5}), "in choose.keys and in the space"),
         (
             {"choose": None, "configurations": [{"name": "a", "file": LORA, "space": {"lora_rank": [1]}}]},
             "choose is not set",
