@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(
         usage="python report.py PATH .. [--split test] [--output_dir outputs/report] [--traceback]\n"
-        "       python report.py --results CELLS.jsonl [--split test] [--output_dir docs] [--traceback]",
+        "       python report.py --results CELLS.jsonl [--split test] [--output_dir outputs/report] [--traceback]",
         description="Collect the finished runs in and below the paths, print a table for each data set and write "
         "report.csv, report.md and report.html. Runs that differ only in their seed count as one configuration.",
         allow_abbrev=False,

@@ -10,4 +10,4 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that reports wrong arguments like any other wrong input, as ConfigError."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; {self.format_usage().strip()}")
+        raise ConfigError(f"{message}; {' '.join(self.format_usage().split())}")

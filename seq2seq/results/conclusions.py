@@ -49,9 +49,9 @@ def on_frontier(measured: Measured) -> str:
     if len(measured.seeds) == 1:
         return f"The frontier by scores: {listed}. With one seed nothing says which other rows are behind it."
     return (
-        f"The frontier by mean scores: {listed}. Of the {len(useful(measured.rows))} rows that score above the "
-        f"majority class {len(worse)} are behind it: worse than the best row with no more parameters, by more than the "
-        "seeds explain. The others may be on it."
+        f"The frontier by mean scores: {listed}. Of the {len(useful(measured.rows))} rows of T5 above the majority "
+        f"class {len(worse)} are behind it: worse than the best row with no more parameters, by more than the seeds "
+        "explain. The others may be on it."
     )
 
 
@@ -101,17 +101,19 @@ def limits(measured: Measured) -> list[str]:
     lines = [
         f"{seeds} seed{'s' * (seeds > 1)}: an interval says how much the score of these tasks varies with the seed, "
         "and with it the training rows where they are sampled by seed. It does not cover other test rows: those are "
-        "the same for all, and of 1,000 rows at an accuracy of 80 the score of any row of this table is uncertain by "
-        "2.5 points, of which a difference of two rows has less, as they answer the same questions.",
+        "the same for all. An accuracy of 80 on 1,000 rows, for example, could be 2.5 points off on 1,000 others; the "
+        "difference of two configurations by less, as they answer the same questions.",
         f"{tasks} task{'s' * (tasks > 1)}, taken as they are: nothing is said of others, nor of another backbone, more "
         "rows or longer training.",
-        "Undecided is not equal: with so few seeds, differences of less than about two of the half-intervals shown "
-        "would mostly be missed.",
+        "Undecided is not equal: with so few seeds, and so many rows to adjust for, differences of less than about "
+        "four of the half-intervals shown would mostly be missed.",
+        "Which row is the best is known only after looking. The adjustment does not cover that, so some of those that "
+        "are called worse than the best, or behind the frontier, by little may not be.",
     ]
     if chosen:
         lines.append(
             f"Chosen values: {at_edge} of {chosen} lie at an end of what was tried, where a value beyond might be "
-            "better; the choice itself is noisy, as it is made with one seed and fewer rows."
+            "better; the choice itself is noisy, as it is made with one seed."
         )
     below = [row.name for row in measured.rows if row.average.mean < row.most_frequent]
     if below:

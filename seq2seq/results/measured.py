@@ -141,7 +141,9 @@ def _measured(path: Path, sweep: dict[str, Any], records: list[dict[str, Any]], 
     reported = [record for record in records if record["stage"] == REPORT]
     scored = [record for record in reported if not math.isnan(score_of(record, METRIC, split))]
     if not scored:
-        raise ConfigError(f"{path} has no reported cell with scores on {split}")
+        chosen = sum(record["stage"] == CHOOSE for record in records)
+        more = f"; {chosen} cells to choose by are finished, start the sweep again" if chosen and not reported else ""
+        raise ConfigError(f"{path} has no reported cell with scores on {split}{more}")
     _check_rows(scored, split, path)
     tasks = list(dict.fromkeys(record["task"] for record in scored))
     seeds = sorted({record["seed"] for record in scored})

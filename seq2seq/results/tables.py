@@ -19,7 +19,7 @@ COMPARED = (
     "one size it is the one with the same values of the grid, and then the best. Intervals are 95% each, p is adjusted "
     "for all rows of the table (Holm)."
 )
-CHOSEN = "With the first seed and fewer rows; * marks an end of what was tried."
+CHOSEN = "By the score on validation; a number without a name is a learning rate, * marks an end of what was tried."
 
 
 def ranked(measured: Measured) -> list[Row]:

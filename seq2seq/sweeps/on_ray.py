@@ -100,7 +100,7 @@ def connect(address: str, cpus: int | None) -> Any:
     try:
         import ray
     except ImportError:
-        raise ConfigError('ray is set, but Ray is not installed; pip install ".[ray]" in the clone') from None
+        raise ConfigError('Ray is not installed; in the clone, run pip install -e ".[ray]"') from None
     where = {"num_cpus": cpus} if address == "local" else {"address": address}
     if address not in ("local", "auto"):
         check_answers(address)
