@@ -95,6 +95,8 @@ def results(cells: Path, split: str, directory: Path) -> None:
     measured = read_measured(cells, split)
     for line in measured.partial:
         print(f"warning: {line} lacks tasks or seeds", file=sys.stderr)
+    for name in measured.missing:
+        print(f"warning: no run of {name} is reported yet", file=sys.stderr)
     command = f"python report.py --results {cells} --output_dir {directory}" + f" --split {split}" * (split != "test")
     drawn = picture(measured)
     files = {

@@ -116,7 +116,7 @@ def describe(annotation: Any) -> str:
         return "one of " + ", ".join(json.dumps(a) for a in arguments)
     if origin is list:
         item = describe(arguments[0])
-        plural = re.sub("^an? (list|number|object|string|whole number)", r"\1s", item)
+        plural = re.sub("(^| or )an? (list|number|object|string|whole number)", r"\1\2s", item)
         return f"a list of {plural}" if plural != item else f"a list whose items are each {item}"
     if annotation is type(None):
         return "null"

@@ -126,6 +126,8 @@ def limits(measured: Measured) -> list[str]:
         lines.append(f"Of several sizes, as values were chosen by task, shown at the largest: {', '.join(several)}.")
     if measured.partial:
         lines.append(f"Not complete, so with fewer seeds or left out: {', '.join(measured.partial)}.")
+    if measured.missing:
+        lines.append(f"Without a reported run yet, so not in the table: {', '.join(measured.missing)}.")
     if measured.failed:
         lines.append(f"Diverged: {'; '.join(measured.failed)}.")
     if len(measured.machines) > 1:

@@ -13,6 +13,7 @@ from seq2seq.results.statistics import Estimate, estimate
 from seq2seq.sweeps.cells import CHOOSE, REPORT
 from seq2seq.sweeps.choosing import score_of
 from seq2seq.sweeps.records import read_records
+from seq2seq.sweeps.specification import CELLS, entry_name
 
 METRIC = "average_metrics"
 
@@ -92,13 +93,14 @@ class Row:
 class Measured:
     """A sweep.
 
-    name: of its file.
+    name: of its file, or of the directory of its records.
     sweep: the content of its file.
     rows: those that have a score on every task.
     tasks: by name, in order.
     seeds: of the reported cells.
     split: whose scores these are.
     partial: names of rows that lack a task, or seeds of one.
+    missing: what the sweep's file names and no reported run has.
     failed: one line about each cell that diverged.
     machines: what computed, with the number of cells.
     """
@@ -110,6 +112,7 @@ class Measured:
     seeds: list[int]
     split: str
     partial: list[str]
+    missing: list[str]
     failed: list[str]
     machines: dict[str, int]
 
@@ -165,14 +168,26 @@ def _measured(path: Path, sweep: dict[str, Any], records: list[dict[str, Any]], 
     whole = [row for row in rows.values() if all(task in row.scores for task in tasks)]
     if not whole:
         raise ConfigError(f"{path}: no row has a score on every task yet ({', '.join(tasks)})")
-    partial = [row.name for row in rows.values() if any(len(row.scores.get(task, {})) < len(seeds) for task in tasks)]
+    planned = {*seeds, *(sweep.get("seeds") or ())}
+    partial = [row.name for row in rows.values() if any(len(row.scores.get(task, {})) < len(planned) for task in tasks)]
     failed = [
         f"{record['row']}, {record['task']}, seed {record['seed']}: {record['failed']}"
         for record in reported
         if "failed" in record
     ]
     machines = Counter(str(record["machine"]) for record in scored)
-    return Measured(path.stem, _compared(sweep), whole, tasks, seeds, split, partial, failed, machines)
+    name = path.absolute().parent.name if path.name == CELLS else path.stem
+    return Measured(
+        name, _compared(sweep), whole, tasks, seeds, split, partial, missing_of(sweep, scored), failed, machines
+    )
+
+
+def missing_of(sweep: dict[str, Any], scored: list[dict[str, Any]]) -> list[str]:
+    """Return what the sweep's file names and none of the records has."""
+    entries = {record["entry"] for record in scored}
+    missing = [name for name in map(entry_name, sweep.get("configurations") or ()) if name not in entries]
+    tasks = len(sweep.get("tasks") or ()) - len({record["task"] for record in scored})
+    return [*map(printable, missing), *([f"{tasks} of the tasks"] if tasks > 0 else [])]
 
 
 def _compared(sweep: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from seq2seq.sweeps.spaces import candidates
 from seq2seq.sweeps.specification import Sweep
 
 CHOOSE, REPORT = "choose", "report"
-OTHERS = "others"  # the group of configurations without one
 BESIDE = {*INCIDENTAL, "experiment_name", "seeds", "do_train", *DATA_FILES}  # not part of what a cell computes
 KEY_LENGTH = 16
 

@@ -15,6 +15,7 @@ from seq2seq.sweeps.spaces import check_space
 
 PROGRAM = "run_sweep.py"
 CELLS = "cells.jsonl"
+OTHERS = "others"  # the group of configurations that name none
 LIKE, TAKEN = "like", ("tasks", "seeds", "keys", "choose")
 # Keys that say how and where cells are run, not which.
 OF_A_SITTING = {
@@ -178,9 +179,9 @@ class Sweep:
 
     def _check_compared(self) -> None:
         """Raise ConfigError unless `compare` names groups of the sweep."""
-        groups = {entry.group for entry in self.entries}
+        groups = {entry.group or OTHERS for entry in self.entries}
         for group, others in (self.compare or {}).items():
-            if not isinstance(others, list) or not others:
+            if not isinstance(others, list) or not others or not all(isinstance(name, str) for name in others):
                 raise ConfigError(f"compare: {group!r} is {json.dumps(others)}; it must be a list of groups")
             for name in (group, *others):
                 if name not in groups:
@@ -206,7 +207,10 @@ def load_sweep(path: str, overrides: list[str]) -> Sweep:
     types = key_types(Sweep)
     values = {**read_file(path), **read_overrides(overrides, types)}
     if isinstance(values.get(LIKE), str):
-        other = read_file(values.pop(LIKE))
+        other = read_file(values[LIKE])
+        if LIKE in other:
+            raise ConfigError(f"like is {values[LIKE]}, which is itself like {other[LIKE]}; name a file that sets all")
+        del values[LIKE]
         values = {**{name: other[name] for name in TAKEN if name in other}, **values}
     sweep = made(Sweep, values, path)
     sweep.output_dir = sweep.output_dir or str(Path("outputs", "sweeps", Path(path).stem))
@@ -246,13 +250,20 @@ def entry_of(item: str | dict, number: int) -> Entry:
             raise ConfigError(f"{place}: a baseline has no {others[0]}; remove it")
     elif entry.file is None and entry.keys is None:
         raise ConfigError(f"{place} has neither a file nor keys; set one of them, or baseline")
-    entry.name = entry.name or entry.baseline or (Path(entry.file).stem if entry.file else None)
+    entry.name = entry_name(item)
     if not entry.name:
         raise ConfigError(f"{place} has keys, but no file and no name; set name")
     for name in ("keys", "grid", "space"):
         check_own(getattr(entry, name), f"{place}: {name}")
     check_grid(entry.grid, f"{place}: grid")
     return entry
+
+
+def entry_name(item: str | dict) -> str | None:
+    """Return what an item of `configurations` is called; None if nothing names it."""
+    if isinstance(item, str):
+        return Path(item).stem if item.endswith(".json") else item
+    return item.get("name") or item.get("baseline") or (Path(item["file"]).stem if item.get("file") else None)
 
 
 def check_own(keys: Mapping[str, Any] | None, place: str) -> None:

@@ -42,6 +42,7 @@ def test_ranges():
     [
         (list[list[int]] | None, "a list of lists of whole numbers or null"),
         (list[str], "a list of strings"),
+        (list[str | dict], "a list of strings or objects"),
         (float | None, "a number or null"),
         (dict | str, "an object or a string"),
     ],

@@ -181,6 +181,22 @@ def test_without_seeds_in_common_on_a_task_nothing_is_compared(tmp_path):
     assert "1 are undecided" in best(measured)
 
 
+def test_what_the_sweep_names_and_no_record_has(cells, tmp_path, capsys):
+    lines = cells.read_text().splitlines(keepends=True)
+    plan = {
+        "configurations": ["configs/small.json", "LoRA", {"name": "TT"}, {"baseline": "words"}, {"name": "gone"}],
+        "tasks": ["vader-movie", "vader-nyt", "vader-tweets", "vader-amazon"],
+        "seeds": [1, 2, 3, 4],
+    }
+    cells.write_text("".join([json.dumps({"sweep": plan}) + "\n", *lines[1:]]))
+    measured = read_measured(cells, "test")
+    assert measured.missing == ["gone", "1 of the tasks"]
+    assert measured.partial == list(TRUTH)
+    assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
+    assert "no run of gone is reported yet" in capsys.readouterr().err
+    assert "not in the table: gone, 1 of the tasks" in (tmp_path / "results.md").read_text()
+
+
 def test_who_may_be_on_the_frontier(tmp_path):
     """Only what was tested: classifiers without T5 and rows below the majority class were not."""
     truth = {**TRUTH, "silent": ("others", 16, 40.0)}

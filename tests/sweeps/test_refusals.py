@@ -84,6 +84,8 @@ def choose(**keys) -> dict:
         ({"configurations": [{"name": "a", "file": LORA, "space": RANGE}]}, "set choose.trials"),
         ({"configurations": [{"name": "a", "file": LORA, "group": ["x"]}]}, "group is"),
         ({"compare": {"a": ["b"]}}, "which no configuration has"),
+        ({"compare": {"others": [["others"]]}}, "must be a list of groups"),
+        ({"like": str(ROOT / "configs/sweeps/rank.json")}, "which is itself like"),
         ({"launch": "python 'x"}, "No closing quotation"),
         ({"launch": " "}, "launch is empty"),
         ({"tasks": [{"task_name": "file", "train_file": 5}]}, "train_file is 5"),
