@@ -118,7 +118,7 @@ def _check_record(record: Any, place: str) -> None:
     kinds = PLACED if "scores" not in record else SCORED if record.get("stage") == CHOOSE else SCORED | REPORTED
     wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
     if not wrong and "scores" in record:
-        wrong = [name for name in ("average",) if not _are_numbers(record[name])]
+        wrong = [] if _are_numbers(record["average"]) else ["average"]
         wrong += [f"scores on {split}" for split, each in record["scores"].items() if not _are_numbers(each)]
     if wrong:
         raise ConfigError(f"{place} is no record of a cell; look at {wrong[0]}")
