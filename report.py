@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +98,8 @@ def results(cells: Path, split: str, directory: Path) -> None:
         print(f"warning: {line} lacks tasks or seeds", file=sys.stderr)
     for name in measured.missing:
         print(f"warning: no run of {name} is reported yet", file=sys.stderr)
-    command = f"python report.py --results {cells} --output_dir {directory}" + f" --split {split}" * (split != "test")
+    given = ["--results", str(cells), "--output_dir", str(directory), *(["--split", split] if split != "test" else [])]
+    command = shlex.join(["python", "report.py", *given])
     drawn = picture(measured)
     files = {
         "results.md": markdown(measured, command, os.path.relpath(cells, directory), drawn and "results.png"),

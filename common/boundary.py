@@ -1,6 +1,7 @@
 """The boundary of an entry point: every error leaves it as one line and an exit status."""
 
 import errno
+import io
 import os
 import platform
 import sys
@@ -27,6 +28,9 @@ def guarded(program: Callable[[list[str]], object], argv: list[str], interrupted
     """
     shown = SWITCH in argv
     remember_arguments(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only gets all the rest
     try:
         with termination.handled():
             program([argument for argument in argv if argument != SWITCH])

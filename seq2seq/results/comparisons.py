@@ -1,12 +1,17 @@
 """Which rows differ: at equal parameters, and from those that cost no more."""
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+from scipy import stats
 
 from seq2seq.results.measured import Measured, Row
-from seq2seq.results.statistics import Estimate, holm, paired
+from seq2seq.results.statistics import CONFIDENCE, Estimate, degrees_of_freedom, holm, paired
 
 SAME_SIZE = 1.25  # the largest ratio of parameters that count as equal
-LEVEL = 0.05
+LEVEL = 1 - CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,9 @@ class Difference:
         return "better" if self.by.mean > 0 else "worse"
 
 
-def differences(pairs: list[tuple[Row, Row]]) -> list[Difference]:
+def differences(measured: Measured, pairs: list[tuple[Row, Row]]) -> list[Difference]:
     """Compare pairs of rows, as one family of tests."""
-    found = [(row, other, paired(row.scores, other.scores, row.steps)) for row, other in pairs]
+    found = [(row, other, paired(row.scores, other.scores, row.steps, measured.scatter)) for row, other in pairs]
     known = [(row, other, by) for row, other, by in found if by is not None]
     adjusted = holm([by.p for _, _, by in known])
     return [Difference(*each, p) for each, p in zip(known, adjusted, strict=True)]
@@ -57,7 +62,7 @@ def at_equal_size(measured: Measured, group: str, other: str) -> tuple[list[Diff
             alone.append(row)
         else:
             pairs.append((row, partner))
-    return differences(pairs), alone
+    return differences(measured, pairs), alone
 
 
 def ratio(row: Row, other: Row) -> float:
@@ -93,15 +98,31 @@ def frontier(rows: list[Row]) -> list[Row]:
     return found
 
 
-def behind(rows: list[Row]) -> dict[str, Difference]:
-    """The useful rows that are worse than the best row with no more parameters, by name, with that difference.
+@lru_cache(maxsize=16)
+def decided(measured: Measured) -> list[Difference]:
+    """The pairs of rows that differ by more than the seeds explain, the higher one first.
 
-    One test for each row, against the one that has the highest mean, which flatters that one a little.
+    All pairs are one family: which rows are looked at, as the best or on the frontier, is known only after looking.
     """
-    front = frontier(rows)
-    pairs = []
-    for row in useful(rows):
-        cheaper = [other for other in front if other is not row and other.trainable <= row.trainable]
-        if cheaper:
-            pairs.append((row, cheaper[-1]))  # the means of the frontier rise with size
-    return {each.row.name: each for each in differences(pairs) if each.verdict == "worse"}
+    ranked = sorted(measured.rows, key=lambda row: -row.average.mean)
+    return [each for each in differences(measured, [*combinations(ranked, 2)]) if each.decided]
+
+
+def behind(measured: Measured) -> set[str]:
+    """The names of the useful rows that are worse than another useful one with no more parameters."""
+    rows = {row.name for row in useful(measured.rows)}
+    return {
+        each.other.name
+        for each in decided(measured)
+        if {each.row.name, each.other.name} <= rows and each.row.trainable <= each.other.trainable
+    }
+
+
+def missed(measured: Measured) -> float:
+    """How many half-intervals two usual rows must be apart for an even chance to be decided; nan if none could be."""
+    if not any(measured.scatter.values()) or len(measured.rows) < 2:
+        return math.nan
+    seeds = [len(measured.seeds)] * len(measured.tasks)
+    freedom = degrees_of_freedom([*measured.scatter.values()], seeds)
+    needed, shown = (stats.t.isf(level / 2, freedom) for level in (LEVEL / math.comb(len(measured.rows), 2), LEVEL))
+    return float(math.sqrt(2) * needed / shown)

@@ -1,48 +1,51 @@
 """What the table says, in sentences that are made of it."""
 
+import math
 from collections import Counter
 from numbers import Real
 
-from seq2seq.results.comparisons import Difference, at_equal_size, behind, differences, frontier, useful
+from seq2seq.comparison.words import count
+from seq2seq.results.comparisons import Difference, at_equal_size, behind, decided, frontier, missed, useful
 from seq2seq.results.measured import Measured, Row
 from seq2seq.results.statistics import Estimate
 
 
 def conclusions(measured: Measured) -> list[str]:
     """What an honest researcher concludes."""
-    lines = [best(measured), on_frontier(measured)]
-    for group, others in (measured.sweep.get("compare") or {}).items():
-        lines.append(group_on_frontier(measured, group))
-        lines += [against(measured, group, other) for other in others]
-    return [line for line in lines if line]
+    compare, lines = measured.sweep.get("compare") or {}, []
+    for words, part in measured.by_training_rows().items():
+        found = [best(part), on_frontier(part), *(group_on_frontier(part, group) for group in compare)]
+        lines += [f"With {words}: {line}" if words else line for line in found if line]
+    lines += [against(measured, group, other) for group, others in compare.items() for other in others]
+    return lines
 
 
 def best(measured: Measured) -> str:
     """The best row, how many others may be as good, and the nearest of these."""
     ranked = sorted(measured.rows, key=lambda row: -row.average.mean)
     top, rest = ranked[0], ranked[1:]
-    line = f"{top.name} scores highest, {interval(top.average)}, with {top.trainable:,} parameters"
+    equal = [row.name for row in rest if row.average.mean == top.average.mean]
+    highest = f"{top.name} scores highest" if not equal else f"{top.name} and {', '.join(equal)} score highest"
+    line = f"{highest}, {interval(top.average)}, with {top.trainable:,} parameters"
     if not rest:
         return f"{line}."
     if len(measured.seeds) == 1:
         return f"{line}; with one seed nothing says whether the others are worse."
-    found = differences([(top, other) for other in rest])
-    beaten = {each.other.name for each in found if each.verdict == "better"}
-    behind_it = len(beaten)
-    if behind_it == len(rest):
+    beaten = {each.other.name for each in decided(measured) if each.row is top}
+    if len(beaten) == len(rest):
         return f"{line}, and higher than every other row."
     nearest = next(row for row in rest if row.name not in beaten)
     return (
-        f"{line}. Of the {len(rest)} other rows {behind_it} are worse by more than the seeds explain, all {len(rest)} "
-        f"tests together; {len(rest) - behind_it} are undecided, of which {nearest.name} is nearest "
-        f"({nearest.trainable:,} parameters, {interval(nearest.average)})."
+        f"{line}. Of the {len(rest)} other rows {len(beaten)} are worse by more than the seeds explain, after "
+        f"adjustment for all pairs of rows; {len(rest) - len(beaten)} are undecided, of which {nearest.name} is "
+        f"nearest ({nearest.trainable:,} parameters, {interval(nearest.average)})."
     )
 
 
 def on_frontier(measured: Measured) -> str:
     """The frontier of score against parameters."""
     front = frontier(measured.rows)
-    worse = behind(measured.rows)
+    worse = behind(measured)
     if not front:
         return ""
     listed = ", ".join(f"{row.name} ({row.trainable:,}: {row.average.mean:.2f})" for row in front)
@@ -50,8 +53,8 @@ def on_frontier(measured: Measured) -> str:
         return f"The frontier by scores: {listed}. With one seed nothing says which other rows are behind it."
     return (
         f"The frontier by mean scores: {listed}. Of the {len(useful(measured.rows))} rows of T5 above the majority "
-        f"class {len(worse)} are behind it: worse than the best row with no more parameters, by more than the seeds "
-        "explain. The others may be on it."
+        f"class {len(worse)} are behind it: worse than a row with no more parameters, by more than the seeds explain, "
+        "after the same adjustment. The others may be on it."
     )
 
 
@@ -59,7 +62,7 @@ def group_on_frontier(measured: Measured, group: str) -> str:
     """Whether a group is on the frontier, and by what."""
     members = measured.of(group)
     front = [row.name for row in frontier(measured.rows) if row.group == group]
-    worse = behind(measured.rows)
+    worse = behind(measured)
     possible = [row for row in useful(members) if row.name not in worse]
     if not members:
         return ""
@@ -99,17 +102,18 @@ def limits(measured: Measured) -> list[str]:
     at_edge, chosen = edges(measured)
     seeds, tasks = len(measured.seeds), len(measured.tasks)
     lines = [
-        f"{seeds} seed{'s' * (seeds > 1)}: an interval says how much the score of these tasks varies with the seed, "
+        f"{count(seeds, 'seed')}: an interval says how much the score of these tasks varies with the seed, "
         "and with it the training rows where they are sampled by seed. It does not cover other test rows: those are "
         "the same for all. An accuracy of 80 on 1,000 rows, for example, could be 2.5 points off on 1,000 others; the "
         "difference of two configurations by less, as they answer the same questions.",
-        f"{tasks} task{'s' * (tasks > 1)}, taken as they are: nothing is said of others, nor of another backbone, more "
-        "rows or longer training.",
-        "Undecided is not equal: with so few seeds, and so many rows to adjust for, differences of less than about "
-        "four of the half-intervals shown would mostly be missed.",
-        "Which row is the best is known only after looking. The adjustment does not cover that, so some of those that "
-        "are called worse than the best, or behind the frontier, by little may not be.",
+        f"{count(tasks, 'task')}: nothing is said of others, nor of another backbone, more rows or longer training.",
     ]
+    if not math.isnan(missed(measured)):
+        lines.append(
+            "Undecided is not equal: with so few seeds, and so many pairs of rows to adjust for, differences of less "
+            f"than about {missed(measured):.0f} of the half-intervals shown would mostly be missed; at equal "
+            "parameters, where fewer rows are compared, somewhat smaller ones."
+        )
     if chosen:
         lines.append(
             f"Chosen values: {at_edge} of {chosen} lie at an end of what was tried, where a value beyond might be "

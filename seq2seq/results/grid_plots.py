@@ -3,10 +3,8 @@
 from seq2seq.comparison.plots.drawing import INK, SERIES, SMALL, Style, new_figure, set_ticks, to_svg
 from seq2seq.comparison.plots.parts import Plot
 from seq2seq.results.conclusions import is_number
-from seq2seq.results.measured import Measured, Row
+from seq2seq.results.measured import TRAINING_ROWS, Measured, Row
 from seq2seq.results.plots import error_bar, score_name
-
-LOW_RESOURCE = "low_resource"
 
 
 def grid_plots(measured: Measured) -> list[Plot]:
@@ -20,12 +18,12 @@ def grid_plots(measured: Measured) -> list[Plot]:
             continue  # what is not a number has no place on an axis
         if len(keys) == 1:
             lines.setdefault(keys[0], {})[entry] = rows
-        elif LOW_RESOURCE in keys:
-            rest = [key for key in keys if key != LOW_RESOURCE]
+        elif TRAINING_ROWS in keys:
+            rest = [key for key in keys if key != TRAINING_ROWS]
             for point in dict.fromkeys(tuple(row.grid[key] for key in rest) for row in rows):
                 words = ", ".join(f"{key}={value:g}" for key, value in zip(rest, point, strict=True))
                 same = [row for row in rows if tuple(row.grid[key] for key in rest) == point]
-                lines.setdefault(LOW_RESOURCE, {})[f"{entry} ({words})"] = same
+                lines.setdefault(TRAINING_ROWS, {})[f"{entry} ({words})"] = same
         elif len(keys) == 2:
             found.append(heat_map(measured, entry, rows, keys, f"heat{len(found)}"))
     drawn = [line_plot(measured, key, series, f"grid{n}") for n, (key, series) in enumerate(lines.items())]
@@ -70,7 +68,7 @@ def line_plot(measured: Measured, key: str, series: dict[str, list[Row]], prefix
     set_ticks(axes.xaxis, values, [f"{value:,g}" for value in values])
     axes.set(xlabel=key, ylabel=f"{score_name(measured)}, {measured.split}")
     axes.legend(frameon=False, fontsize=SMALL)
-    title = "Score against training rows" if key == LOW_RESOURCE else f"Score against {key}"
+    title = "Score against training rows" if key == TRAINING_ROWS else f"Score against {key}"
     caption = "Mean with its 95% interval over seeds."
     return Plot(title, to_svg(figure, prefix, title), caption, [])
 

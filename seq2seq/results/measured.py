@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from statistics import median
+from statistics import median, variance
 from typing import Any
 
 from common.errors import ConfigError, type_and_line
@@ -16,6 +17,7 @@ from seq2seq.sweeps.records import read_records
 from seq2seq.sweeps.specification import CELLS, entry_name
 
 METRIC = "average_metrics"
+TRAINING_ROWS = "low_resource"
 
 
 @dataclass
@@ -48,6 +50,10 @@ class Row:
     def on(self, task: str) -> Estimate:
         """The score on a task."""
         return estimate({task: [*self.scores.get(task, {}).values()]}, self._rounding)
+
+    def variance(self, task: str) -> float:
+        """The variance of the score on a task over at least two seeds."""
+        return max(variance(self.scores[task].values()), self._rounding[task])
 
     @property
     def average(self) -> Estimate:
@@ -89,7 +95,7 @@ class Row:
         return sum(map(median, by_task.values())) / len(by_task) if by_task else math.nan
 
 
-@dataclass
+@dataclass(eq=False)
 class Measured:
     """A sweep.
 
@@ -123,6 +129,22 @@ class Measured:
     def of(self, group: str) -> list[Row]:
         """The rows of a group."""
         return [row for row in self.rows if row.group == group]
+
+    @cached_property
+    def scatter(self) -> dict[str, float]:
+        """The variance over seeds of the median row, by task; {} if no row has two seeds on every task."""
+        several = [row for row in self.rows if all(len(row.scores[task]) > 1 for task in self.tasks)]
+        return {task: median(row.variance(task) for row in several) for task in self.tasks} if several else {}
+
+    def by_training_rows(self) -> dict[str, "Measured"]:
+        """The table by words for the number of training rows; in whole, without words, if the grid does not vary it."""
+        if not any(TRAINING_ROWS in row.grid for row in self.rows):
+            return {"": self}
+        parts: dict[str, list[Row]] = {}
+        for row in sorted(self.rows, key=lambda row: row.grid.get(TRAINING_ROWS) or math.inf):
+            count = row.grid.get(TRAINING_ROWS)
+            parts.setdefault("all training rows" if count is None else f"{count:,} training rows", []).append(row)
+        return {words: replace(self, rows=rows) for words, rows in parts.items()}
 
 
 def read_measured(path: Path, split: str) -> Measured:

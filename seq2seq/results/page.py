@@ -5,13 +5,14 @@ import io
 
 from seq2seq.comparison.page import document, figure_html, table_html
 from seq2seq.comparison.page_style import legend_mark
-from seq2seq.comparison.plots.drawing import SURFACE, Style, drawn
+from seq2seq.comparison.plots.drawing import SURFACE, Style, drawn, shortened
 from seq2seq.results.conclusions import conclusions, limits
 from seq2seq.results.measured import Measured
-from seq2seq.results.plots import frontier_figure, plots
+from seq2seq.results.plots import LONGEST, frontier_figure, plots
 from seq2seq.results.tables import SCORES, ranked, score_table, tables
 
 DOTS_PER_INCH = 110
+LEGEND = 12  # groups that the legend of the picture has room for
 
 
 def page(measured: Measured) -> str:
@@ -59,9 +60,13 @@ def picture(measured: Measured) -> bytes | None:
         if figure is None:
             return None
         axes = figure.axes[0]
-        for place, group in enumerate(measured.groups):
-            axes.plot([], [], label=group, **legend_of(place))
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        shown = measured.groups[:LEGEND]
+        marks = [axes.plot([], [], **legend_of(place))[0] for place, _ in enumerate(shown)]
+        more = len(measured.groups) - len(shown)
+        names = [shortened(group, LONGEST) for group in shown]
+        if more:
+            marks, names = [*marks, axes.plot([], [], linestyle="")[0]], [*names, f"and {more} more groups"]
+        axes.legend(marks, names, frameon=False, fontsize=8, loc="lower right")
         figure.savefig(buffer, dpi=DOTS_PER_INCH, facecolor=SURFACE[0], metadata={"Software": None})
         return buffer.getvalue()
 

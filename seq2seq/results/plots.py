@@ -50,8 +50,9 @@ def error_bar(axes, style: Style, x: float, y: Estimate, upright: bool = True) -
 
 
 def frontier_figure(measured: Measured, dpi: int = 72):
-    """Score against parameters as a figure; None without a frontier."""
-    rows = [row for row in measurable(measured.rows) if row.trainable > 0]
+    """Score against parameters as a figure, of the rows with the most training rows; None without a frontier."""
+    *_, part = measured.by_training_rows().values()
+    rows = [row for row in measurable(part.rows) if row.trainable > 0]
     front = frontier(rows)
     if not front:
         return None
@@ -89,7 +90,8 @@ def frontier_plot(measured: Measured, prefix: str) -> Plot | None:
     figure = frontier_figure(measured)
     if figure is None:
         return None
-    title = "Score against trainable parameters"
+    *_, words = measured.by_training_rows()
+    title = "Score against trainable parameters" + f", {words}" * bool(words)
     caption = (
         "Mean with its 95% interval over seeds. The dashed line is the frontier by mean scores, whose rows are named "
         "where there is room; an interval may be cut off by the plot. A colour is a group."

@@ -10,9 +10,9 @@ from seq2seq.results.statistics import Estimate
 
 SCORES = (
     "Mean over seeds, with half of the 95% interval; on average over the tasks, whose variances are added up. Minutes "
-    'are of one processor, MiB the peak of the process. Frontier: "yes" by mean scores, "may be" if it is not '
-    "worse than the best row with no more parameters by more than the seeds explain (Holm over all rows), and its mean "
-    "is above the majority class."
+    'are of one processor, MiB the peak of the process. Frontier, among rows that train on as many rows of data: "yes" '
+    'by mean scores, "may be" if it is not worse than another with no more parameters by more than the seeds explain '
+    "(Holm over all pairs of rows), and its mean is above the majority class."
 )
 COMPARED = (
     f"Paired by task and seed; a partner has at most {SAME_SIZE:g} times as many parameters, or as few; of several of "
@@ -55,9 +55,12 @@ def score_table(measured: Measured) -> Table:
 
 def frontier_places(measured: Measured) -> dict[str, str]:
     """Whether a row is on the frontier, by name; without those that are not."""
-    worse = behind(measured.rows)
-    possible = {row.name: "may be" for row in useful(measured.rows) if row.name not in worse}
-    return possible | {row.name: "yes" for row in frontier(measured.rows)}
+    found = {}
+    for part in measured.by_training_rows().values():
+        worse = behind(part)
+        found |= {row.name: "may be" for row in useful(part.rows) if row.name not in worse}
+        found |= {row.name: "yes" for row in frontier(part.rows)}
+    return found
 
 
 def score_cell(score: Estimate, top: float) -> Cell:

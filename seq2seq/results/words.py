@@ -1,9 +1,10 @@
 """The results of a sweep as Markdown."""
 
+import re
 from collections.abc import Sequence
 
 from seq2seq.comparison.tables import Cell, Table
-from seq2seq.comparison.words import safe
+from seq2seq.comparison.words import count, safe
 from seq2seq.results.conclusions import conclusions, limits
 from seq2seq.results.measured import Measured
 from seq2seq.results.tables import score_table, tables
@@ -30,10 +31,16 @@ def made_of(measured: Measured, command: str, records: str) -> str:
     tasks = ", ".join(measured.tasks)
     machines = "; ".join(measured.machines)
     return (
-        f"Made by `{command}` from [{records}]({records}), which has every cell in a line: {len(measured.rows)} rows, "
-        f"{len(measured.tasks)} tasks ({tasks}), seeds {', '.join(map(str, measured.seeds))}, {cells} reported runs, "
-        f"scored on {measured.split}. Machine: {machines}."
+        f"Made by `{command}` from [{safe(records)}]({link(records)}), which has every cell in a line: "
+        f"{count(len(measured.rows), 'row')}, {count(len(measured.tasks), 'task')} ({safe(tasks)}), "
+        f"{'seed' if len(measured.seeds) == 1 else 'seeds'} {', '.join(map(str, measured.seeds))}, "
+        f"{count(cells, 'reported run')}, scored on {measured.split}. Machine: {machines}."
     )
+
+
+def link(path: str) -> str:
+    """A path as the target of a link."""
+    return f"<{path}>" if re.search(r"[\s()]", path) else path
 
 
 def bullets(lines: Sequence[str]) -> str:

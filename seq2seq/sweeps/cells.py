@@ -84,6 +84,7 @@ class Table:
         self.rows, self.warnings = self._reader.rows(), self._reader.warnings
         self._sums: dict[Path, str] = {}
         self._check_distinct()
+        self.warnings += self._beyond()
 
     def choices(self, row: Row, task: str) -> list[Cell]:
         """Return the cells by which the values of a row are chosen for a task; [] if there is nothing to choose."""
@@ -121,6 +122,13 @@ class Table:
             if key in seen:
                 raise ConfigError(f"{seen[key]} and {title} are the same runs; remove one of them")
             seen[key] = title
+
+    def _beyond(self) -> list[str]:
+        """Return a line about scores in `published` that are of no row, or of no task, of the sweep."""
+        scores = (self.sweep.published or {}).get("scores", {})
+        named = [*(name for name in scores if name not in self.rows)]
+        named += dict.fromkeys(task for row in scores.values() for task in row if task not in self.tasks)
+        return [f"published has scores of {', '.join(named)}, which are not in the sweep"] if named else []
 
     def _cell(self, row: Row, task: str, seed: int, stage: str, chosen: dict, keys: dict) -> Cell:
         own = {**chosen, **keys, "seed": seed, "experiment_name": row.name}

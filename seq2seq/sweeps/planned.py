@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from seq2seq.comparison.words import count
 from seq2seq.sweeps.cells import CHOOSE, Cell, Table
 from seq2seq.sweeps.choosing import best
 from seq2seq.sweeps.expected import Expectation, trainable
@@ -16,18 +17,19 @@ def print_plan(table: Table, records: Records, threads: int, workers: int) -> No
     expectation = Expectation(records, threads)
     groups = cells_by_row(table, records)
     expectation.learn([cell for cells in groups.values() for cell in cells])
-    shown = RichTable(title=f"{len(groups)} rows, {len(table.tasks)} tasks", title_justify="left")
+    title = f"{count(len(groups), 'row')}, {count(len(table.tasks), 'task')}"
+    shown = RichTable(title=title, title_justify="left")
     for column in ("row", "method"):
         shown.add_column(column)
     for column in ("trainable", "to choose by", "reported", "finished", "time left"):
         shown.add_column(column, justify="right")
-    total, unknown, done, count = 0.0, 0, 0, 0
+    total, unknown, done, every = 0.0, 0, 0, 0
     for name, cells in groups.items():
         left = [cell for cell in cells if records.named(cell) is None]
         seconds = [expectation.seconds(cell) for cell in left]
         known = [value for value in seconds if value is not None]
         total, unknown = total + sum(known), unknown + len(seconds) - len(known)
-        done, count = done + len(cells) - len(left), count + len(cells)
+        done, every = done + len(cells) - len(left), every + len(cells)
         parameters, choose = trainable(cells[0]), sum(cell.stage == CHOOSE for cell in cells)
         shown.add_row(
             Text(name),  # no markup
@@ -40,9 +42,9 @@ def print_plan(table: Table, records: Records, threads: int, workers: int) -> No
         )
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(shown)
-    print(f"{done} of {count} cells are finished")
+    print(f"{done} of {every} cells are finished")
     more = f", without {unknown} cells whose data cannot be read here" if unknown else ""
-    if count > done:
+    if every > done:
         print(f"expected: {duration(total / workers)} with {workers} at once{more}, from {expectation.source}")
 
 

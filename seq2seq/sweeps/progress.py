@@ -19,6 +19,7 @@ from seq2seq.sweeps.driver import State
 from seq2seq.sweeps.records import Records
 
 Place = tuple[str, str, str]  # row, task and stage
+DAY = 24 * 3600
 EVERY = 60.0  # seconds between two lines of a sweep whose output is no terminal
 
 
@@ -107,10 +108,12 @@ def cells_left(state: State) -> int:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: "40 s", "12 min", "3.4 h"."""
+    """Return a time in words: "40 s", "12 min", "3.4 h", "12 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 3 * DAY else f"{seconds / DAY:.0f} days"
 
 
 def summary(state: State, table: Table, seconds: float) -> list[str]:

@@ -117,11 +117,17 @@ def _check_record(record: Any, place: str) -> None:
         raise ConfigError(f"{place} is no record of a cell; it has none of {', '.join(ENDS)}")
     kinds = PLACED if "scores" not in record else SCORED if record.get("stage") == CHOOSE else SCORED | REPORTED
     wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
+    counts = "seed", "trainable", "backbone"
+    wrong += [name for name in counts if name in kinds and not is_count(record[name])]
     if not wrong and "scores" in record:
         wrong = [] if _are_numbers(record["average"]) else ["average"]
         wrong += [f"scores on {split}" for split, each in record["scores"].items() if not _are_numbers(each)]
     if wrong:
         raise ConfigError(f"{place} is no record of a cell; look at {wrong[0]}")
+
+
+def is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _are_numbers(found: Any) -> bool:

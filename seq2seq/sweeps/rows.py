@@ -14,7 +14,7 @@ from seq2seq.comparison.names import word
 from seq2seq.data.batches import tasks_of_splits
 from seq2seq.settings import Settings, own_keys, settings_of, transformers_keys
 from seq2seq.sweeps.baselines import BASELINES
-from seq2seq.sweeps.specification import OTHERS, PROGRAM, Entry, Sweep
+from seq2seq.sweeps.specification import OTHERS, PROGRAM, Entry, Sweep, check_own
 from seq2seq.translation import Notes
 from seq2seq.unread import names_unread
 
@@ -146,6 +146,7 @@ def task_of(item: str | dict, number: int) -> tuple[str, dict[str, Any]]:
     name = keys.pop("name", None)
     if "task_name" not in keys:
         raise ConfigError(f"tasks, item {number}: task_name is not set")
+    check_own({key: value for key, value in keys.items() if key != "task_name"}, f"tasks, item {number}")
     known = {**dict.fromkeys(transformers_keys(), Any), **own_keys(), "name": str | None}
     check_keys({"name": name, **keys}, known, PROGRAM)
     if name is None:

@@ -3,19 +3,21 @@
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
 from common.errors import ConfigError
 
 RANGES = ("uniform", "log_uniform", "integer")
-MOST = 10_000  # combinations
+MOST = 10_000  # combinations, or draws
 
 
 def check_space(space: Mapping[str, Any], trials: int | None) -> None:
     """Raise ConfigError unless each key has a list of values or a range, and lists only if nothing is drawn."""
     for name, values in space.items():
+        if isinstance(values, list) and not_finite(values):
+            raise ConfigError(f"space: {name} contains a number that is not finite")
         if isinstance(values, list) and values and not any(value in values[:i] for i, value in enumerate(values)):
             continue
         if isinstance(values, dict) and len(values) == 1 and next(iter(values)) in RANGES:
@@ -29,6 +31,13 @@ def check_space(space: Mapping[str, Any], trials: int | None) -> None:
         )
     if trials is None and math.prod(len(values) for values in space.values()) > MOST:
         raise ConfigError(f"space has more than {MOST:,} combinations; set choose.trials to draw some of them")
+    if (trials or 0) > MOST:
+        raise ConfigError(f"trials is {trials}; it must be at most {MOST}")
+
+
+def not_finite(values: list) -> bool:
+    """Return True if one of the values is NaN or infinite."""
+    return any(isinstance(value, float) and not math.isfinite(value) for value in values)
 
 
 def _check_range(name: str, values: Mapping[str, Any]) -> None:
@@ -47,17 +56,22 @@ def candidates(space: Mapping[str, Any], trials: int | None, seed: int) -> list[
 
     The draws depend on the seed alone. Fewer are returned if the space does not have as many values.
     """
-    lists = all(isinstance(values, list) for values in space.values())
-    if trials is None or lists and math.prod(len(values) for values in space.values()) <= trials:
-        return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
-    generator, found = random.Random(seed), []
-    for _ in range(100 * trials):  # enough for all values of a space that has few
+    finite = {name: _listed(values) for name, values in space.items()}
+    if trials is None or None not in finite.values() and math.prod(map(len, finite.values())) <= trials:
+        return [dict(zip(space, values, strict=True)) for values in product(*finite.values())]
+    generator, found = random.Random(seed), {}
+    while len(found) < trials:
         draw = {name: _drawn(values, generator) for name, values in space.items()}
-        if draw not in found:
-            found.append(draw)
-        if len(found) == trials:
-            break
-    return found
+        found.setdefault(json.dumps(draw), draw)
+    return [*found.values()]
+
+
+def _listed(values: Any) -> Sequence | None:
+    """Return all values of a list, or of a range of integers; None if there are infinitely many."""
+    if isinstance(values, list):
+        return values
+    kind, (low, high) = next(iter(values.items()))
+    return range(low, high + 1) if kind == "integer" else None
 
 
 def _drawn(values: Any, generator: random.Random) -> Any:

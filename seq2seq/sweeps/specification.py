@@ -11,7 +11,7 @@ from typing import Any
 from common.errors import ConfigError, require
 from common.json_settings import check_keys, read_file, read_overrides
 from common.keys import REQUIRED, key, key_fields, key_types
-from seq2seq.sweeps.spaces import check_space
+from seq2seq.sweeps.spaces import check_space, not_finite
 
 PROGRAM = "run_sweep.py"
 CELLS = "cells.jsonl"
@@ -143,6 +143,8 @@ class Sweep:
         require(self, "at least 1", "cpus", "workers", "verify")
         require(self, "at least 0", "gpus")
         require(self, "above 0", "hours", "cell_hours")
+        if self.ray is not None and not self.ray.strip():
+            raise ConfigError('ray is empty; it must be "local", "auto", an address, or null')
         require(self, "at least 0 and below 2**32", "seeds")
         for name in ("keys", "grid"):
             check_own(getattr(self, name), name)
@@ -185,7 +187,9 @@ class Sweep:
                 raise ConfigError(f"compare: {group!r} is {json.dumps(others)}; it must be a list of groups")
             for name in (group, *others):
                 if name not in groups:
-                    raise ConfigError(f"compare names the group {name!r}, which no configuration has")
+                    raise ConfigError(
+                        f"compare names the group {name!r}, which no configuration has; change it, or set it to null"
+                    )
 
     def _check_published(self) -> None:
         """Raise ConfigError unless `published` has a source, and numbers by configuration and task."""
@@ -193,12 +197,9 @@ class Sweep:
             return
         scores = self.published.get("scores")
         rows = scores.values() if isinstance(scores, dict) else [None]
-        numbers = all(isinstance(row, dict) and all(type(v) in (int, float) for v in row.values()) for row in rows)
-        if (
-            self.published.keys() != {"source", "scores"}
-            or not numbers
-            or not isinstance(self.published["source"], str)
-        ):
+        numbers = all(isinstance(row, dict) and all(map(is_finite_number, row.values())) for row in rows)
+        known = self.published.keys() == {"source", "scores"} and isinstance(self.published["source"], str)
+        if not known or not numbers:
             raise ConfigError('published must be {"source": "..", "scores": {configuration: {task: number}}}')
 
 
@@ -273,6 +274,10 @@ def check_own(keys: Mapping[str, Any] | None, place: str) -> None:
             raise ConfigError(f"{place} sets {name}, which the sweep sets itself; use {SET_BY_SWEEP[name]}")
 
 
+def is_finite_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 def check_grid(grid: Mapping[str, Any] | None, place: str) -> None:
     """Raise ConfigError unless each key has a list of different values."""
     for name, values in (grid or {}).items():
@@ -280,5 +285,5 @@ def check_grid(grid: Mapping[str, Any] | None, place: str) -> None:
             raise ConfigError(f"{place}: {name} is {json.dumps(values)}; it must be a list of values")
         if any(value in values[:i] for i, value in enumerate(values)):
             raise ConfigError(f"{place}: {name} has a value twice: {json.dumps(values)}")
-        if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        if not_finite(values):
             raise ConfigError(f"{place}: {name} contains a number that is not finite")

@@ -1,7 +1,10 @@
 """The page of a sweep, from records whose truth is known."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from seq2seq.results.comparisons import at_equal_size, behind, frontier
 from seq2seq.results.conclusions import best, limits
 from seq2seq.results.measured import read_measured
 from seq2seq.results.tables import frontier_places
+from tests.conftest import ROOT
 from tests.results.written_cells import written_cells
 
 TRUTH = {  # name: group, parameters, score
@@ -36,7 +40,7 @@ def test_truth_is_found(cells):
     assert [row.name for row in frontier(measured.rows)] == ["small", "LoRA 1", "TT 1"] or [
         row.name for row in frontier(measured.rows)
     ] == ["small", "LoRA 1", "TT 1", "TT 3"]
-    assert {"LoRA 2", "TT 2"} <= behind(measured.rows).keys()
+    assert {"LoRA 2", "TT 2"} <= behind(measured)
     found, alone = at_equal_size(measured, "TT", "LoRA")
     verdicts = {each.row.name: (each.other.name, each.verdict) for each in found}
     assert verdicts == {"TT 1": ("LoRA 1", "better"), "TT 2": ("LoRA 2", "undecided")}
@@ -74,7 +78,7 @@ def test_files_of_windows_editors(cells, tmp_path):
     """Which begin with a byte order mark and end lines with two characters."""
     expected = read_measured(cells, "test")
     cells.write_bytes(b"\xef\xbb\xbf" + cells.read_bytes().replace(b"\n", b"\r\n"))
-    assert read_measured(cells, "test") == expected
+    assert read_measured(cells, "test").rows == expected.rows
 
 
 def test_the_same_records_give_the_same_files(cells, tmp_path):
@@ -90,7 +94,7 @@ def test_no_winner_where_the_interval_holds_zero(tmp_path):
     measured = read_measured(written_cells(tmp_path / "c.jsonl", same, compare={"TT": ["LoRA"]}), "test")
     found, _ = at_equal_size(measured, "TT", "LoRA")
     assert {each.verdict for each in found} == {"undecided"}
-    assert not behind(measured.rows)
+    assert not behind(measured)
     second = sorted(measured.rows, key=lambda row: -row.average.mean)[1]
     assert "Of the 7 other rows 0 are worse" in best(measured)
     assert f"7 are undecided, of which {second.name} is nearest" in best(measured)
@@ -169,6 +173,34 @@ def test_partners_of_one_size(tmp_path):
     assert (only.other.name, only.verdict) == ("LoRA good", "worse")
 
 
+def test_rows_of_other_training_sizes_are_no_rivals(tmp_path, capsys):
+    """The best, and the frontier, are those of each number of training rows: more rows are not a method."""
+    truth = {
+        f"{name} ({count})": (name, size, score + gain, {"low_resource": count})
+        for count, gain in ((100, 0), (4000, 15), (None, 18))
+        for name, size, score in (("LoRA", 1000, 65.0), ("TT", 500, 60.0))
+    }
+    cells = written_cells(tmp_path / "c.jsonl", truth)
+    places = frontier_places(read_measured(cells, "test"))
+    assert places == dict.fromkeys(truth, "yes")
+    assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    for words, row in (("100 training", "100"), ("4,000 training", "4000"), ("all training", "None")):
+        assert f"- With {words} rows: LoRA ({row}) scores highest" in printed
+        assert f"- With {words} rows: The frontier by mean scores: TT ({row}) (500:" in printed
+    page = (tmp_path / "results.html").read_text()
+    assert "Score against trainable parameters, all training rows" in page
+
+
+def test_equals_are_highest_together(tmp_path):
+    cells = written_cells(tmp_path / "c.jsonl", {"a": ("TT", 10, 70.0), "b": ("LoRA", 20, 70.0)})
+    lines = [json.loads(line) for line in cells.read_text().splitlines()]
+    for line in lines[1:]:
+        line["average"]["test"] = 70.0 + line["seed"]
+    cells.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert best(read_measured(cells, "test")).startswith("a and b score highest, 72.00")
+
+
 def test_without_seeds_in_common_on_a_task_nothing_is_compared(tmp_path):
     """What is left would be a difference on other tasks."""
     truth = {"LoRA": ("LoRA", 1000, 70.0), "TT": ("TT", 1000, 60.0)}
@@ -223,6 +255,24 @@ def test_without_a_frontier(tmp_path, truth):
     assert "results.png" not in (tmp_path / "results.md").read_text()
 
 
+def test_many_groups_and_odd_places(tmp_path, monkeypatch):
+    """Paths with spaces are links and commands all the same, and a legend has a line for a name that begins with _."""
+    monkeypatch.chdir(tmp_path)
+    cells = written_cells(tmp_path / "a (b).jsonl", {f"row {n}": (f"_group {n}", n + 1, 70.0 + n) for n in range(30)})
+    assert main(["--results", str(cells), "--output_dir", "my docs"]) == 0
+    text = Path("my docs/results.md").read_text()
+    assert "[../a (b).jsonl](<../a (b).jsonl>)" in text
+    assert f"--results '{cells}' --output_dir 'my docs'`" in text
+    assert "30 rows, 3 tasks (vader-movie, vader-nyt, vader-tweets), seeds 1, 2, 3, 270 reported runs" in text
+
+
+def test_a_terminal_that_knows_ascii_only(cells, tmp_path):
+    command = [sys.executable, "report.py", "--results", str(cells), "--output_dir", str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+    assert rb"words scores highest, 89.93 \xb1 0.41" in ended.stdout
+
+
 def test_odd_names_and_unknown_majority(tmp_path):
     name = "a|b\n<i>*c*[red]"
     cells = written_cells(tmp_path / "c.jsonl", {name: ("a|group", 100, 70.0), "other": ("a|group", 200, 71.0)})
@@ -254,6 +304,8 @@ def test_odd_names_and_unknown_majority(tmp_path):
         (["--results", "ODD SCORES"], "look at scores on test"),
         (["--results", "NO MEMORY"], "look at memory_mib"),
         (["--results", "NO HISTORY"], "look at history"),
+        (["--results", "NEGATIVE"], "look at trainable"),
+        (["--results", "ODD SEED"], "look at seed"),
         (["--results", "NO END"], "none of scores, failed, stopped"),
         (["--results", "TWICE"], "two records of LoRA 1 on vader-movie with seed 1"),
         (["--results", "ONE LINE"], "is no record of a cell"),
@@ -273,6 +325,8 @@ def test_one_line(cells, tmp_path, capsys, arguments, words):
         "ODD SCORES": [line.replace('"accuracy":', '"accuracy":"","x":') for line in lines],
         "NO MEMORY": [line.replace('"memory_mib":800', '"memory_mib":null') for line in lines],
         "NO HISTORY": [line.replace('"history"', '"historie"') for line in lines],
+        "NEGATIVE": [line.replace('"trainable":1000,', '"trainable":-1000,') for line in lines],
+        "ODD SEED": [line.replace('"seed":1,', '"seed":true,') for line in lines],
         "NO END": [line.replace('"scores"', '"scored"') for line in lines],
         "TWICE": [*lines, next(line for line in lines if '"LoRA 1"' in line)],
         "ONE LINE": ["[" + ",".join(lines[1:]).replace("\n", "") + "]"],

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from seq2seq.results.comparisons import behind, decided, missed
+from seq2seq.results.measured import Measured, Row
 from seq2seq.results.statistics import estimate, holm, paired
 
 
@@ -73,6 +75,47 @@ def test_holm():
     assert holm(ps) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # Holm 1979: sorted p times 4, 3, 2, 1, never falling
     assert holm([0.5, math.nan, 0.9])[0] == 1.0
     assert math.isnan(holm([0.5, math.nan])[1])
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0, 1.0, 1.0), (0.5, 0.5, 0.5, 3.0)])
+def test_the_best_of_equals_beats_nothing(scales):
+    """Rows without a difference, on tasks that vary alike or not: in about 5% of tables at most a pair is decided."""
+    generator, alarms = np.random.default_rng(3), 0
+    for _ in range(120):
+        draws = 70 + np.array(scales)[:, None] * generator.normal(size=(12, 4, 3))
+        measured = table_of(draws)
+        alarms += bool(decided(measured))
+        assert behind(measured) <= {each.other.name for each in decided(measured)}
+    assert alarms / 120 < 0.09
+
+
+def test_what_would_be_missed():
+    """A difference that is as large as `missed` says is decided about every second time, one of twice that always."""
+    generator = np.random.default_rng(4)
+    for factor, low, high in ((1, 0.15, 0.75), (2, 0.9, 1.0)):
+        found = 0
+        for _ in range(40):
+            draws = 70 + generator.normal(size=(8, 4, 5))
+            measured = table_of(draws)
+            half = np.mean([row.average.half for row in measured.rows])
+            draws[0] += factor * missed(measured) * half
+            found += any({each.row.name, each.other.name} == {"0", "1"} for each in decided(table_of(draws)))
+        assert low <= found / 40 <= high
+
+
+def table_of(draws: np.ndarray) -> Measured:
+    """A table of rows with as many parameters. draws: scores by row, task and seed."""
+    tasks, seeds = [str(task) for task in range(draws.shape[1])], [*range(draws.shape[2])]
+    rows = [
+        Row(
+            str(number), str(number), "others", {}, "LoRA", 1000, 10**6,
+            scores={task: dict(enumerate(values)) for task, values in zip(tasks, each, strict=True)},
+            majority=dict.fromkeys(tasks, 50.0),
+            steps=dict.fromkeys(tasks, 0.01),
+        )
+        for number, each in enumerate(draws.tolist())
+    ]  # fmt: skip
+    return Measured("table", {}, rows, tasks, seeds, "test", [], [], [], {})
 
 
 def test_holm_keeps_false_alarms_rare():

@@ -162,6 +162,14 @@ def test_candidates():
     assert 80 < sum(v["lr"] < 10**-2.5 for v in values) < 120
     assert {v["rank"] for v in values} == set(range(1, 9))
     assert len(candidates({"rank": {"integer": [1, 3]}}, 10, 0)) == 3
+    assert len(candidates({"rank": {"integer": [1, 100]}}, 99, 0)) == 99
+    assert len(candidates({"rank": {"integer": [1, 10**9]}}, 10_000, 0)) == 10_000
+
+
+def test_published_scores_of_nothing_here(tmp_path):
+    published = {"source": "x", "scores": {"LoRA": {"vader-amazon": 80.0, "cola": 60.0}, "LoRAA": {"sst2": 90.0}}}
+    (warning,) = table_of(tmp_path, published=published).warnings
+    assert warning == "published has scores of LoRAA, cola, sst2, which are not in the sweep"
 
 
 def test_best():
