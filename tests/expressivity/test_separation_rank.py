@@ -166,7 +166,7 @@ def test_the_module_is_left_as_it_is_and_evaluated_in_pieces(monkeypatch):
         assert torch.equal(tensor, before[name])
         assert tensor.dtype == before[name].dtype
     monkeypatch.setattr("expressivity.separation_rank.PIECE", (1000, 7))
-    assert torch.equal(grid_tensor(network, templates, positions=3), grid)
+    torch.testing.assert_close(grid_tensor(network, templates, positions=3), grid, rtol=1e-12, atol=1e-12)
     assert grid.dtype == torch.float64
     assert grid.shape == (4, 4, 4, 4)
 
