@@ -1,14 +1,10 @@
-"""How long the cells of a sweep will take: as those that have finished here, or by a timed step of the backbone."""
+"""How long the cells of a sweep will take: as those that have finished here, or by timed steps of the method."""
 
-import json
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import median
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from common.errors import ConfigError
@@ -18,13 +14,12 @@ from seq2seq.models import configuration_of
 from seq2seq.settings import Settings, build
 from seq2seq.sweeps.cells import Cell
 from seq2seq.sweeps.records import Records, machine
-from third_party.models.t5 import T5Config, T5ForConditionalGeneration
+from seq2seq.sweeps.timed_steps import step_times
 from third_party.models.t5.key_usage import adapted_and_read
 from third_party.models.t5.parameters import count_parameters
 
 CHARACTERS = 4.0  # of English text in a token of T5
 START = 2.0  # seconds in which a run loads model and data
-PROBE = 512  # tokens of the timed step on a CPU, on which time grows with tokens; on a GPU a whole batch
 # Rows of our splits of published sets (train, validation and test), and about how many characters a source has.
 PUBLISHED = {
     "cola": (8551, 521, 522, 50),
@@ -57,7 +52,7 @@ class Expectation:
         here = [r for r in records.by_key.values() if r.get("machine") == machine() and "seconds" in r]
         self._known = {(r["row"], r["task"], r["stage"]): r["seconds"] for r in here if r.get("threads") == threads}
         self._ratios: list[float] = []
-        self.source = "a timed step of each backbone on this machine"
+        self.source = "timed steps of each method on this machine"
 
     def learn(self, cells: Sequence[Cell]) -> None:
         """Compare what is expected of cells that have finished on this machine with the time that they took."""
@@ -86,10 +81,8 @@ class Expectation:
         work = work_of(settings)
         if work is None:
             return None
-        config = configuration_of(settings.model)
-        size = settings.training.per_device_train_batch_size * min(settings.data.max_source_length, 64)
-        forward, backward = step_times(config.to_json_string(), size, self._threads)
-        return START + work.trained * (forward + backward) + work.evaluated * forward
+        training, answering = step_times(settings, self._threads)
+        return START + work.trained * training + work.evaluated * answering
 
 
 def weights(cells: Iterable[Cell]) -> dict[tuple[str, str, str], float]:
@@ -178,39 +171,3 @@ def _read_sizes(settings: Settings, seed: int) -> dict[str, tuple[int, float]]:
             lengths = [len(text) for part in parts for text in part.texts["source"][:]]
             _sizes[key][split] = len(lengths), sum(lengths) / len(lengths)
     return _sizes[key]
-
-
-@cache
-def step_times(config: str, tokens: int, threads: int) -> tuple[float, float]:
-    """Return the seconds of a token in a pass forward, and in one backward, of a backbone with random weights.
-
-    config: of the T5, as JSON.
-    tokens: of a batch.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    length = 32
-    rows = max(1, (tokens if device.type == "cuda" else min(tokens, PROBE)) // length)
-    try:
-        with torch.random.fork_rng(), device:
-            model = T5ForConditionalGeneration(T5Config(**json.loads(config))).requires_grad_(False)
-            inputs = torch.randint(3, 100, (rows, length))
-        model.get_encoder().block[0].layer[0].layer_norm.weight.requires_grad_(True)  # the gradient passes all layers
-        found = []
-        for _ in range(3):
-            start = _now(device)
-            loss = model(input_ids=inputs, labels=inputs[:, :2].contiguous()).loss
-            middle = _now(device)
-            loss.backward()
-            found.append((middle - start, _now(device) - middle))
-    finally:
-        torch.set_num_threads(before)
-    forward, backward = (min(times) / (rows * length) for times in zip(*found[1:], strict=True))
-    return forward, backward
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
