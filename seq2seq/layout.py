@@ -7,6 +7,7 @@ DRY_RUN = "dry_run.json"
 SERIES = "series.json"
 MERGED = "merged"  # directory of the exported model
 PREDICTIONS = "predictions"  # directory of the predicted texts
+CELLS = "cells"  # directory of a sweep's runs
 # Keys that may differ between an unfinished run and the one that resumes it.
 INCIDENTAL = (
     "overwrite_output_dir",

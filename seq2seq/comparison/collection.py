@@ -11,7 +11,7 @@ from common.secrets import without_secrets
 from seq2seq.comparison.classes import ClassScores, Confusion, read_classes, read_confusion, whole
 from seq2seq.comparison.matters import relevant
 from seq2seq.comparison.numbers import number, printable
-from seq2seq.layout import CONFIGURATION, DIVERGED, RESULTS
+from seq2seq.layout import CELLS, CONFIGURATION, DIVERGED, RESULTS
 
 OWN_FILE = "file"  # the task of the users' own data
 FILES = {"validation": "validation_file", "test": "test_file"}
@@ -98,11 +98,13 @@ class Found:
     finished: those with results.
     diverged: one line about each run that ended because it diverged.
     unfinished: the number of the others.
+    of_sweeps: the number of finished cells of sweeps, which are no runs of their own.
     """
 
     finished: list[Path] = field(default_factory=list)
     diverged: list[str] = field(default_factory=list)
     unfinished: int = 0
+    of_sweeps: int = 0
 
 
 def find_runs(paths: list[str]) -> Found:
@@ -118,6 +120,10 @@ def find_runs(paths: list[str]) -> Found:
                 continue
             seen.add(real)
             folders.sort()
+            cells = [*Path(directory, CELLS).glob(f"*/*/*_seed_*/{RESULTS}")] if CELLS in folders else []
+            if cells:
+                found.of_sweeps += len(cells)
+                folders.remove(CELLS)
             if RESULTS in files and CONFIGURATION in files:
                 found.finished.append(Path(directory))
             elif CONFIGURATION in files and DIVERGED in files:

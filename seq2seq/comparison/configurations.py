@@ -12,6 +12,8 @@ from seq2seq.comparison.names import canonical, names_of
 from seq2seq.comparison.numbers import Statistic
 from seq2seq.comparison.tested import Tested, tested_on
 
+OF_SWEEPS = "finished cells of sweeps are left out; python report.py --results CELLS.jsonl compares those of one"
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -103,10 +105,13 @@ def collect(paths: list[str], split: str) -> tuple[list[Configuration], list[str
         counts = f"{found.unfinished} unfinished and {len(warnings)} unreadable"
         reason = f" ({warnings[0]})" if warnings else ""
         lines = "".join(f"; {line}" for line in found.diverged)
-        raise ConfigError(f"no finished run in {', '.join(paths)}; {counts}{reason}{lines}")
+        cells = f"; {found.of_sweeps} {OF_SWEEPS}" if found.of_sweeps else ""
+        raise ConfigError(f"no finished run in {', '.join(paths)}; {counts}{reason}{lines}{cells}")
     if found.unfinished:
         warnings.append(f"{found.unfinished} unfinished runs are skipped")
     warnings += found.diverged
+    if found.of_sweeps:
+        warnings.append(f"{found.of_sweeps} {OF_SWEEPS}")
     scored = [run for run in runs if split in run.splits]
     if not scored:
         available = sorted({name for run in runs for name in run.splits})

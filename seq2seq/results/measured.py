@@ -4,11 +4,13 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from statistics import median, variance
 from typing import Any
 
 from common.errors import ConfigError, type_and_line
+from seq2seq.comparison.names import word
 from seq2seq.comparison.numbers import number, printable
 from seq2seq.results.statistics import Estimate, estimate
 from seq2seq.sweeps.cells import CHOOSE, REPORT
@@ -205,9 +207,25 @@ def _measured(path: Path, sweep: dict[str, Any], records: list[dict[str, Any]], 
 
 
 def missing_of(sweep: dict[str, Any], scored: list[dict[str, Any]]) -> list[str]:
-    """Return what the sweep's file names and none of the records has."""
-    entries = {record["entry"] for record in scored}
-    missing = [name for name in map(entry_name, sweep.get("configurations") or ()) if name not in entries]
+    """Return what the sweep's file names and none of the records has: configurations, points of a grid, tasks."""
+    points: dict[str, list[dict]] = {}
+    for record in scored:
+        points.setdefault(record["entry"], []).append(record["grid"])
+    missing = []
+    for item in sweep.get("configurations") or ():
+        name, own = entry_name(item), item.get("grid") if isinstance(item, dict) else None
+        if name not in points:
+            missing.append(name)
+            continue
+        grid = {
+            key: values
+            for key, values in {**(sweep.get("grid") or {}), **(own or {})}.items()
+            if key in points[name][0]
+        }
+        for values in product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            if point not in points[name]:
+                missing.append(f"{name} ({', '.join(word(key, value) for key, value in point.items())})")
     tasks = len(sweep.get("tasks") or ()) - len({record["task"] for record in scored})
     return [*map(printable, missing), *([f"{tasks} of the tasks"] if tasks > 0 else [])]
 

@@ -12,7 +12,7 @@ from typing import Any
 from common.checksums import sha256_of
 from common.errors import ConfigError
 from seq2seq.comparison.names import word
-from seq2seq.layout import INCIDENTAL
+from seq2seq.layout import CELLS, INCIDENTAL
 from seq2seq.runs import DATA_FILES
 from seq2seq.settings import Settings, own_defaults
 from seq2seq.sweeps.baselines import BASELINES
@@ -132,7 +132,7 @@ class Table:
 
     def _cell(self, row: Row, task: str, seed: int, stage: str, chosen: dict, keys: dict) -> Cell:
         own = {**chosen, **keys, "seed": seed, "experiment_name": row.name}
-        place = Path(self.sweep.output_dir, "cells", plain(row.name), plain(task))
+        place = Path(self.sweep.output_dir, CELLS, plain(row.name), plain(task))
         settings, _ = self._reader.settings(row, task, {**own, "output_dir": str(place)})
         if isinstance(settings.data.low_resource, list):
             raise ConfigError(f"{row.name}: low_resource is a list; put it into the grid of the sweep")

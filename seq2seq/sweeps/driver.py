@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep: first those by which values are chosen, then those that are reported."""
+"""Runs the cells of a sweep: row by row those by which values are chosen and the first seed, then the other seeds."""
 
 import heapq
 import time
@@ -78,6 +78,7 @@ class Driver:
         self._losses: Counter[str] = Counter()
         self._late: dict[str, bool] = {}  # cells that have taken too long, and whether they were ended by force
         self._cells: dict[tuple[str, str], list[Cell]] = {}
+        self._rows = [*table.rows]
         self._same: dict[str, list[Cell]] = {}  # cells that wait for another of the same key
 
     def run(self, seconds: float | None = None) -> State:
@@ -127,11 +128,12 @@ class Driver:
             self._report_if_chosen(row.name, task)
 
     def _queue(self, cell: Cell) -> None:
-        """Queue a cell, unless it is finished: those to choose by go first, and then one seed after the other."""
+        """Queue a cell, unless it is finished: row by row for the first seed, so that there soon are whole rows."""
         if self._recorded(cell):
             self.state.finished[cell.place] = cell
         else:
-            self._push(cell, (0,) if cell.stage == CHOOSE else (1, self.table.sweep.seeds.index(cell.seed)))
+            seed = 0 if cell.stage == CHOOSE else self.table.sweep.seeds.index(cell.seed)
+            self._push(cell, (seed, self._rows.index(cell.row.name)))
 
     def _push(self, cell: Cell, place: tuple) -> None:
         self._queued += 1

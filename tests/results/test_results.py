@@ -1,9 +1,8 @@
 """The page of a sweep, from records whose truth is known."""
 
+import io
 import json
-import os
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -15,7 +14,6 @@ from seq2seq.results.comparisons import at_equal_size, behind, frontier
 from seq2seq.results.conclusions import best, limits
 from seq2seq.results.measured import read_measured
 from seq2seq.results.tables import frontier_places
-from tests.conftest import ROOT
 from tests.results.written_cells import written_cells
 
 TRUTH = {  # name: group, parameters, score
@@ -229,6 +227,17 @@ def test_what_the_sweep_names_and_no_record_has(cells, tmp_path, capsys):
     assert "not in the table: gone, 1 of the tasks" in (tmp_path / "results.md").read_text()
 
 
+def test_points_of_a_grid_that_no_record_has(tmp_path):
+    truth = {f"TT ({rank})": ("TT", 100 * rank, 70.0, {"tt_rank": rank}) for rank in (1, 2)}
+    cells = written_cells(tmp_path / "c.jsonl", truth | {"LoRA": ("LoRA", 100, 70.0)})
+    lines = cells.read_text().splitlines(keepends=True)
+    plan = {"configurations": ["LoRA", "TT"], "grid": {"tt_rank": [1, 2, 4, 8]}}
+    own = {"configurations": ["LoRA", {"name": "TT", "grid": {"tt_rank": [2, 4]}}], "grid": {"tt_rank": [1, 2]}}
+    for each, missing in ((plan, ["TT (tt_rank=4)", "TT (tt_rank=8)"]), (own, ["TT (tt_rank=4)"])):
+        cells.write_text("".join([json.dumps({"sweep": each}) + "\n", *lines[1:]]))
+        assert read_measured(cells, "test").missing == missing
+
+
 def test_who_may_be_on_the_frontier(tmp_path):
     """Only what was tested: classifiers without T5 and rows below the majority class were not."""
     truth = {**TRUTH, "silent": ("others", 16, 40.0)}
@@ -266,11 +275,11 @@ def test_many_groups_and_odd_places(tmp_path, monkeypatch):
     assert "30 rows, 3 tasks (vader-movie, vader-nyt, vader-tweets), seeds 1, 2, 3, 270 reported runs" in text
 
 
-def test_a_terminal_that_knows_ascii_only(cells, tmp_path):
-    command = [sys.executable, "report.py", "--results", str(cells), "--output_dir", str(tmp_path)]
-    ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True)
-    assert ended.returncode == 0, ended.stderr
-    assert rb"words scores highest, 89.93 \xb1 0.41" in ended.stdout
+def test_a_terminal_that_knows_ascii_only(cells, tmp_path, monkeypatch):
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", printed)
+    assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
+    assert rb"words scores highest, 89.93 \xb1 0.41" in printed.buffer.getvalue()
 
 
 def test_odd_names_and_unknown_majority(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from report import main as report
 from run_seq2seq import main as run_one
 from seq2seq.sweeps.records import Records, read_records
 from tests.sweeps.small import CELLS, SWEEP, table_in
@@ -51,6 +52,26 @@ def test_the_best_on_validation_is_reported(reference):
         reported = [r for r in records if r["row"] == row and r["stage"] == "report"]
         assert [record["seed"] for record in reported] == [1, 2]
         assert all(record["chosen"] == best["chosen"] for record in reported)
+
+
+def test_rows_are_reported_as_soon_as_they_are_chosen(reference):
+    """With the first seed; an interrupted sweep has something to show."""
+    _, records = read_records(reference / "cells.jsonl")
+    begun = {
+        (record["row"], record["stage"], record["seed"]): next(
+            path.stat().st_mtime_ns for path in reference.rglob(f"*{record['cell']}/resolved_config.json")
+        )
+        for record in records
+    }
+    first, last = records[0]["row"], records[-1]["row"]
+    assert begun[first, "report", 1] < begun[last, "choose", 1] < begun[first, "report", 2]
+
+
+def test_cells_are_no_runs_of_their_own(reference, tmp_path, capsys):
+    assert report([str(reference.parent), "--output_dir", str(tmp_path)]) == 2
+    assert f"{CELLS} finished cells of sweeps are left out" in capsys.readouterr().err
+    one = next(reference.glob("cells/*/*/report_seed_1_*"))
+    assert report([str(one), "--output_dir", str(tmp_path)]) == 0
 
 
 def test_verify(sweep, tmp_path, reference):
@@ -113,6 +134,7 @@ def test_baseline(sweep, tmp_path, tasks):
         assert scores[key] == pytest.approx(tf_idf(name), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_several_processes(sweep, tmp_path):
     """A program that starts a run; here it starts one process."""
     import sys
@@ -134,7 +156,7 @@ def test_dry_run(sweep, tmp_path, reference):
     assert not (tmp_path / "out").exists()
     assert any("LoRA" in line and "use_LoRA" in line for line in printed)
     assert "0 of 12 cells are finished" in printed
-    assert "from a timed step of each backbone" in printed[-1]
+    assert "from timed steps of each method" in printed[-1]
     status, printed, _ = sweep("--dry_run", "--records", str(reference / "cells.jsonl"))
     assert printed[-1] == "12 of 12 cells are finished"
 
