@@ -7,16 +7,17 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 # The tests start many processes; without bytecode files each of them would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test clean
+.PHONY: demo test test-all clean
 
 demo: $(VENV)/lab
 	$(BIN)/python run_seq2seq.py configs/tt_adapter.json
 
-test: $(VENV)/dev
+test: TESTS := -m "not slow"
+test test-all: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal $(TESTS)
 
 # torch comes first and pinned: a bare requirement of another package would install the newest build.
 $(VENV)/lab: pyproject.toml constraints.txt

@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 SCRIPT = "benchmarks/tt_linear.py"
 
 
+@pytest.mark.slow
 def test_a_small_grid_is_measured_and_resumed(run_script, tmp_path, monkeypatch):
     """The first time in a process of its own, which starts again with another memory allocator."""
     grid = ["--shapes", "512x512", "--d", 2, "--ranks", 8, "--rows", 128, "--dtypes", "float32", "--repeats", 3]

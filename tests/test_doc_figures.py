@@ -19,6 +19,7 @@ def numbers(row: str) -> list[float]:
     return [float(found.replace(",", "")) for found in NUMBER.findall(row)]
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_the_command_draws_and_prints(run_script, tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     with matplotlib.rc_context():

@@ -24,6 +24,7 @@ def attacks(monkeypatch):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_a_few_trials_of_every_campaign_and_none_twice(run_script, tmp_path):
     arguments = ["--quick", "--output_dir", str(tmp_path / "out")]
     first = subprocess.run([sys.executable, SCRIPT, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)

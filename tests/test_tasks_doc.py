@@ -40,6 +40,7 @@ SHORTER = {"max_train_samples": 960, "max_test_samples": 60, "num_train_epochs":
 SHORTER |= {"learning_rate": 0.02, "disable_tqdm": True}
 
 
+@pytest.mark.slow
 def test_the_walk_from_a_messy_file_to_predictions(run_main, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert block("csv").splitlines()[0] == "id,subject,text,label"

@@ -1,5 +1,7 @@
 """The benchmarks of expressivity run and print what they found."""
 
+import pytest
+
 SCRIPT = "benchmarks/expressivity.py"
 
 
@@ -24,6 +26,7 @@ def test_wrong_arguments_end_in_one_line(run_script):
         assert errors[0].startswith("error: ")
 
 
+@pytest.mark.slow
 def test_the_verdicts_of_known_comparisons(run_script):
     """Of few pairs; docs/expressivity.md has the counts of all."""
     status, lines, errors = run_script("benchmarks/verdicts.py", "--pairs", 2)

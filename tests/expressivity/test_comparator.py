@@ -93,6 +93,7 @@ def of_a_clear_case(space):
     return ArchitectureComparator(narrow, wide, space(width=6, batch_size=128))
 
 
+@pytest.mark.slow
 def test_it_stops_when_decided_and_when_narrow(space):
     comparator = of_a_clear_case(space)
     options = {"sub_iterations": 1, "stack_size": 16, "progress": False}

@@ -79,6 +79,7 @@ def test_a_low_rank_layer_comes_as_near_as_the_singular_values_allow(space, doub
         assert error.item() == pytest.approx((squares[2:].sum() / squares.sum()).item(), rel=0.1)
 
 
+@pytest.mark.slow
 def test_wider_beats_narrower(space):
     narrow, wide = (space("low_rank", width=6, depth=2, rank=r, epoch=20, lr="auto") for r in (1, 3))
     base = space(width=6, depth=2, batch_size=256)

@@ -228,6 +228,7 @@ def test_names_of_measures_are_checked(names, message):
         check_measures(names)
 
 
+@pytest.mark.slow
 def test_a_configuration_file_asks_for_measures(tmp_path, capsys):
     configuration, out = str(ROOT / "configs" / "expressivity" / "tt_cores_nonlinearity.json"), tmp_path / "out"
     quick = {

@@ -56,6 +56,7 @@ def descend(network, x, y):
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:space 'bad'")
 @pytest.mark.parametrize(
     ("architecture", "recipe", "criterion"),

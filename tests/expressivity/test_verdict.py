@@ -161,6 +161,7 @@ EQUAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EQUAL)
 def test_equally_good_families_get_no_winner(name):
     """The second to last and the last have optima of 0.618 and 0.608, nearer than 32 targets can tell."""

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.conftest import TINIEST, TINY_RUN
 from tests.seq2seq.processes import arguments_of, exit_codes, torchrun_variables
 
+pytestmark = pytest.mark.slow
 CONFIG = "configs/vader_multitask.json"
 # Targets of different lengths: the mean over tokens is not the mean of the processes' means.
 KEYS = {

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tests.conftest import TINIEST, TINY_RUN
 from tests.seq2seq.processes import arguments_of, exit_codes
 
+pytestmark = pytest.mark.slow
 CONFIG = "configs/vader_multitask.json"
 KEYS = {
     **TINY_RUN,

@@ -63,6 +63,7 @@ def is_alive(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "signalled"), [((), signal.SIGTERM), (("--ray", "local"), signal.SIGKILL)], ids=["processes", "ray"]
 )
@@ -90,6 +91,7 @@ def test_driver_and_worker_killed(where, signalled, tmp_path, reference):
     assert 2 in counts.values()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_process_and_goes_on(tmp_path, reference):
     """A terminal sends the signal to all processes; the workers leave it to the driver, which lets them save."""
     file, out = written(tmp_path, configurations=SWEEP["configurations"][1:]), tmp_path / "out"
@@ -107,6 +109,7 @@ def test_ctrl_c_leaves_no_process_and_goes_on(tmp_path, reference):
     assert table_in(out / "cells.jsonl") == {key: record for key, record in whole if record["row"] == "LoRA"}
 
 
+@pytest.mark.slow
 def test_what_a_cell_launches_ends_with_the_driver(tmp_path):
     file, out = written(tmp_path, launch=f"env {sys.executable}", seeds=[1], choose=None), tmp_path / "out"
     first = driver(file, "--workers", "1")
@@ -116,6 +119,7 @@ def test_what_a_cell_launches_ends_with_the_driver(tmp_path):
     until(lambda: not any(map(is_alive, launched)), "the end of what was launched")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "hours"), [((), 0.0005), (("--ray", "local"), 0.002)], ids=["processes", "ray"])
 def test_a_cell_that_hangs_is_ended(where, hours, sweep, tmp_path):
     if where:
@@ -138,6 +142,7 @@ def processes_of(*command: str) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_hours(sweep, tmp_path, reference):
     status, lines, _ = sweep("--hours", "0.0005", "--workers", "1")
     assert status == 0

@@ -5,6 +5,7 @@ import pytest
 from seq2seq.sweeps.records import read_records
 from tests.sweeps.small import KEYS, SWEEP
 
+pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray")
 LORA = SWEEP["configurations"][1]
 SPACE = {"learning_rate": [0.03, 1e-9]}  # the first can learn, and is evaluated first
