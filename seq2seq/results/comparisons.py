@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, permutations
 
 from scipy import stats
 
@@ -99,30 +99,46 @@ def frontier(rows: list[Row]) -> list[Row]:
 
 
 @lru_cache(maxsize=16)
-def decided(measured: Measured) -> list[Difference]:
-    """The pairs of rows that differ by more than the seeds explain, the higher one first.
+def chances(measured: Measured) -> dict[tuple[str, str], float]:
+    """The one-sided p-value of the pairs of rows, by name, the one with the higher mean first."""
+    ranked = sorted(measured.rows, key=lambda row: -row.average.mean)
+    found = {}
+    for row, other in combinations(ranked, 2):
+        by = paired(row.scores, other.scores, row.steps, measured.scatter)
+        if by is not None:
+            found[row.name, other.name] = by.p / 2 if by.mean >= 0 else 1 - by.p / 2
+    return found
 
-    All pairs are one family: which rows are looked at, as the best or on the frontier, is known only after looking.
+
+def outdone(measured: Measured, pairs: list[tuple[Row, Row]]) -> set[str]:
+    """The names of the rows, first in their pair, whose rival scores higher by more than the seeds explain.
+
+    Where no rival scores higher in truth, there are none in 95% of tables, however the pairs were chosen (Bonferroni).
+    """
+    found = chances(measured)
+    return {row.name for row, rival in pairs if found.get((rival.name, row.name), 1.0) < LEVEL / len(pairs)}
+
+
+def best_rows(measured: Measured) -> list[Row]:
+    """The rows of which one is the best with 95% confidence, the highest first; all, if nothing is known.
+
+    Each is compared with all others, so that the best one is kept: multiple comparisons with the best (Hsu 1984).
     """
     ranked = sorted(measured.rows, key=lambda row: -row.average.mean)
-    return [each for each in differences(measured, [*combinations(ranked, 2)]) if each.decided]
+    return [row for row in ranked if not outdone(measured, [(row, other) for other in ranked if other is not row])]
 
 
 def behind(measured: Measured) -> set[str]:
-    """The names of the useful rows that are worse than another useful one with no more parameters."""
-    rows = {row.name for row in useful(measured.rows)}
-    return {
-        each.other.name
-        for each in decided(measured)
-        if {each.row.name, each.other.name} <= rows and each.row.trainable <= each.other.trainable
-    }
+    """The names of the useful rows that another useful one with no more parameters outdoes."""
+    pairs = [(row, other) for row, other in permutations(useful(measured.rows), 2) if other.trainable <= row.trainable]
+    return outdone(measured, pairs)
 
 
 def missed(measured: Measured) -> float:
-    """How many half-intervals two usual rows must be apart for an even chance to be decided; nan if none could be."""
+    """How many half-intervals two usual rows must be apart for an even chance of being told apart; nan if never."""
     if not any(measured.scatter.values()) or len(measured.rows) < 2:
         return math.nan
     seeds = [len(measured.seeds)] * len(measured.tasks)
     freedom = degrees_of_freedom([*measured.scatter.values()], seeds)
-    needed, shown = (stats.t.isf(level / 2, freedom) for level in (LEVEL / math.comb(len(measured.rows), 2), LEVEL))
+    needed, shown = (stats.t.isf(level, freedom) for level in (LEVEL / (len(measured.rows) - 1), LEVEL / 2))
     return float(math.sqrt(2) * needed / shown)

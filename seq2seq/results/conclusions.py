@@ -5,7 +5,7 @@ from collections import Counter
 from numbers import Real
 
 from seq2seq.comparison.words import count
-from seq2seq.results.comparisons import Difference, at_equal_size, behind, decided, frontier, missed, useful
+from seq2seq.results.comparisons import Difference, at_equal_size, behind, best_rows, frontier, missed, useful
 from seq2seq.results.measured import Measured, Row
 from seq2seq.results.statistics import Estimate
 
@@ -21,9 +21,8 @@ def conclusions(measured: Measured) -> list[str]:
 
 
 def best(measured: Measured) -> str:
-    """The best row, how many others may be as good, and the nearest of these."""
-    ranked = sorted(measured.rows, key=lambda row: -row.average.mean)
-    top, rest = ranked[0], ranked[1:]
+    """The row with the highest mean, and those that may be the best."""
+    top, *rest = sorted(measured.rows, key=lambda row: -row.average.mean)
     equal = [row.name for row in rest if row.average.mean == top.average.mean]
     highest = f"{top.name} scores highest" if not equal else f"{top.name} and {', '.join(equal)} score highest"
     line = f"{highest}, {interval(top.average)}, with {top.trainable:,} parameters"
@@ -31,15 +30,11 @@ def best(measured: Measured) -> str:
         return f"{line}."
     if len(measured.seeds) == 1:
         return f"{line}; with one seed nothing says whether the others are worse."
-    beaten = {each.other.name for each in decided(measured) if each.row is top}
-    if len(beaten) == len(rest):
-        return f"{line}, and higher than every other row."
-    nearest = next(row for row in rest if row.name not in beaten)
-    return (
-        f"{line}. Of the {len(rest)} other rows {len(beaten)} are worse by more than the seeds explain, after "
-        f"adjustment for all pairs of rows; {len(rest) - len(beaten)} are undecided, of which {nearest.name} is "
-        f"nearest ({nearest.trainable:,} parameters, {interval(nearest.average)})."
-    )
+    possible = best_rows(measured)
+    if possible == [top]:
+        return f"{line}. With 95% confidence it is the best of the {len(measured.rows)} rows."
+    names = ", ".join(row.name for row in possible)
+    return f"{line}. With 95% confidence the best is one of {len(possible)} of the {len(measured.rows)} rows: {names}."
 
 
 def on_frontier(measured: Measured) -> str:
@@ -53,8 +48,8 @@ def on_frontier(measured: Measured) -> str:
         return f"The frontier by scores: {listed}. With one seed nothing says which other rows are behind it."
     return (
         f"The frontier by mean scores: {listed}. Of the {len(useful(measured.rows))} rows of T5 above the majority "
-        f"class {len(worse)} are behind it: worse than a row with no more parameters, by more than the seeds explain, "
-        "after the same adjustment. The others may be on it."
+        f"class {len(worse)} are behind it: a row with no more parameters scores higher, by more than the seeds "
+        "explain. The others may be on it."
     )
 
 
@@ -110,9 +105,8 @@ def limits(measured: Measured) -> list[str]:
     ]
     if not math.isnan(missed(measured)):
         lines.append(
-            "Undecided is not equal: with so few seeds, and so many pairs of rows to adjust for, differences of less "
-            f"than about {missed(measured):.0f} of the half-intervals shown would mostly be missed; at equal "
-            "parameters, where fewer rows are compared, somewhat smaller ones."
+            "Undecided is not equal: with so few seeds, and so many rows to adjust for, differences of less than about "
+            f"{missed(measured):.0f} of the half-intervals shown would mostly be missed."
         )
     if chosen:
         lines.append(

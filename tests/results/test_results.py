@@ -93,9 +93,7 @@ def test_no_winner_where_the_interval_holds_zero(tmp_path):
     found, _ = at_equal_size(measured, "TT", "LoRA")
     assert {each.verdict for each in found} == {"undecided"}
     assert not behind(measured)
-    second = sorted(measured.rows, key=lambda row: -row.average.mean)[1]
-    assert "Of the 7 other rows 0 are worse" in best(measured)
-    assert f"7 are undecided, of which {second.name} is nearest" in best(measured)
+    assert "With 95% confidence the best is one of 8 of the 8 rows: row " in best(measured)
 
 
 def test_rows_below_the_most_frequent_answer_are_said(tmp_path):
@@ -208,7 +206,7 @@ def test_without_seeds_in_common_on_a_task_nothing_is_compared(tmp_path):
     cells.write_text("".join([lines[0], *moved]))
     measured = read_measured(cells, "test")
     assert at_equal_size(measured, "TT", "LoRA") == ([], [])
-    assert "1 are undecided" in best(measured)
+    assert "one of 2 of the 2 rows: LoRA, TT." in best(measured)
 
 
 def test_what_the_sweep_names_and_no_record_has(cells, tmp_path, capsys):
