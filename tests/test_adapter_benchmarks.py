@@ -150,6 +150,7 @@ def test_a_whole_run_has_the_losses_and_the_scores_of_the_stock_trainer(run, tin
     assert all(float(row[0]) > 0 for row in (stock, ours, switched))
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own(run):
     arguments = ["--batch", 2, "--source", 6, "--target", 3, "--contestants", "use_TTLoRA"]
     status, lines, errors = run("training_memory", "--model", "tiny", *arguments)

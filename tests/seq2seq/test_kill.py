@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -67,6 +68,7 @@ def trained(out: Path) -> list[dict[str, torch.Tensor]]:
     return [load_file(directory / "adapter_model.safetensors") for directory in (out, checkpoints(out)[-1])]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path):
     (tmp_path / "own.csv").write_text("text,label\n" + "".join(f"film {n},{n % 2}\n" for n in range(120)))
 

@@ -14,6 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from tests.seq2seq.processes import exit_codes
 from tests.t3nsor_peft.models import ARCHITECTURES, config_of, ids, perturb
 
+pytestmark = pytest.mark.slow
 METHODS = ["tt_lora", "meta_tt", "tt_adapter"]
 LLAMA = ARCHITECTURES["llama"]
 
