@@ -52,7 +52,7 @@ class Expectation:
         here = [r for r in records.by_key.values() if r.get("machine") == machine() and "seconds" in r]
         self._known = {(r["row"], r["task"], r["stage"]): r["seconds"] for r in here if r.get("threads") == threads}
         self._ratios: list[float] = []
-        self.source = "timed steps of each method on this machine"
+        self.source = "timed steps on this machine"
 
     def learn(self, cells: Sequence[Cell]) -> None:
         """Compare what is expected of cells that have finished on this machine with the time that they took."""

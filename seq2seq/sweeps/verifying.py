@@ -61,4 +61,4 @@ def differing(old: dict, new: dict) -> str:
         return ""
     parts = [f"{name} {old[name]}, now {new.get(name)}" for name in names[:2]]
     place = [f"{name}: {old[name]}, now {new[name]}" for name in ("machine", "threads") if old[name] != new[name]]
-    return "; ".join(parts + place)
+    return "; ".join([*parts, *place, *(["which may round differently"] if place else [])])
