@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
+from seq2seq.sweeps.local import LocalWorkers
 from tests.conftest import ROOT
 
 SCRIPT = "benchmarks/tt_linear.py"
@@ -79,3 +81,13 @@ def test_wrong_arguments_are_one_line_and_nothing_is_computed(run_script, script
     status, lines, errors = run_script(f"benchmarks/{script}.py", argument)
     assert (status, len(lines), len(errors)) == (2, 0, 1)
     assert errors[0].startswith("error: ")
+
+
+@pytest.mark.slow
+def test_cells_of_a_sweep_are_timed(tmp_path):
+    from benchmarks.sweep_throughput import measured, parse
+
+    given = parse(["--rows", "16", "--methods", "1"])
+    found = measured(partial(LocalWorkers, 1, 1, 0, False), given, str(tmp_path))
+    assert len(found.overheads) == 2
+    assert 0 < sum(found.overheads) < found.seconds
