@@ -48,13 +48,15 @@ def differences(measured: Measured, pairs: list[tuple[Row, Row]]) -> list[Differ
 def at_equal_size(measured: Measured, group: str, other: str) -> tuple[list[Difference], list[Row]]:
     """Compare each row of a group with the row of another group that is closest in parameters.
 
-    Of several as close, with one that has the same values of the grid, such as low_resource, and then with the best.
-    Returns the differences, and the rows for which the other group has none within SAME_SIZE.
+    Only with one that trains on as many rows of data; of several as close with one that has the same values of the
+    grid, and then with the best. Returns the differences, and the rows for which the other group has none within
+    SAME_SIZE.
     """
     pairs, alone = [], []
     for row in measured.of(group):
+        rows = measured.training_rows(row)
         partner = min(
-            (each for each in measured.of(other) if each is not row),
+            (each for each in measured.of(other) if each is not row and measured.training_rows(each) == rows),
             key=lambda each: (ratio(row, each), unlike(row, each), -each.average.mean),
             default=None,
         )
@@ -100,13 +102,13 @@ def frontier(rows: list[Row]) -> list[Row]:
 
 @lru_cache(maxsize=16)
 def chances(measured: Measured) -> dict[tuple[str, str], float]:
-    """The one-sided p-value of the pairs of rows, by name, the one with the higher mean first."""
-    ranked = sorted(measured.rows, key=lambda row: -row.average.mean)
+    """The one-sided p-value of every pair of rows, by their names: small if the first scores higher than the second."""
     found = {}
-    for row, other in combinations(ranked, 2):
+    for row, other in combinations(measured.rows, 2):
         by = paired(row.scores, other.scores, row.steps, measured.scatter)
         if by is not None:
-            found[row.name, other.name] = by.p / 2 if by.mean >= 0 else 1 - by.p / 2
+            higher = by.p / 2 if by.mean > 0 else 1 - by.p / 2
+            found |= {(row.name, other.name): higher, (other.name, row.name): 1 - higher}
     return found
 
 
@@ -135,10 +137,11 @@ def behind(measured: Measured) -> set[str]:
 
 
 def missed(measured: Measured) -> float:
-    """How many half-intervals two usual rows must be apart for an even chance of being told apart; nan if never."""
-    if not any(measured.scatter.values()) or len(measured.rows) < 2:
+    """How many half-intervals below the best a usual row is told apart every second time; nan if never."""
+    if not any(measured.scatter.values()):
         return math.nan
+    rivals = max(len(part.rows) for part in measured.parts.values()) - 1
     seeds = [len(measured.seeds)] * len(measured.tasks)
     freedom = degrees_of_freedom([*measured.scatter.values()], seeds)
-    needed, shown = (stats.t.isf(level, freedom) for level in (LEVEL / (len(measured.rows) - 1), LEVEL / 2))
+    needed, shown = (stats.t.isf(level, freedom) for level in (LEVEL / max(1, rivals), LEVEL / 2))
     return float(math.sqrt(2) * needed / shown)

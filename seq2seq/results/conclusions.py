@@ -13,7 +13,7 @@ from seq2seq.results.statistics import Estimate
 def conclusions(measured: Measured) -> list[str]:
     """What an honest researcher concludes."""
     compare, lines = measured.sweep.get("compare") or {}, []
-    for words, part in measured.by_training_rows().items():
+    for words, part in measured.parts.items():
         found = [best(part), on_frontier(part), *(group_on_frontier(part, group) for group in compare)]
         lines += [f"With {words}: {line}" if words else line for line in found if line]
     lines += [against(measured, group, other) for group, others in compare.items() for other in others]
@@ -23,9 +23,9 @@ def conclusions(measured: Measured) -> list[str]:
 def best(measured: Measured) -> str:
     """The row with the highest mean, and those that may be the best."""
     top, *rest = sorted(measured.rows, key=lambda row: -row.average.mean)
-    equal = [row.name for row in rest if row.average.mean == top.average.mean]
-    highest = f"{top.name} scores highest" if not equal else f"{top.name} and {', '.join(equal)} score highest"
-    line = f"{highest}, {interval(top.average)}, with {top.trainable:,} parameters"
+    equal = [top, *(row for row in rest if row.average.mean == top.average.mean)]
+    names = " and ".join(f"{row.name} ({row.trainable:,} parameters)" for row in equal)
+    line = f"{names} {'scores' if len(equal) == 1 else 'score'} highest, {interval(top.average)}"
     if not rest:
         return f"{line}."
     if len(measured.seeds) == 1:
@@ -46,10 +46,10 @@ def on_frontier(measured: Measured) -> str:
     listed = ", ".join(f"{row.name} ({row.trainable:,}: {row.average.mean:.2f})" for row in front)
     if len(measured.seeds) == 1:
         return f"The frontier by scores: {listed}. With one seed nothing says which other rows are behind it."
+    tested = count(len(useful(measured.rows)), "row")
     return (
-        f"The frontier by mean scores: {listed}. Of the {len(useful(measured.rows))} rows of T5 above the majority "
-        f"class {len(worse)} are behind it: a row with no more parameters scores higher, by more than the seeds "
-        "explain. The others may be on it."
+        f"The frontier by mean scores: {listed}. {len(worse)} of {tested} of T5 above the majority class are behind "
+        "it: a row with no more parameters scores higher, by more than the seeds explain. The others may be on it."
     )
 
 
@@ -62,9 +62,9 @@ def group_on_frontier(measured: Measured, group: str) -> str:
     if not members:
         return ""
     if not possible:
-        return f"No row of {group} is on the frontier, whatever the seeds explain."
+        return f"No row of {group} is on the frontier: it is behind it, or below the majority class by mean scores."
     named = f"On the frontier by mean scores: {', '.join(front)}" if front else "None is on the frontier by mean scores"
-    return f"Of the {len(members)} rows of {group}, {len(possible)} may be on the frontier. {named}."
+    return f"{len(possible)} of {count(len(members), 'row')} of {group} may be on the frontier. {named}."
 
 
 def against(measured: Measured, group: str, other: str) -> str:
@@ -74,13 +74,13 @@ def against(measured: Measured, group: str, other: str) -> str:
         return f"No row of {group} has a partner of its size in {other} with seeds in common."
     counts = Counter(difference.verdict for difference in found)
     line = (
-        f"{group} against {other} at equal parameters: {counts['better']} of {len(found)} rows are better, "
+        f"{group} against {other} at equal parameters: {counts['better']} of {count(len(found), 'row')} are better, "
         f"{counts['worse']} worse, {counts['undecided']} undecided"
     )
     decided = [sentence(difference) for difference in found if difference.decided]
     lines = f"{line}{': ' + '; '.join(decided) if decided else ''}."
     if alone:
-        lines += f" {len(alone)} rows have no partner of their size ({', '.join(row.name for row in alone)})."
+        lines += f" Without a partner of their size: {', '.join(row.name for row in alone)}."
     return lines
 
 
@@ -106,7 +106,7 @@ def limits(measured: Measured) -> list[str]:
     if not math.isnan(missed(measured)):
         lines.append(
             "Undecided is not equal: with so few seeds, and so many rows to adjust for, differences of less than about "
-            f"{missed(measured):.0f} of the half-intervals shown would mostly be missed."
+            f"{missed(measured):.1f} of the half-intervals shown would mostly be missed."
         )
     if chosen:
         lines.append(
@@ -116,18 +116,18 @@ def limits(measured: Measured) -> list[str]:
     below = [row.name for row in measured.rows if row.average.mean < row.most_frequent]
     if below:
         lines.append(
-            f"Below always giving the most frequent answer: {', '.join(below)}. An answer that is no label counts as "
-            "wrong, as of a model that has not learned the words to answer with."
+            f"Below always giving the most frequent answer, by mean scores: {', '.join(below)}. An answer that is no "
+            "label counts as wrong, as of a model that has not learned the words to answer with."
         )
-    several = [row.name for row in measured.rows if row.backbone and len({r["trainable"] for r in row.records}) > 1]
+    several = [row.name for row in measured.rows if len({record["trainable"] for record in row.records}) > 1]
     if several:
-        lines.append(f"Of several sizes, as values were chosen by task, shown at the largest: {', '.join(several)}.")
+        lines.append(f"Of several sizes, by task or seed, shown at the largest: {', '.join(several)}.")
     if measured.partial:
         lines.append(f"Not complete, so with fewer seeds or left out: {', '.join(measured.partial)}.")
     if measured.missing:
         lines.append(f"Without a reported run yet, so not in the table: {', '.join(measured.missing)}.")
     if measured.failed:
-        lines.append(f"Diverged: {'; '.join(measured.failed)}.")
+        lines.append(f"Diverged, so that means are over the other runs: {'; '.join(measured.failed)}.")
     if len(measured.machines) > 1:
         lines.append(
             "More than one kind of machine, which round differently: "

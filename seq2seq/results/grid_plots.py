@@ -13,8 +13,9 @@ def grid_plots(measured: Measured) -> list[Plot]:
     lines: dict[str, dict[str, list[Row]]] = {}
     found = []
     for entry, rows in entries.items():
-        keys = numeric_keys(rows)
-        if len(keys) < len({key for row in rows for key in row.grid}):
+        rows = [row for row in rows if row.grid.get(TRAINING_ROWS, 0) is not None]  # all of them are no number
+        keys = varied_keys(rows)
+        if not all(is_number(row.grid.get(key)) for row in rows for key in keys):
             continue  # what is not a number has no place on an axis
         if len(keys) == 1:
             lines.setdefault(keys[0], {})[entry] = rows
@@ -38,11 +39,10 @@ def varied(measured: Measured) -> dict[str, list[Row]]:
     return {entry: rows for entry, rows in entries.items() if len(rows) > 1}
 
 
-def numeric_keys(rows: list[Row]) -> list[str]:
-    """The keys of the grid that have several values, all of them numbers."""
+def varied_keys(rows: list[Row]) -> list[str]:
+    """The keys of the grid that have several values."""
     keys = dict.fromkeys(key for row in rows for key in row.grid)
-    values = {key: [row.grid.get(key) for row in rows] for key in keys}
-    return [key for key, each in values.items() if all(map(is_number, each)) and len(set(each)) > 1]
+    return [key for key in keys if len({str(row.grid.get(key)) for row in rows}) > 1]
 
 
 def line_plot(measured: Measured, key: str, series: dict[str, list[Row]], prefix: str) -> Plot:

@@ -4,15 +4,16 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
-from statistics import median, variance
+from statistics import median
 from typing import Any
 
 from common.errors import ConfigError, type_and_line
 from seq2seq.comparison.names import word
 from seq2seq.comparison.numbers import number, printable
-from seq2seq.results.statistics import Estimate, estimate
+from seq2seq.comparison.words import count
+from seq2seq.results.statistics import Estimate, difference_variance, estimate
 from seq2seq.sweeps.cells import CHOOSE, REPORT
 from seq2seq.sweeps.choosing import score_of
 from seq2seq.sweeps.records import read_records
@@ -20,6 +21,7 @@ from seq2seq.sweeps.specification import CELLS, entry_name
 
 METRIC = "average_metrics"
 TRAINING_ROWS = "low_resource"
+OWN = "their own number of"
 
 
 @dataclass
@@ -52,10 +54,6 @@ class Row:
     def on(self, task: str) -> Estimate:
         """The score on a task."""
         return estimate({task: [*self.scores.get(task, {}).values()]}, self._rounding)
-
-    def variance(self, task: str) -> float:
-        """The variance of the score on a task over at least two seeds."""
-        return max(variance(self.scores[task].values()), self._rounding[task])
 
     @property
     def average(self) -> Estimate:
@@ -134,19 +132,41 @@ class Measured:
 
     @cached_property
     def scatter(self) -> dict[str, float]:
-        """The variance over seeds of the median row, by task; {} if no row has two seeds on every task."""
-        several = [row for row in self.rows if all(len(row.scores[task]) > 1 for task in self.tasks)]
-        return {task: median(row.variance(task) for row in several) for task in self.tasks} if several else {}
+        """The variance over seeds of the difference of two rows, the median over pairs, by task; {} if unknown."""
+        known: dict[str, list[float]] = {}
+        for row, other in combinations(self.rows, 2):
+            for task in self.tasks:
+                found = difference_variance(row.scores[task], other.scores[task], row.steps[task])
+                if not math.isnan(found):
+                    known.setdefault(task, []).append(found)
+        return {task: median(each) for task, each in known.items()} if len(known) == len(self.tasks) else {}
 
-    def by_training_rows(self) -> dict[str, "Measured"]:
-        """The table by words for the number of training rows; in whole, without words, if the grid does not vary it."""
-        if not any(TRAINING_ROWS in row.grid for row in self.rows):
+    @cached_property
+    def parts(self) -> dict[str, "Measured"]:
+        """The table by the number of training rows, in words, the fewest first; without words if it is the same."""
+        if len({str(self.training_rows(row)) for row in self.rows}) == 1:
             return {"": self}
         parts: dict[str, list[Row]] = {}
-        for row in sorted(self.rows, key=lambda row: row.grid.get(TRAINING_ROWS) or math.inf):
-            count = row.grid.get(TRAINING_ROWS)
-            parts.setdefault("all training rows" if count is None else f"{count:,} training rows", []).append(row)
+        for row in sorted(self.rows, key=lambda row: number_or_most(self.training_rows(row))):
+            parts.setdefault(training_words(self.training_rows(row)), []).append(row)
         return {words: replace(self, rows=rows) for words, rows in parts.items()}
+
+    def training_rows(self, row: Row) -> Any:
+        """The number of rows of data that a row trains on; None for all, OWN if only its configuration's file says."""
+        items = [item for item in self.sweep.get("configurations") or () if entry_name(item) == row.entry]
+        own = [item.get("keys") or {} for item in items if isinstance(item, dict)]
+        given = [row.grid, *own, self.sweep.get("keys") or {}]
+        return next((keys[TRAINING_ROWS] for keys in given if TRAINING_ROWS in keys), OWN)
+
+
+def training_words(rows: Any) -> str:
+    if rows is None:
+        return "all training rows"
+    return f"{rows:,} training rows" if type(rows) is int else f"{rows} training rows"
+
+
+def number_or_most(rows: Any) -> float:
+    return rows if type(rows) is int else math.inf
 
 
 def read_measured(path: Path, split: str) -> Measured:
@@ -194,22 +214,30 @@ def _measured(path: Path, sweep: dict[str, Any], records: list[dict[str, Any]], 
         raise ConfigError(f"{path}: no row has a score on every task yet ({', '.join(tasks)})")
     planned = {*seeds, *(sweep.get("seeds") or ())}
     partial = [row.name for row in rows.values() if any(len(row.scores.get(task, {})) < len(planned) for task in tasks)]
-    failed = [
-        f"{record['row']}, {record['task']}, seed {record['seed']}: {record['failed']}"
-        for record in reported
-        if "failed" in record
-    ]
+    failed = failed_rows([record for record in reported if "failed" in record])
     machines = Counter(str(record["machine"]) for record in scored)
     name = path.absolute().parent.name if path.name == CELLS else path.stem
     return Measured(
-        name, _compared(sweep), whole, tasks, seeds, split, partial, missing_of(sweep, scored), failed, machines
+        name, _compared(sweep), whole, tasks, seeds, split, partial, missing_of(sweep, reported), failed, machines
     )
 
 
-def missing_of(sweep: dict[str, Any], scored: list[dict[str, Any]]) -> list[str]:
+def failed_rows(records: list[dict[str, Any]]) -> list[str]:
+    """Return a line about each row with runs that diverged."""
+    by_row: dict[str, list[dict]] = {}
+    for record in records:
+        by_row.setdefault(printable(record["row"]), []).append(record)
+    return [
+        f"{name} ({count(len(found), 'run')}, such as {printable(found[0]['task'])}, seed {found[0]['seed']}: "
+        f"{printable(found[0]['failed'])})"
+        for name, found in by_row.items()
+    ]
+
+
+def missing_of(sweep: dict[str, Any], reported: list[dict[str, Any]]) -> list[str]:
     """Return what the sweep's file names and none of the records has: configurations, points of a grid, tasks."""
     points: dict[str, list[dict]] = {}
-    for record in scored:
+    for record in reported:
         points.setdefault(record["entry"], []).append(record["grid"])
     missing = []
     for item in sweep.get("configurations") or ():
@@ -226,7 +254,7 @@ def missing_of(sweep: dict[str, Any], scored: list[dict[str, Any]]) -> list[str]
             point = dict(zip(grid, values, strict=True))
             if point not in points[name]:
                 missing.append(f"{name} ({', '.join(word(key, value) for key, value in point.items())})")
-    tasks = len(sweep.get("tasks") or ()) - len({record["task"] for record in scored})
+    tasks = len(sweep.get("tasks") or ()) - len({record["task"] for record in reported})
     return [*map(printable, missing), *([f"{tasks} of the tasks"] if tasks > 0 else [])]
 
 
@@ -235,7 +263,10 @@ def _compared(sweep: dict[str, Any]) -> dict[str, Any]:
     for group, others in (sweep.get("compare") or {}).items():
         if not isinstance(others, list):
             raise TypeError(f"compare: {group}")
-    for name, scores in ((sweep.get("published") or {}).get("scores") or {}).items():
+    for item in sweep.get("configurations") or ():
+        if isinstance(item, dict) and not isinstance(item.get("keys") or {}, dict):
+            raise TypeError(f"configurations: {entry_name(item)}")
+    for name, scores in (sweep["published"]["scores"] if sweep.get("published") else {}).items():
         if not isinstance(scores, dict) or not all(isinstance(score, int | float) for score in scores.values()):
             raise TypeError(f"published: {name}")
     return sweep

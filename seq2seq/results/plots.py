@@ -24,6 +24,7 @@ from seq2seq.results.statistics import Estimate
 
 ROW_HEIGHT = 0.165  # inches that a row needs in the plot by task
 LONGEST = 30  # characters of a row's name in a plot
+MOST_TASKS = 8  # side by side
 
 
 def plots(measured: Measured) -> list[Plot]:
@@ -50,8 +51,8 @@ def error_bar(axes, style: Style, x: float, y: Estimate, upright: bool = True) -
 
 
 def frontier_figure(measured: Measured, dpi: int = 72):
-    """Score against parameters as a figure, of the rows with the most training rows; None without a frontier."""
-    *_, part = measured.by_training_rows().values()
+    """Score against parameters as a figure, of the rows that train on most data; None without a frontier."""
+    *_, part = measured.parts.values()
     rows = [row for row in measurable(part.rows) if row.trainable > 0]
     front = frontier(rows)
     if not front:
@@ -90,7 +91,7 @@ def frontier_plot(measured: Measured, prefix: str) -> Plot | None:
     figure = frontier_figure(measured)
     if figure is None:
         return None
-    *_, words = measured.by_training_rows()
+    *_, words = measured.parts
     title = "Score against trainable parameters" + f", {words}" * bool(words)
     caption = (
         "Mean with its 95% interval over seeds. The dashed line is the frontier by mean scores, whose rows are named "
@@ -102,8 +103,9 @@ def frontier_plot(measured: Measured, prefix: str) -> Plot | None:
 def task_plot(measured: Measured, prefix: str) -> Plot:
     """Scores by task, a row for each configuration, the best first."""
     rows = sorted(measured.rows, key=lambda row: row.average.mean)
-    figure, every = new_figure(0.7 + ROW_HEIGHT * len(rows), columns=len(measured.tasks), sharey=True)
-    for axes, task in zip(every, measured.tasks, strict=True):
+    tasks = measured.tasks[:MOST_TASKS]
+    figure, every = new_figure(0.7 + ROW_HEIGHT * len(rows), columns=len(tasks), sharey=True)
+    for axes, task in zip(every, tasks, strict=True):
         axes.set_title(task.removeprefix("vader-"))
         for place, row in enumerate(rows):
             error_bar(axes, style_of(measured, row), place, row.on(task), upright=False)
@@ -112,7 +114,7 @@ def task_plot(measured: Measured, prefix: str) -> Plot:
         means = [row.on(task).mean for row in rows] + known
         spread = max(means) - min(means) or 1.0
         axes.set_xlim(min(means) - 0.1 * spread, max(means) + 0.1 * spread)
-        axes.locator_params(axis="x", nbins=3)
+        axes.locator_params(axis="x", nbins=3 if len(tasks) < 6 else 1)
         axes.tick_params(axis="both", labelsize=7)
         axes.set_ylim(-0.7, len(rows) - 0.3)
     every[0].set_yticks(range(len(rows)), [shortened(row.name, LONGEST) for row in rows], color=INK[0], fontsize=7)
@@ -120,6 +122,8 @@ def task_plot(measured: Measured, prefix: str) -> Plot:
     caption = (
         f"Mean {metric_name(measured)} on {measured.split} with its 95% interval over seeds, ordered by the average "
         "over tasks. The dashed line is the majority class."
+        + f" The first {len(tasks)} of {len(measured.tasks)} tasks."
+        * (len(tasks) < len(measured.tasks))
     )
     return Plot(title, to_svg(figure, prefix, title), caption, list(range(len(measured.groups))))
 

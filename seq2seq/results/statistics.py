@@ -42,7 +42,7 @@ def estimate(
     values: by task, one a seed.
     rounding: by task, the variance that values have because they are multiples of something, such as one test row. Of a
         few values that are equal by chance, it is all that is known of their scatter. None: they are not rounded.
-    scatter: by task, the variance over seeds that is usual in the table, which limits the degrees of freedom.
+    scatter: by task, the variance over seeds that is usual for such values, which limits the degrees of freedom.
     """
     parts = [np.asarray(each, dtype=float) for each in values.values()]
     if not parts or any(len(part) == 0 for part in parts):
@@ -85,8 +85,23 @@ def paired(
         task: [first[task][seed] - second[task][seed] for seed in sorted(first[task].keys() & second[task].keys())]
         for task in sorted(first.keys() & second.keys())
     }
-    rounding = {task: step**2 / 6 for task, step in (steps or {}).items()}  # of the difference of two rounded numbers
+    rounding = {task: rounding_of_difference(step) for task, step in (steps or {}).items()}
     return estimate(shared, rounding, scatter) if shared and all(shared.values()) else None
+
+
+def difference_variance(first: Mapping[int, float], second: Mapping[int, float], step: float) -> float:
+    """Return the variance of the difference over the seeds of both, at least that of rounding; nan without two seeds.
+
+    first, second: score by seed.
+    step: what one test row is worth.
+    """
+    shared = [first[seed] - second[seed] for seed in first.keys() & second.keys()]
+    return max(float(np.var(shared, ddof=1)), rounding_of_difference(step)) if len(shared) > 1 else math.nan
+
+
+def rounding_of_difference(step: float) -> float:
+    """Return the variance that the difference of two multiples of a step has because they are rounded."""
+    return step**2 / 6
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -56,7 +56,7 @@ def score_table(measured: Measured) -> Table:
 def frontier_places(measured: Measured) -> dict[str, str]:
     """Whether a row is on the frontier, by name; without those that are not."""
     found = {}
-    for part in measured.by_training_rows().values():
+    for part in measured.parts.values():
         worse = behind(part)
         found |= {row.name: "may be" for row in useful(part.rows) if row.name not in worse}
         found |= {row.name: "yes" for row in frontier(part.rows)}

@@ -45,7 +45,8 @@ def print_plan(table: Table, records: Records, threads: int, workers: int) -> No
     print(f"{done} of {every} cells are finished")
     more = f", without {unknown} cells whose data cannot be read here" if unknown else ""
     if every > done:
-        print(f"expected: {duration(total / workers)} with {workers} at once{more}, from {expectation.source}")
+        at_once = min(workers, every - done)
+        print(f"expected: {duration(total / at_once)} with {at_once} at once{more}, from {expectation.source}")
 
 
 def cells_by_row(table: Table, records: Records) -> dict[str, list[Cell]]:

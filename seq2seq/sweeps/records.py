@@ -23,6 +23,7 @@ SCORED = PLACED | {"scores": dict, "average": dict, "trainable": int, "backbone"
 SCORED |= dict.fromkeys(("seconds", "cpu_seconds", "memory_mib"), int | float)
 REPORTED = {"grid": dict, "majority": dict, "rows": dict, "hash": dict, "history": list}
 ENDS = "scores", "failed", "stopped"
+LARGEST = 1e12  # score or loss
 
 
 class Records:
@@ -118,10 +119,11 @@ def _check_record(record: Any, place: str) -> None:
     kinds = PLACED if "scores" not in record else SCORED if record.get("stage") == CHOOSE else SCORED | REPORTED
     wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
     counts = "seed", "trainable", "backbone"
-    wrong += [name for name in counts if name in kinds and not is_count(record[name])]
+    wrong += [name for name in counts if name in kinds and not is_count(record.get(name))]
     if not wrong and "scores" in record:
         wrong = [] if _are_numbers(record["average"]) else ["average"]
         wrong += [f"scores on {split}" for split, each in record["scores"].items() if not _are_numbers(each)]
+        wrong += [] if all(map(_is_logged, record.get("history", ()))) else ["history"]
     if wrong:
         raise ConfigError(f"{place} is no record of a cell; look at {wrong[0]}")
 
@@ -131,7 +133,16 @@ def is_count(value: Any) -> bool:
 
 
 def _are_numbers(found: Any) -> bool:
-    return isinstance(found, dict) and all(value is None or isinstance(value, int | float) for value in found.values())
+    return isinstance(found, dict) and all(map(_is_number_or_none, found.values()))
+
+
+def _is_number_or_none(value: Any) -> bool:
+    return value is None or type(value) in (int, float) and abs(value) < LARGEST
+
+
+def _is_logged(item: Any) -> bool:
+    """Return True for [step, loss] and [step, null, score]."""
+    return isinstance(item, list) and len(item) > 1 and is_count(item[0]) and all(map(_is_number_or_none, item))
 
 
 def line_of(record: dict[str, Any]) -> str:

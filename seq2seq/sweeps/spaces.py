@@ -11,6 +11,7 @@ from common.errors import ConfigError
 
 RANGES = ("uniform", "log_uniform", "integer")
 MOST = 10_000  # combinations, or draws
+LARGEST = 1e300  # bound of a range
 
 
 def check_space(space: Mapping[str, Any], trials: int | None) -> None:
@@ -43,7 +44,7 @@ def not_finite(values: list) -> bool:
 def _check_range(name: str, values: Mapping[str, Any]) -> None:
     (kind, bounds), whole = next(iter(values.items())), "integer" in values
     numbers = isinstance(bounds, list) and len(bounds) == 2 and all(type(b) in (int, float) for b in bounds)
-    if not numbers or not all(map(math.isfinite, bounds)) or not bounds[0] < bounds[1]:
+    if not numbers or not all(abs(bound) < LARGEST for bound in bounds) or not bounds[0] < bounds[1]:
         raise ConfigError(f"space: {kind} of {name} is {json.dumps(bounds)}; it must be [low, high], low below high")
     if kind == "log_uniform" and bounds[0] <= 0:
         raise ConfigError(f"space: log_uniform of {name} begins at {bounds[0]}; it must begin above 0")
@@ -56,22 +57,29 @@ def candidates(space: Mapping[str, Any], trials: int | None, seed: int) -> list[
 
     The draws depend on the seed alone. Fewer are returned if the space does not have as many values.
     """
-    finite = {name: _listed(values) for name, values in space.items()}
-    if trials is None or None not in finite.values() and math.prod(map(len, finite.values())) <= trials:
-        return [dict(zip(space, values, strict=True)) for values in product(*finite.values())]
+    counts = [_count(values) for values in space.values()]
+    if trials is None or math.inf not in counts and math.prod(counts) <= trials:
+        listed = [values if isinstance(values, list) else _integers(values) for values in space.values()]
+        return [dict(zip(space, values, strict=True)) for values in product(*listed)]
     generator, found = random.Random(seed), {}
-    while len(found) < trials:
+    for _ in range(100 * trials):  # a space of few floats may have less
         draw = {name: _drawn(values, generator) for name, values in space.items()}
         found.setdefault(json.dumps(draw), draw)
+        if len(found) == trials:
+            break
     return [*found.values()]
 
 
-def _listed(values: Any) -> Sequence | None:
-    """Return all values of a list, or of a range of integers; None if there are infinitely many."""
+def _count(values: Any) -> float:
+    """Return the number of values of a list or of a range of integers; infinity for others."""
     if isinstance(values, list):
-        return values
-    kind, (low, high) = next(iter(values.items()))
-    return range(low, high + 1) if kind == "integer" else None
+        return len(values)
+    return values["integer"][1] - values["integer"][0] + 1 if "integer" in values else math.inf
+
+
+def _integers(values: Mapping[str, Any]) -> Sequence[int]:
+    low, high = values["integer"]
+    return range(low, high + 1)
 
 
 def _drawn(values: Any, generator: random.Random) -> Any:

@@ -33,6 +33,7 @@ SET_BY_SWEEP = {
     "resume_from_checkpoint": "another output_dir",
     "dry_run": "dry_run",
     "do_train": "do_train of run_seq2seq.py",
+    "do_test": "do_test of run_seq2seq.py",
 }
 
 
@@ -154,6 +155,8 @@ class Sweep:
         self.choice = None if self.choose is None else made(Choice, self.choose, "choose")
         if self.choice is not None:
             check_own(self.choice.keys, "choose.keys")
+            if "do_eval" in (self.choice.keys or {}):
+                raise ConfigError("choose.keys sets do_eval, without which nothing could be chosen; remove it")
             check_own(self.choice.space, "choose.space")
         self.entries: list[Entry] = [entry_of(item, number) for number, item in enumerate(self.configurations, 1)]
         self._check_spaces()

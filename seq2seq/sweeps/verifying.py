@@ -17,7 +17,7 @@ COMPARED = "scores", "average", "majority", "rows", "hash", "history", "trainabl
 def verify(table: Table, records: Records, workers: Workers, count: int) -> list[str]:
     """Run `count` finished cells, drawn at random, again; return a line about each.
 
-    Raises ConfigError if none is finished, RunFailed if a result is not the same.
+    Raises ConfigError if none is finished, RunFailed if a result is not the same or a worker was lost.
     """
     cells = [cell for cells in cells_by_row(table, records).values() for cell in cells]
     scored = [cell for cell in cells if "scores" in (records.named(cell) or ())]
@@ -26,7 +26,7 @@ def verify(table: Table, records: Records, workers: Workers, count: int) -> list
     directory = Path(table.sweep.output_dir, "verify")
     shutil.rmtree(directory, ignore_errors=True)
     waiting = [moved(cell, directory / cell.key) for cell in random.sample(scored, min(count, len(scored)))]
-    lines, wrong, running = [], 0, 0
+    lines, wrong, lost, running = [], 0, 0, 0
     try:
         while waiting or running:
             while waiting and workers.free > 0:
@@ -35,6 +35,7 @@ def verify(table: Table, records: Records, workers: Workers, count: int) -> list
             for outcome in workers.wait(LOOK):
                 running -= 1
                 if outcome.lost:
+                    lost += 1
                     lines.append(f"{outcome.cell.title}: its worker was lost, so nothing is known")
                     continue
                 new = None if outcome.results is None else record_of(outcome.cell, outcome.results, workers.threads)
@@ -46,6 +47,8 @@ def verify(table: Table, records: Records, workers: Workers, count: int) -> list
         shutil.rmtree(directory, ignore_errors=True)
     if wrong:
         raise RunFailed(f"{wrong} of {len(lines)} cells gave other results: {'; '.join(lines)}")
+    if lost:
+        raise RunFailed(f"{lost} of {len(lines)} cells were not verified: {'; '.join(lines)}")
     return lines
 
 

@@ -100,7 +100,7 @@ def test_rows_below_the_most_frequent_answer_are_said(tmp_path):
     truth = {"good": ("LoRA", 1000, 80.0), "silent": ("TT", 16, 40.0)}
     measured = read_measured(written_cells(tmp_path / "c.jsonl", truth), "test")
     assert [
-        line for line in limits(measured) if line.startswith("Below always giving the most frequent answer: silent.")
+        line for line in limits(measured) if line.startswith("Below always giving the most frequent answer, by mean sc")
     ]
     assert [row.name for row in frontier(measured.rows)] == ["good"]
 
@@ -125,6 +125,12 @@ def test_grids_are_drawn(tmp_path):
     assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
     page = (tmp_path / "results.html").read_text()
     assert "TT: tt_rank and tt_d" in page
+    same = {f"TT ({r})": ("TT", 100 * r, 70.0 + r, {"tt_rank": r, "tt_d": 3}) for r in (1, 2)}
+    null = {f"LoRA {n}": ("LoRA", 9, 71.0, {"low_resource": n}) for n in (100, 1000, None)}
+    for truth, words in ((same, "Score against tt_rank"), (null, "Score against training rows")):
+        cells = written_cells(tmp_path / "c.jsonl", truth)
+        assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
+        assert words in (tmp_path / "results.html").read_text()
     assert "Score against training rows" in page
 
 
@@ -140,7 +146,21 @@ def test_partial_and_failed_cells_are_said(tmp_path, capsys):
     assert "TT 1 lacks tasks or seeds" in capsys.readouterr().err
     text = (tmp_path / "results.md").read_text()
     assert "Not complete, so with fewer seeds or left out: TT 1" in text
-    assert "Diverged: TT 1" in text
+    assert "Diverged, so that means are over the other runs: TT 1 (1 run, such as vader-movie, seed 3: the" in text
+
+
+def test_a_row_that_diverged_everywhere(cells, tmp_path, capsys):
+    """It is said once, and not that it has not been run."""
+    lines = [json.loads(line) for line in cells.read_text().splitlines()]
+    lines[0] = {"sweep": {"configurations": [{"name": name, "keys": {}} for name in ("small", "LoRA", "TT", "words")]}}
+    for line in lines[1:]:
+        if line["row"] == "small":
+            line["failed"] = "the run diverged"
+            del line["scores"], line["average"]
+    cells.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
+    assert "is reported yet" not in capsys.readouterr().err
+    assert (tmp_path / "results.md").read_text().count("small (9 runs, such as vader-movie, seed 1: the run div") == 1
 
 
 def test_obsolete_records_do_not_count(cells, tmp_path):
@@ -182,7 +202,7 @@ def test_rows_of_other_training_sizes_are_no_rivals(tmp_path, capsys):
     assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     for words, row in (("100 training", "100"), ("4,000 training", "4000"), ("all training", "None")):
-        assert f"- With {words} rows: LoRA ({row}) scores highest" in printed
+        assert f"- With {words} rows: LoRA ({row}) (1,000 parameters) scores highest" in printed
         assert f"- With {words} rows: The frontier by mean scores: TT ({row}) (500:" in printed
     page = (tmp_path / "results.html").read_text()
     assert "Score against trainable parameters, all training rows" in page
@@ -194,7 +214,38 @@ def test_equals_are_highest_together(tmp_path):
     for line in lines[1:]:
         line["average"]["test"] = 70.0 + line["seed"]
     cells.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert best(read_measured(cells, "test")).startswith("a and b score highest, 72.00")
+    assert best(read_measured(cells, "test")).startswith("a (10 parameters) and b (20 parameters) score highest, 72.00")
+
+
+def test_partners_train_on_as_many_rows(tmp_path):
+    """If that of 100 rows is missing, the one of all rows is none."""
+    truth = {
+        "TT (100)": ("TT", 1000, 60.0, {"low_resource": 100}),
+        "TT (all)": ("TT", 1000, 75.0, {"low_resource": None}),
+    }
+    truth["LoRA (all)"] = ("LoRA", 1000, 76.0, {"low_resource": None})
+    found, alone = at_equal_size(read_measured(written_cells(tmp_path / "c.jsonl", truth), "test"), "TT", "LoRA")
+    assert [(each.row.name, each.other.name) for each in found] == [("TT (all)", "LoRA (all)")]
+    assert [row.name for row in alone] == ["TT (100)"]
+
+
+def test_training_rows_are_those_of_the_keys_too(tmp_path):
+    truth = {
+        "LoRA (100)": ("LoRA", 10, 60.0, {"low_resource": 100}),
+        "ia3": ("others", 10, 75.0),
+        "own": ("others", 9, 7.0),
+    }
+    cells = written_cells(tmp_path / "c.jsonl", truth)
+    lines = cells.read_text().splitlines(keepends=True)
+    for keys, words in (
+        ({"low_resource": 1000}, "1,000"),
+        ({"low_resource": None}, "all"),
+        ({}, "their own number of"),
+    ):
+        plan = {"keys": keys, "configurations": [{"name": "own", "keys": {"low_resource": 7}}]}
+        cells.write_text("".join([json.dumps({"sweep": plan}) + "\n", *lines[1:]]))
+        parts = read_measured(cells, "test").parts
+        assert [*parts] == ["7 training rows", "100 training rows", f"{words} training rows"]
 
 
 def test_without_seeds_in_common_on_a_task_nothing_is_compared(tmp_path):
@@ -277,7 +328,7 @@ def test_a_terminal_that_knows_ascii_only(cells, tmp_path, monkeypatch):
     printed = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", printed)
     assert main(["--results", str(cells), "--output_dir", str(tmp_path)]) == 0
-    assert rb"words scores highest, 89.93 \xb1 0.41" in printed.buffer.getvalue()
+    assert rb"words (50 parameters) scores highest, 89.93 \xb1 0.41" in printed.buffer.getvalue()
 
 
 def test_odd_names_and_unknown_majority(tmp_path):
@@ -311,6 +362,11 @@ def test_odd_names_and_unknown_majority(tmp_path):
         (["--results", "ODD SCORES"], "look at scores on test"),
         (["--results", "NO MEMORY"], "look at memory_mib"),
         (["--results", "NO HISTORY"], "look at history"),
+        (["--results", "NO SEED"], "look at seed"),
+        (["--results", "NO SIZE"], "look at trainable"),
+        (["--results", "ODD HISTORY"], "look at history"),
+        (["--results", "LARGE"], "look at average"),
+        (["--results", "ODD PUBLISHED"], "not in the format of run_sweep.py"),
         (["--results", "NEGATIVE"], "look at trainable"),
         (["--results", "ODD SEED"], "look at seed"),
         (["--results", "NO END"], "none of scores, failed, stopped"),
@@ -332,6 +388,11 @@ def test_one_line(cells, tmp_path, capsys, arguments, words):
         "ODD SCORES": [line.replace('"accuracy":', '"accuracy":"","x":') for line in lines],
         "NO MEMORY": [line.replace('"memory_mib":800', '"memory_mib":null') for line in lines],
         "NO HISTORY": [line.replace('"history"', '"historie"') for line in lines],
+        "NO SEED": [line.replace('"seed":', '"sead":') for line in lines],
+        "NO SIZE": [line.replace('"trainable":', '"trained":') for line in lines],
+        "ODD HISTORY": [line.replace('"history":[', '"history":[[25,"x"],') for line in lines],
+        "LARGE": [line.replace('"average":{', '"average":{"x":1e300,') for line in lines],
+        "ODD PUBLISHED": ['{"sweep":{"published":{"source":"x","scores":null}}}\n', *lines[1:]],
         "NEGATIVE": [line.replace('"trainable":1000,', '"trainable":-1000,') for line in lines],
         "ODD SEED": [line.replace('"seed":1,', '"seed":true,') for line in lines],
         "NO END": [line.replace('"scores"', '"scored"') for line in lines],

@@ -89,6 +89,29 @@ def test_the_best_is_kept(scales):
     assert alarms / 100 < 0.08
 
 
+def test_what_a_seed_does_to_all_rows_makes_no_alarm():
+    """Their common effect cancels in differences, and says nothing of their degrees of freedom."""
+    generator, alarms, scales = np.random.default_rng(5), 0, np.array([0.3, 0.3, 0.3, 2])[:, None]
+    for _ in range(60):
+        draws = 70 + scales * generator.normal(size=(10, 4, 3)) + 3 * generator.normal(size=(4, 3))
+        alarms += bool(behind(table_of(draws)))
+    assert alarms / 60 < 0.08
+
+
+def test_only_the_seeds_of_both_rows_decide():
+    """A row with more seeds, the others of which are easy, has the higher mean, and is worse."""
+    generator = np.random.default_rng(6)
+    easy = 70 + 0.2 * generator.normal(size=(2, 4, 5))
+    easy[:, :, 3:] += 30
+    easy[1] += 3
+    measured = table_of(easy)
+    for scores in measured.rows[1].scores.values():
+        del scores[3], scores[4]
+    assert measured.rows[0].average.mean > measured.rows[1].average.mean
+    assert [row.name for row in best_rows(measured)] == ["1"]
+    assert behind(measured) == {"0"}
+
+
 def test_what_would_be_missed():
     """A difference as large as `missed` says is told about every second time, one of twice that nearly always."""
     generator = np.random.default_rng(4)

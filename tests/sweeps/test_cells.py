@@ -163,6 +163,9 @@ def test_candidates():
     assert {v["rank"] for v in values} == set(range(1, 9))
     assert len(candidates({"rank": {"integer": [1, 3]}}, 10, 0)) == 3
     assert len(candidates({"rank": {"integer": [1, 100]}}, 99, 0)) == 99
+    assert len(candidates({"lr": {"uniform": [1.0, 1.0000000000000002]}}, 10, 0)) == 2
+    huge = {"integer": [-(2**200), 2**200]}
+    assert len(candidates({"a": huge, "lr": {"uniform": [0, 1]}, "b": huge}, 10, 0)) == 10
     assert len(candidates({"rank": {"integer": [1, 10**9]}}, 10_000, 0)) == 10_000
 
 
