@@ -33,7 +33,7 @@ def best(measured: Measured) -> str:
     possible = best_rows(measured)
     if possible == [top]:
         return f"{line}. With 95% confidence it is the best of the {len(measured.rows)} rows."
-    names = ", ".join(row.name for row in possible)
+    names = "; ".join(row.name for row in possible)
     return f"{line}. With 95% confidence the best is one of {len(possible)} of the {len(measured.rows)} rows: {names}."
 
 

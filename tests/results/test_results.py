@@ -257,7 +257,7 @@ def test_without_seeds_in_common_on_a_task_nothing_is_compared(tmp_path):
     cells.write_text("".join([lines[0], *moved]))
     measured = read_measured(cells, "test")
     assert at_equal_size(measured, "TT", "LoRA") == ([], [])
-    assert "one of 2 of the 2 rows: LoRA, TT." in best(measured)
+    assert "one of 2 of the 2 rows: LoRA; TT." in best(measured)
 
 
 def test_what_the_sweep_names_and_no_record_has(cells, tmp_path, capsys):
