@@ -23,7 +23,7 @@ SCORED = PLACED | {"scores": dict, "average": dict, "trainable": int, "backbone"
 SCORED |= dict.fromkeys(("seconds", "cpu_seconds", "memory_mib"), int | float)
 REPORTED = {"grid": dict, "majority": dict, "rows": dict, "hash": dict, "history": list}
 ENDS = "scores", "failed", "stopped"
-LARGEST = 1e12  # score or loss
+LARGEST = 1e100  # score or loss; float32 ends at 3.4e38
 
 
 class Records:

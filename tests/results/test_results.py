@@ -149,6 +149,11 @@ def test_partial_and_failed_cells_are_said(tmp_path, capsys):
     assert "Diverged, so that means are over the other runs: TT 1 (1 run, such as vader-movie, seed 3: the" in text
 
 
+def test_a_loss_near_the_end_of_float32_is_a_number(cells):
+    cells.write_text(cells.read_text().replace('"history":[[25,1.0]', '"history":[[25,3.4e+38]'))
+    assert len(read_measured(cells, "test").rows) == len(TRUTH)
+
+
 def test_a_row_that_diverged_everywhere(cells, tmp_path, capsys):
     """It is said once, and not that it has not been run."""
     lines = [json.loads(line) for line in cells.read_text().splitlines()]
