@@ -89,8 +89,8 @@ def report(configurations: list, split: str, directory: Path, diverged: list[str
 def results(cells: Path, split: str, directory: Path) -> None:
     """Write the results of a sweep as Markdown, as a page and as a picture, and print what they say."""
     from seq2seq.results.conclusions import conclusions
-    from seq2seq.results.measured import read_measured
     from seq2seq.results.page import page, picture
+    from seq2seq.results.reading import read_measured
     from seq2seq.results.words import markdown
 
     measured = read_measured(cells, split)

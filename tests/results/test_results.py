@@ -12,7 +12,7 @@ import pytest
 from report import main
 from seq2seq.results.comparisons import at_equal_size, behind, frontier
 from seq2seq.results.conclusions import best, limits
-from seq2seq.results.measured import read_measured
+from seq2seq.results.reading import read_measured
 from seq2seq.results.tables import frontier_places
 from tests.results.written_cells import written_cells
 
