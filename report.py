@@ -96,6 +96,8 @@ def results(cells: Path, split: str, directory: Path) -> None:
     measured = read_measured(cells, split)
     for line in measured.partial:
         print(f"warning: {line} lacks tasks or seeds", file=sys.stderr)
+    if measured.obsolete:
+        print(f"warning: {measured.obsolete} cells that the sweep has no more are left out", file=sys.stderr)
     for name in measured.missing:
         print(f"warning: no run of {name} is reported yet", file=sys.stderr)
     given = ["--results", str(cells), "--output_dir", str(directory), *(["--split", split] if split != "test" else [])]

@@ -160,13 +160,14 @@ def read_run(directory: Path) -> Run:
         for name in ("trainable", "backbone"):
             if not 0 <= counts[name] < math.inf:
                 raise ValueError(f"parameters: {name} is {counts[name]}")
+        capped = rows if rows is not None else config.get("max_train_samples")
         read = None if results.get("keys_read") is None else frozenset(map(str, results["keys_read"]))
         return Run(
             path=directory,
             name=printable(own["experiment_name"]),
             method=printable(results["method"]),
             seed=results.get("seed"),
-            low_resource=None if rows is None else int(rows),
+            low_resource=None if capped is None else int(capped),
             trainable=int(counts["trainable"]),
             backbone=int(counts["backbone"]),
             seconds=number(results.get("seconds")),

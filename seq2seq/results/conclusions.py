@@ -30,9 +30,13 @@ def best(measured: Measured) -> str:
         return f"{line}."
     if len(measured.seeds) == 1:
         return f"{line}; with one seed nothing says whether the others are worse."
+    if top.average.mean < top.most_frequent:
+        line += f", below always giving the most frequent answer ({top.most_frequent:.2f})"
     possible = best_rows(measured)
     if possible == [top]:
         return f"{line}. With 95% confidence it is the best of the {len(measured.rows)} rows."
+    if len(possible) == len(measured.rows):
+        return f"{line}. The seeds tell none of the {len(possible)} rows apart from the best."
     names = "; ".join(row.name for row in possible)
     return f"{line}. With 95% confidence the best is one of {len(possible)} of the {len(measured.rows)} rows: {names}."
 
@@ -46,10 +50,15 @@ def on_frontier(measured: Measured) -> str:
     listed = ", ".join(f"{row.name} ({row.trainable:,}: {row.average.mean:.2f})" for row in front)
     if len(measured.seeds) == 1:
         return f"The frontier by scores: {listed}. With one seed nothing says which other rows are behind it."
-    tested = count(len(useful(measured.rows)), "row")
+    line, tested = (
+        f"The frontier by mean scores: {listed}",
+        f"the {count(len(useful(measured.rows)), 'row')} of T5 above",
+    )
+    if not worse:
+        return f"{line}. The seeds show none of {tested} the majority class to be behind it."
     return (
-        f"The frontier by mean scores: {listed}. {len(worse)} of {tested} of T5 above the majority class are behind "
-        "it: a row with no more parameters scores higher, by more than the seeds explain. The others may be on it."
+        f"{line}. Behind it are {len(worse)} of {tested} the majority class: a row with no more parameters scores "
+        "higher, by more than the seeds explain. The others may be on it."
     )
 
 
@@ -59,10 +68,10 @@ def group_on_frontier(measured: Measured, group: str) -> str:
     front = [row.name for row in frontier(measured.rows) if row.group == group]
     worse = behind(measured)
     possible = [row for row in useful(members) if row.name not in worse]
-    if not members:
+    if not members or not frontier(measured.rows):
         return ""
     if not possible:
-        return f"No row of {group} is on the frontier: it is behind it, or below the majority class by mean scores."
+        return f"No row of {group} is on the frontier: each is behind it, or below the majority class by mean scores."
     named = f"On the frontier by mean scores: {', '.join(front)}" if front else "None is on the frontier by mean scores"
     return f"{len(possible)} of {count(len(members), 'row')} of {group} may be on the frontier. {named}."
 
@@ -74,8 +83,8 @@ def against(measured: Measured, group: str, other: str) -> str:
         return f"No row of {group} has a partner of its size in {other} with seeds in common."
     counts = Counter(difference.verdict for difference in found)
     line = (
-        f"{group} against {other} at equal parameters: {counts['better']} of {count(len(found), 'row')} are better, "
-        f"{counts['worse']} worse, {counts['undecided']} undecided"
+        f"{group} against {other} at equal parameters: {counts['better']} better, {counts['worse']} worse, "
+        f"{counts['undecided']} undecided"
     )
     decided = [sentence(difference) for difference in found if difference.decided]
     lines = f"{line}{': ' + '; '.join(decided) if decided else ''}."
@@ -95,18 +104,19 @@ def sentence(difference: Difference) -> str:
 def limits(measured: Measured) -> list[str]:
     """What the data cannot say."""
     at_edge, chosen = edges(measured)
-    seeds, tasks = len(measured.seeds), len(measured.tasks)
+    seeds, tasks, tested = len(measured.seeds), len(measured.tasks), min(measured.tested.values())
     lines = [
         f"{count(seeds, 'seed')}: an interval says how much the score of these tasks varies with the seed, "
         "and with it the training rows where they are sampled by seed. It does not cover other test rows: those are "
-        "the same for all. An accuracy of 80 on 1,000 rows, for example, could be 2.5 points off on 1,000 others; the "
-        "difference of two configurations by less, as they answer the same questions.",
+        f"the same for all. An accuracy of 80 on {tested:,} rows, the fewest of a task, could be "
+        f"{100 * 1.96 * math.sqrt(0.8 * 0.2 / tested):.1f} points off on as many others; the difference of two "
+        "configurations by less, as they answer the same questions.",
         f"{count(tasks, 'task')}: nothing is said of others, nor of another backbone, more rows or longer training.",
     ]
     if not math.isnan(missed(measured)):
         lines.append(
-            "Undecided is not equal: with so few seeds, and so many rows to adjust for, differences of less than about "
-            f"{missed(measured):.1f} of the half-intervals shown would mostly be missed."
+            "Not told apart is not equal: with these seeds and rows, a usual row is told apart from the best every "
+            f"second time if it scores {missed(measured):.1f} of its half-intervals less."
         )
     if chosen:
         lines.append(

@@ -99,6 +99,7 @@ class Measured:
     missing: what the sweep's file names and no reported run has.
     failed: one line about each row with runs that diverged.
     machines: what computed, with the number of cells.
+    obsolete: the number of finished cells that the sweep's file has no more.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Measured:
     missing: list[str]
     failed: list[str]
     machines: dict[str, int]
+    obsolete: int = 0
 
     @property
     def groups(self) -> list[str]:
@@ -119,6 +121,11 @@ class Measured:
     def of(self, group: str) -> list[Row]:
         """The rows of a group."""
         return [row for row in self.rows if row.group == group]
+
+    @property
+    def tested(self) -> dict[str, int]:
+        """The number of rows that were scored, by task."""
+        return {task: round(100 / self.rows[0].steps[task]) for task in self.tasks}
 
     @cached_property
     def scatter(self) -> dict[str, float]:

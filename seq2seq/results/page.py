@@ -6,6 +6,7 @@ import io
 from seq2seq.comparison.page import document, figure_html, table_html
 from seq2seq.comparison.page_style import legend_mark
 from seq2seq.comparison.plots.drawing import SURFACE, Style, drawn, shortened
+from seq2seq.results.comparisons import measurable
 from seq2seq.results.conclusions import conclusions, limits
 from seq2seq.results.measured import Measured
 from seq2seq.results.plots import LONGEST, frontier_figure, plots
@@ -60,9 +61,9 @@ def picture(measured: Measured) -> bytes | None:
         if figure is None:
             return None
         axes = figure.axes[0]
-        shown = measured.groups[:LEGEND]
-        marks = [axes.plot([], [], **legend_of(place))[0] for place, _ in enumerate(shown)]
-        more = len(measured.groups) - len(shown)
+        drawn_groups = [group for group in measured.groups if measurable(measured.of(group))]
+        shown, more = drawn_groups[:LEGEND], len(drawn_groups[LEGEND:])
+        marks = [axes.plot([], [], **legend_of(measured.groups.index(group)))[0] for group in shown]
         names = [shortened(group, LONGEST) for group in shown]
         if more:
             marks, names = [*marks, axes.plot([], [], linestyle="")[0]], [*names, f"and {more} more groups"]

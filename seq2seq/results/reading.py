@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ def read_measured(path: Path, split: str) -> Measured:
     """
     sweep, records = read_records(path)
     try:
-        return _measured(path, sweep, [record for record in records if not record.get("obsolete")], split)
+        current = [record for record in records if not record.get("obsolete")]
+        return replace(_measured(path, sweep, current, split), obsolete=len(records) - len(current))
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -39,7 +41,7 @@ def _measured(path: Path, sweep: dict[str, Any], records: list[dict[str, Any]], 
     scored = [record for record in reported if not math.isnan(score_of(record, METRIC, split))]
     if not scored:
         chosen = sum(record["stage"] == CHOOSE for record in records)
-        more = f"; {chosen} cells to choose by are finished, start the sweep again" if chosen and not reported else ""
+        more = f"; {chosen} cells to choose by are finished, let the sweep go on" if chosen and not reported else ""
         raise ConfigError(f"{path} has no reported cell with scores on {split}{more}")
     _check_rows(scored, split, path)
     tasks = list(dict.fromkeys(record["task"] for record in scored))
@@ -113,6 +115,8 @@ def _compared(sweep: dict[str, Any]) -> dict[str, Any]:
     for group, others in (sweep.get("compare") or {}).items():
         if not isinstance(others, list):
             raise TypeError(f"compare: {group}")
+    if not isinstance(sweep.get("keys") or {}, dict):
+        raise TypeError("keys")
     for item in sweep.get("configurations") or ():
         if isinstance(item, dict) and not isinstance(item.get("keys") or {}, dict):
             raise TypeError(f"configurations: {entry_name(item)}")

@@ -9,10 +9,11 @@ from seq2seq.results.measured import Measured, Row
 from seq2seq.results.statistics import Estimate
 
 SCORES = (
-    "Mean over seeds, with half of the 95% interval; on average over the tasks, whose variances are added up. Minutes "
-    'are of one processor, MiB the peak of the process. Frontier, among rows that train on as many rows of data: "yes" '
-    'by mean scores, "may be" if no row with no more parameters scores higher by more than the seeds explain '
-    "(Bonferroni over all such pairs), and its mean is above the majority class."
+    "Mean over seeds, with half of the 95% interval, which is at least what rounding to one test row makes; on "
+    "average over the tasks, whose variances are added up. Minutes are of one processor, MiB the peak of the process. "
+    'Frontier, among rows of T5 that train on as many rows of data: "yes" by mean scores, "may be" if no row with no '
+    "more parameters scores higher by more than the seeds explain (Bonferroni over all such pairs), and its mean is "
+    "above the majority class."
 )
 COMPARED = (
     f"Paired by task and seed; a partner has at most {SAME_SIZE:g} times as many parameters, or as few; of several of "

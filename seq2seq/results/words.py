@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from seq2seq.comparison.names import word
 from seq2seq.comparison.tables import Cell, Table
 from seq2seq.comparison.words import count, safe
 from seq2seq.results.conclusions import conclusions, limits
@@ -28,13 +29,16 @@ def markdown(measured: Measured, command: str, records: str, picture: str | None
 def made_of(measured: Measured, command: str, records: str) -> str:
     """How the page was made, and from what."""
     cells = sum(len(row.records) for row in measured.rows)
-    tasks = ", ".join(measured.tasks)
+    tasks = ", ".join(f"{task}: {rows:,} rows" for task, rows in measured.tested.items())
+    keys = ", ".join(word(name, value) for name, value in (measured.sweep.get("keys") or {}).items())
     machines = "; ".join(measured.machines)
     return (
         f"Made by `{command}` from [{safe(records)}]({link(records)}), which has every cell in a line: "
-        f"{count(len(measured.rows), 'row')}, {count(len(measured.tasks), 'task')} ({safe(tasks)}), "
+        f"{count(len(measured.rows), 'row')}, {count(len(measured.tasks), 'task')}, "
         f"{'seed' if len(measured.seeds) == 1 else 'seeds'} {', '.join(map(str, measured.seeds))}, "
-        f"{count(cells, 'reported run')}, scored on {measured.split}. Machine: {machines}."
+        f"{count(cells, 'reported run')}, scored on {measured.split} ({safe(tasks)}). Machine: {machines}."
+        + f" Keys of all runs: {safe(keys)}."
+        * bool(keys)
     )
 
 

@@ -1,5 +1,6 @@
 """report.py on runs that are damaged, odd or diverged."""
 
+import csv
 import math
 import sys
 
@@ -107,6 +108,17 @@ def test_bad_input_is_one_line(two_tasks, tmp_path, monkeypatch, capfd, argument
     assert errors[0].startswith("error: ")
     assert all(word in errors[0] for word in words), errors
     assert tree(tmp_path) == before
+
+
+def test_training_rows_are_those_of_either_key(tmp_path, make_report):
+    """low_resource draws so many, max_train_samples takes the first ones."""
+    write_run(tmp_path / "runs/a", "drawn", low_resource=30)
+    write_run(tmp_path / "runs/b", "first", config={"max_train_samples": 100})
+    write_run(tmp_path / "runs/c", "whole")
+    status, _, out = make_report(tmp_path / "runs")
+    assert status == 0
+    rows = list(csv.DictReader((out / "report.csv").read_text().splitlines()))
+    assert {row["configuration"]: row["low_resource"] for row in rows} == {"drawn": "30", "first": "100", "whole": ""}
 
 
 def test_missing_matplotlib_is_told_before_anything_is_written(two_tasks, make_report, monkeypatch):

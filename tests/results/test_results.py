@@ -53,8 +53,8 @@ def test_files(cells, tmp_path, capsys):
     assert main(["--results", str(cells), "--output_dir", str(tmp_path / "docs")]) == 0
     printed = capsys.readouterr().out
     text = (tmp_path / "docs" / "results.md").read_text()
-    assert "TT against LoRA at equal parameters: 1 of 2 rows are better, 0 worse, 1 undecided" in printed
-    assert "1 of 2 rows are better" in text
+    assert "TT against LoRA at equal parameters: 1 better, 0 worse, 1 undecided" in printed
+    assert "1 better, 0 worse" in text
     assert "[../cells.jsonl](../cells.jsonl)" in text
     assert (tmp_path / "docs" / "results.png").read_bytes().startswith(b"\x89PNG")
     for line in text.splitlines():
@@ -93,7 +93,7 @@ def test_no_winner_where_the_interval_holds_zero(tmp_path):
     found, _ = at_equal_size(measured, "TT", "LoRA")
     assert {each.verdict for each in found} == {"undecided"}
     assert not behind(measured)
-    assert "With 95% confidence the best is one of 8 of the 8 rows: row " in best(measured)
+    assert "The seeds tell none of the 8 rows apart from the best." in best(measured)
 
 
 def test_rows_below_the_most_frequent_answer_are_said(tmp_path):
@@ -112,7 +112,7 @@ def test_one_seed_decides_nothing(cells, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "with one seed nothing says whether the others are worse" in printed
     assert "With one seed nothing says which other rows are behind it" in printed
-    assert "TT against LoRA at equal parameters: 0 of 2 rows are better, 0 worse, 2 undecided" in printed
+    assert "TT against LoRA at equal parameters: 0 better, 0 worse, 2 undecided" in printed
     assert "±" not in (tmp_path / "results.md").read_text()
 
 
@@ -173,7 +173,9 @@ def test_obsolete_records_do_not_count(cells, tmp_path):
     old = [json.dumps({**json.loads(line), "average": {"test": 1.0}, "obsolete": True}) for line in lines[1:]]
     before = {row.name: row.average for row in read_measured(cells, "test").rows}
     cells.write_text("\n".join([*lines, *old]) + "\n")
-    assert {row.name: row.average for row in read_measured(cells, "test").rows} == before
+    measured = read_measured(cells, "test")
+    assert {row.name: row.average for row in measured.rows} == before
+    assert measured.obsolete == len(old)
 
 
 def test_partners_of_one_size(tmp_path):
@@ -262,7 +264,7 @@ def test_without_seeds_in_common_on_a_task_nothing_is_compared(tmp_path):
     cells.write_text("".join([lines[0], *moved]))
     measured = read_measured(cells, "test")
     assert at_equal_size(measured, "TT", "LoRA") == ([], [])
-    assert "one of 2 of the 2 rows: LoRA; TT." in best(measured)
+    assert "The seeds tell none of the 2 rows apart" in best(measured)
 
 
 def test_what_the_sweep_names_and_no_record_has(cells, tmp_path, capsys):
@@ -326,7 +328,7 @@ def test_many_groups_and_odd_places(tmp_path, monkeypatch):
     text = Path("my docs/results.md").read_text()
     assert "[../a (b).jsonl](<../a (b).jsonl>)" in text
     assert f"--results '{cells}' --output_dir 'my docs'`" in text
-    assert "30 rows, 3 tasks (vader-movie, vader-nyt, vader-tweets), seeds 1, 2, 3, 270 reported runs" in text
+    assert "30 rows, 3 tasks, seeds 1, 2, 3, 270 reported runs, scored on test (vader-movie: 500 rows, vader" in text
 
 
 def test_a_terminal_that_knows_ascii_only(cells, tmp_path, monkeypatch):
