@@ -165,7 +165,9 @@ class Sweep:
         self._check_launch()
 
     def _check_spaces(self) -> None:
-        """Raise ConfigError for a space of an entry that cannot be chosen from."""
+        """Raise ConfigError if there is nothing to choose from, or for a space of an entry that cannot be."""
+        if self.choice is not None and not self.choice.space and not any(entry.space for entry in self.entries):
+            raise ConfigError("choose.space is empty; it must name a key with its values, or set choose to null")
         for entry in self.entries:
             own = {name: values for name, values in (entry.space or {}).items() if values is not None}
             if own and self.choice is None:

@@ -30,6 +30,7 @@ def choose(**keys) -> dict:
         (choose(space={"learning_rate": 0.1}), "must be a list of different values"),
         (choose(space={"learning_rate": [0.1, 0.1]}), "must be a list of different values"),
         (choose(space=RANGE), "set choose.trials"),
+        (choose(space={}), "choose.space is empty"),
         (choose(space={"learning_rate": {"log_uniform": [0, 1]}}, trials=2), "must begin above 0"),
         (choose(space={"tt_rank": {"integer": [1.5, 3]}}, trials=2), "whole numbers"),
         (choose(space={"tt_rank": {"integer": [3, 1]}}, trials=2), "low below high"),
