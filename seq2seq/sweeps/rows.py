@@ -14,7 +14,8 @@ from seq2seq.comparison.names import word
 from seq2seq.data.batches import tasks_of_splits
 from seq2seq.settings import Settings, own_keys, settings_of, transformers_keys
 from seq2seq.sweeps.baselines import BASELINES
-from seq2seq.sweeps.specification import OTHERS, PROGRAM, Entry, Sweep, check_own
+from seq2seq.sweeps.checks import check_own
+from seq2seq.sweeps.specification import OTHERS, PROGRAM, Entry, Sweep
 from seq2seq.translation import Notes
 from seq2seq.unread import names_unread
 

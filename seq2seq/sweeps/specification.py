@@ -1,7 +1,6 @@
 """The file of a sweep: which configurations, tasks, seeds and values; checked before anything runs."""
 
 import json
-import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,7 +10,8 @@ from typing import Any
 from common.errors import ConfigError, require
 from common.json_settings import check_keys, read_file, read_overrides
 from common.keys import REQUIRED, key, key_fields, key_types
-from seq2seq.sweeps.spaces import check_space, not_finite
+from seq2seq.sweeps.checks import check_grid, check_own, is_finite_number
+from seq2seq.sweeps.spaces import check_space
 
 PROGRAM = "run_sweep.py"
 CELLS = "cells.jsonl"
@@ -21,19 +21,6 @@ LIKE, TAKEN = "like", ("tasks", "seeds", "keys", "choose")
 OF_A_SITTING = {
     *("output_dir", "records", "keep_models", "launch", "workers", "ray"),
     *("hours", "cell_hours", "dry_run", "verify"),
-}
-# Keys of a run that the sweep sets, and the key of the sweep to use instead.
-SET_BY_SWEEP = {
-    "seed": "seeds",
-    "seeds": "seeds",
-    "task_name": "tasks",
-    "output_dir": "output_dir",
-    "experiment_name": "the name of a configuration",
-    "overwrite_output_dir": "another output_dir",
-    "resume_from_checkpoint": "another output_dir",
-    "dry_run": "dry_run",
-    "do_train": "do_train of run_seq2seq.py",
-    "do_test": "do_test of run_seq2seq.py",
 }
 
 
@@ -270,25 +257,3 @@ def entry_name(item: str | dict) -> str | None:
     if isinstance(item, str):
         return Path(item).stem if item.endswith(".json") else item
     return item.get("name") or item.get("baseline") or (Path(item["file"]).stem if item.get("file") else None)
-
-
-def check_own(keys: Mapping[str, Any] | None, place: str) -> None:
-    """Raise ConfigError for a key that the sweep sets itself."""
-    for name in keys or ():
-        if name in SET_BY_SWEEP:
-            raise ConfigError(f"{place} sets {name}, which the sweep sets itself; use {SET_BY_SWEEP[name]}")
-
-
-def is_finite_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def check_grid(grid: Mapping[str, Any] | None, place: str) -> None:
-    """Raise ConfigError unless each key has a list of different values."""
-    for name, values in (grid or {}).items():
-        if not isinstance(values, list) or not values:
-            raise ConfigError(f"{place}: {name} is {json.dumps(values)}; it must be a list of values")
-        if any(value in values[:i] for i, value in enumerate(values)):
-            raise ConfigError(f"{place}: {name} has a value twice: {json.dumps(values)}")
-        if not_finite(values):
-            raise ConfigError(f"{place}: {name} contains a number that is not finite")
