@@ -70,7 +70,7 @@ def test_rows_are_reported_as_soon_as_they_are_chosen(reference):
 def test_cells_are_no_runs_of_their_own(reference, tmp_path, capsys):
     assert report([str(reference.parent), "--output_dir", str(tmp_path)]) == 2
     assert f"{CELLS} finished cells of sweeps are left out" in capsys.readouterr().err
-    one = next(reference.glob("cells/*/*/report_seed_1_*"))
+    one = next(reference.glob("cells/*/*/report_seed_1_*/results.json")).parent
     assert report([str(one), "--output_dir", str(tmp_path)]) == 0
 
 
