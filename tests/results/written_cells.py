@@ -8,6 +8,15 @@ import numpy as np
 TASKS = {"vader-movie": 0.0, "vader-nyt": -10.0, "vader-tweets": 10.0}
 SEEDS = (1, 2, 3)
 SCATTER = 0.4  # standard deviation over seeds
+TRUTH = {  # name: group, parameters, score
+    "small": ("others", 100, 70.0),
+    "LoRA 1": ("LoRA", 1000, 75.0),
+    "LoRA 2": ("LoRA", 10_000, 78.0),
+    "TT 1": ("TT", 1100, 80.0),
+    "TT 2": ("TT", 9000, 78.0),
+    "TT 3": ("TT", 100_000, 79.0),
+    "words": ("others", 50, 90.0),
+}
 
 
 def written_cells(path: Path, truth: dict[str, tuple], compare=None, without_backbone=()) -> Path:
